@@ -1,0 +1,82 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from rec.v1 import provenance_pb2 as _provenance_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetFeaturesRequest(_message.Message):
+    __slots__ = ("request_id", "user_id", "item_ids", "occurred_at")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    user_id: int
+    item_ids: bytes
+    occurred_at: _timestamp_pb2.Timestamp
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_ids: _Optional[bytes] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetFeaturesResponse(_message.Message):
+    __slots__ = ("schema_hash", "user_features", "item_features", "missing_items", "missing_user", "degraded")
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
+    USER_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    MISSING_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_USER_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    schema_hash: int
+    user_features: bytes
+    item_features: bytes
+    missing_items: bytes
+    missing_user: bool
+    degraded: _containers.RepeatedCompositeFieldContainer[_provenance_pb2.Degradation]
+    def __init__(self, schema_hash: _Optional[int] = ..., user_features: _Optional[bytes] = ..., item_features: _Optional[bytes] = ..., missing_items: _Optional[bytes] = ..., missing_user: _Optional[bool] = ..., degraded: _Optional[_Iterable[_Union[_provenance_pb2.Degradation, _Mapping]]] = ...) -> None: ...
+
+class DescribeFeaturesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FeatureColumn(_message.Message):
+    __slots__ = ("name", "entity", "kind", "default_value", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    entity: str
+    kind: str
+    default_value: float
+    description: str
+    def __init__(self, name: _Optional[str] = ..., entity: _Optional[str] = ..., kind: _Optional[str] = ..., default_value: _Optional[float] = ..., description: _Optional[str] = ...) -> None: ...
+
+class DescribeFeaturesResponse(_message.Message):
+    __slots__ = ("schema_hash", "user_columns", "item_columns")
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
+    USER_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    schema_hash: int
+    user_columns: _containers.RepeatedCompositeFieldContainer[FeatureColumn]
+    item_columns: _containers.RepeatedCompositeFieldContainer[FeatureColumn]
+    def __init__(self, schema_hash: _Optional[int] = ..., user_columns: _Optional[_Iterable[_Union[FeatureColumn, _Mapping]]] = ..., item_columns: _Optional[_Iterable[_Union[FeatureColumn, _Mapping]]] = ...) -> None: ...
+
+class FeatureServiceWaitForBarrierRequest(_message.Message):
+    __slots__ = ("barrier_id", "timeout")
+    BARRIER_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    barrier_id: str
+    timeout: _duration_pb2.Duration
+    def __init__(self, barrier_id: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class FeatureServiceWaitForBarrierResponse(_message.Message):
+    __slots__ = ("passed_at",)
+    PASSED_AT_FIELD_NUMBER: _ClassVar[int]
+    passed_at: _timestamp_pb2.Timestamp
+    def __init__(self, passed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,85 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from rec.model.v1 import model_pb2 as _model_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RegisterGenerationRequest(_message.Message):
+    __slots__ = ("manifest_uri", "manifest_digest", "parent_generation")
+    MANIFEST_URI_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PARENT_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    manifest_uri: str
+    manifest_digest: bytes
+    parent_generation: int
+    def __init__(self, manifest_uri: _Optional[str] = ..., manifest_digest: _Optional[bytes] = ..., parent_generation: _Optional[int] = ...) -> None: ...
+
+class RegisterGenerationResponse(_message.Message):
+    __slots__ = ("generation", "base")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    base: _model_pb2.BaseRef
+    def __init__(self, generation: _Optional[int] = ..., base: _Optional[_Union[_model_pb2.BaseRef, _Mapping]] = ...) -> None: ...
+
+class RegisterBaseRequest(_message.Message):
+    __slots__ = ("lineage", "base")
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    lineage: _model_pb2.Lineage
+    base: _model_pb2.BaseRef
+    def __init__(self, lineage: _Optional[_Union[_model_pb2.Lineage, _Mapping]] = ..., base: _Optional[_Union[_model_pb2.BaseRef, _Mapping]] = ...) -> None: ...
+
+class RegisterBaseResponse(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    def __init__(self, revision: _Optional[int] = ...) -> None: ...
+
+class SetArmRequest(_message.Message):
+    __slots__ = ("arm", "lineage", "pinned_sequence", "state")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    PINNED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    lineage: _model_pb2.Lineage
+    pinned_sequence: int
+    state: _model_pb2.ReleaseState
+    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[_model_pb2.Lineage, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[_model_pb2.ReleaseState, str]] = ...) -> None: ...
+
+class SetArmResponse(_message.Message):
+    __slots__ = ("release",)
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    release: _model_pb2.Release
+    def __init__(self, release: _Optional[_Union[_model_pb2.Release, _Mapping]] = ...) -> None: ...
+
+class ListReleasesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Generation(_message.Message):
+    __slots__ = ("generation", "parent_generation", "base", "registered_at")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PARENT_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_AT_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    parent_generation: int
+    base: _model_pb2.BaseRef
+    registered_at: _timestamp_pb2.Timestamp
+    def __init__(self, generation: _Optional[int] = ..., parent_generation: _Optional[int] = ..., base: _Optional[_Union[_model_pb2.BaseRef, _Mapping]] = ..., registered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListReleasesResponse(_message.Message):
+    __slots__ = ("generations", "releases")
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    generations: _containers.RepeatedCompositeFieldContainer[Generation]
+    releases: _containers.RepeatedCompositeFieldContainer[_model_pb2.Release]
+    def __init__(self, generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., releases: _Optional[_Iterable[_Union[_model_pb2.Release, _Mapping]]] = ...) -> None: ...

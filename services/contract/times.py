@@ -1,0 +1,24 @@
+"""Event time as integer microseconds since 1970 UTC, and its protobuf form."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+MICROS = 1_000_000
+
+
+def to_us(stamp: Timestamp) -> int:
+    """Microseconds since 1970 UTC; finer digits are truncated."""
+    return stamp.seconds * MICROS + stamp.nanos // 1000
+
+
+def set_us(stamp: Timestamp, micros: int) -> None:
+    """Writes microseconds since 1970 UTC into a protobuf Timestamp in place."""
+    stamp.seconds, rest = divmod(micros, MICROS)
+    stamp.nanos = rest * 1000
+
+
+def from_us(micros: int) -> Timestamp:
+    """A new protobuf Timestamp of microseconds since 1970 UTC."""
+    seconds, rest = divmod(micros, MICROS)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)

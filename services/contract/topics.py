@@ -1,0 +1,181 @@
+"""Every Kafka topic: its partitions, key, value, retention, writers and readers.
+
+Partitioning is Kafka's own: murmur2 of the key bytes, modulo the partitions. The four event topics are
+co-partitioned by request_id, so that one joiner task owns partition p of all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+EVENT_PARTITIONS = 4
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+MAX_RECORD_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic. ``config`` holds Kafka's own topic settings."""
+
+    name: str
+    partitions: int
+    key: str
+    value: str
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    retention_ms: int = 3 * DAY_MS
+    compacted: bool = False
+    config: dict[str, str] = field(default_factory=dict)
+
+    def kafka_config(self) -> dict[str, str]:
+        """Settings for topic creation."""
+        config = {"max.message.bytes": str(MAX_RECORD_BYTES), **self.config}
+        if self.compacted:
+            config["cleanup.policy"] = "compact"
+        else:
+            config["cleanup.policy"] = "delete"
+            config["retention.ms"] = str(self.retention_ms)
+        return config
+
+
+FEATURE_SNAPSHOTS = Topic(
+    "feature-snapshots", EVENT_PARTITIONS, "request_id", "EventRecord", ("ranking",), ("joiner", "lake")
+)
+IMPRESSIONS = Topic(
+    "impressions",
+    EVENT_PARTITIONS,
+    "request_id",
+    "EventRecord",
+    ("collector",),
+    ("joiner", "feature_pipeline", "lake"),
+)
+ACTIONS = Topic(
+    "actions",
+    EVENT_PARTITIONS,
+    "request_id",
+    "EventRecord",
+    ("collector",),
+    ("joiner", "feature_pipeline", "lake"),
+)
+SAMPLES = Topic(
+    "samples", EVENT_PARTITIONS, "request_id", "SampleRecord", ("joiner",), ("trainer", "lake", "release")
+)
+LATE_EVENTS = Topic("late-events", 1, "as origin", "original bytes", ("joiner",), ("operators",))
+DEAD_LETTERS = Topic(
+    "dead-letters",
+    1,
+    "as origin",
+    "original bytes",
+    ("joiner", "feature_pipeline", "trainer", "ranking", "recall"),
+    ("operators",),
+)
+FEATURE_EVENTS = Topic(
+    "feature-events",
+    EVENT_PARTITIONS,
+    "entity (8 bytes LE)",
+    "FeatureEvent",
+    ("feature_pipeline",),
+    ("feature_pipeline",),
+)
+# A lineage lives in the one partition that its key hashes to.
+MODEL_DELTAS = Topic(
+    "model-deltas",
+    8,
+    "lineage",
+    "ParameterDelta",
+    ("trainer",),
+    ("ranking", "recall", "trainer"),
+    config={"message.timestamp.type": "LogAppendTime"},
+)
+MODEL_RELEASES = Topic(
+    "model-releases", 1, "arm", "Release", ("release",), ("ranking", "recall", "trainer"), compacted=True
+)
+RELEASE_EVENTS = Topic("release-events", 1, "arm", "ReleaseEvent", ("release",), ("reports",))
+CATALOG = Topic(
+    "catalog",
+    1,
+    "item_id (8 bytes LE)",
+    "Item",
+    ("collector", "loadgen"),
+    ("recall", "feature_pipeline"),
+    compacted=True,
+)
+
+ALL = (
+    FEATURE_SNAPSHOTS,
+    IMPRESSIONS,
+    ACTIONS,
+    SAMPLES,
+    LATE_EVENTS,
+    DEAD_LETTERS,
+    FEATURE_EVENTS,
+    MODEL_DELTAS,
+    MODEL_RELEASES,
+    RELEASE_EVENTS,
+    CATALOG,
+)
+
+# Header names on late-events and dead-letters.
+HEADER_REASON = "reason"
+HEADER_ORIGIN_TOPIC = "origin-topic"
+HEADER_ORIGIN_PARTITION = "origin-partition"
+HEADER_ORIGIN_OFFSET = "origin-offset"
+
+
+def rejection_headers(
+    reason: str, topic: str, partition: int, offset: int
+) -> list[tuple[str, bytes]]:
+    """Headers of a record on late-events or dead-letters: why, and where the original stands."""
+    return [
+        (HEADER_REASON, reason.encode()),
+        (HEADER_ORIGIN_TOPIC, topic.encode()),
+        (HEADER_ORIGIN_PARTITION, str(partition).encode()),
+        (HEADER_ORIGIN_OFFSET, str(offset).encode()),
+    ]
+
+
+def request_key(request_id: str) -> bytes:
+    """Key on the event topics and on samples."""
+    return request_id.encode()
+
+
+def entity_key(entity_id: int) -> bytes:
+    """Key on feature-events and catalog."""
+    return entity_id.to_bytes(8, "little")
+
+
+def lineage_key(generation: int, policy: str) -> bytes:
+    """Key on model-deltas."""
+    return f"{generation}/{policy}".encode()
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's murmur2 (Java client's Utils.murmur2), as a positive 31-bit number.
+
+    Use ``partition_of`` rather than this."""
+    length = len(data)
+    mask = 0xFFFFFFFF
+    m = 0x5BD1E995
+    h = (0x9747B28C ^ length) & mask
+    end = length & ~3
+    for start in range(0, end, 4):
+        k = int.from_bytes(data[start : start + 4], "little")
+        k = (k * m) & mask
+        k ^= k >> 24
+        k = (k * m) & mask
+        h = ((h * m) & mask) ^ k
+    tail = data[end:]
+    if tail:
+        h ^= int.from_bytes(tail, "little")
+        h = (h * m) & mask
+    h ^= h >> 13
+    h = (h * m) & mask
+    h ^= h >> 15
+    return h & 0x7FFFFFFF
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's default partitioner gives a key."""
+    return murmur2(key) % partitions
