@@ -1,0 +1,77 @@
+"""Channels to other services, and what is left of a caller's deadline.
+
+A deadline does not travel by itself: pass ``timeout=remaining_s(context, ...)`` on every call made for a
+caller. Retries are for calls declared idempotent, on UNAVAILABLE, inside the deadline (hedging is ignored
+by the library's core).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import grpc
+
+from services.contract.errors import DeadlineSpent
+from services.runtime.settings import GrpcClientSettings
+
+_DEFAULTS = GrpcClientSettings()
+
+
+def channel(
+    target: str,
+    settings: GrpcClientSettings = _DEFAULTS,
+    *,
+    idempotent: Sequence[str] = (),
+) -> grpc.aio.Channel:
+    """An open channel to ``host:port`` or ``dns:///name:port``; close it.
+
+    ``idempotent`` names the services ("rec.v1.RecallService") or methods ("rec.v1.RecallService/Retrieve")
+    that may be sent again when the server was not there.
+    """
+    options = (
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", settings.keepalive_ms),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", settings.reconnect_max_ms),
+        # Services are neighbours: a proxy configured for the outside must not see these calls.
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 1),
+        ("grpc.service_config", json.dumps(service_config(settings, idempotent))),
+    )
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+def service_config(settings: GrpcClientSettings, idempotent: Sequence[str]) -> dict[str, object]:
+    """gRPC's service config: round robin over the addresses, retries for the idempotent names."""
+    config: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    names = []
+    for name in idempotent:
+        service, _, method = name.partition("/")
+        names.append({"service": service, "method": method} if method else {"service": service})
+    if names:
+        retry = {
+            "maxAttempts": settings.retry_attempts,
+            "initialBackoff": "0.02s",
+            "maxBackoff": "0.2s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+        config["methodConfig"] = [{"name": names, "retryPolicy": retry}]
+    return config
+
+
+def remaining_s(context: grpc.aio.ServicerContext, default_s: float, reserve_s: float = 0.002) -> float:
+    """Seconds that a call made for this caller may take: what is left of its deadline minus ``reserve_s``
+    (for the way back), at most ``default_s``; DeadlineSpent when nothing is left.
+    """
+    left = context.time_remaining()
+    if left is None:
+        return default_s
+    usable = min(default_s, left - reserve_s)
+    if usable <= 0:
+        raise DeadlineSpent(f"{left * 1000:.1f} ms are left, {reserve_s * 1000:.1f} ms of them reserved")
+    return usable

@@ -1,0 +1,187 @@
+"""The one interceptor of a server: limit, metrics, errors.
+
+A call above ``max_concurrent_rpcs`` is refused at once. Health and reflection (services under ``grpc.``)
+pass freely and uncounted. Metric names are the customary ones of gRPC's Prometheus middlewares. Handlers
+are wrapped once per method, so that a call costs two counters and a histogram.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+
+from services.contract.errors import Overloaded
+from services.runtime.grpc_errors import status_of
+from services.runtime.telemetry import counter, gauge, get_logger, histogram
+
+log = get_logger(__name__)
+_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+_EXEMPT = "/grpc."
+
+
+class _Method:
+    """The metrics of one method."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        _, service, method = path.split("/")
+        labels = (kind, service, method)
+        self.path = path
+        self.started = counter("grpc_server_started", "Calls begun.", _LABELS, prefix="").labels(*labels)
+        self.seconds = histogram("grpc_server_handling_seconds", "Call duration.", _LABELS, prefix="").labels(
+            *labels
+        )
+        self._labels = labels
+        self._handled = counter("grpc_server_handled", "Calls ended.", (*_LABELS, "grpc_code"), prefix="")
+        self._by_code: dict[str, Any] = {}
+
+    def finish(self, code: str, began: float) -> None:
+        """Counts the end of a call."""
+        self.seconds.observe(time.perf_counter() - began)
+        if code not in self._by_code:
+            self._by_code[code] = self._handled.labels(*self._labels, code)
+        self._by_code[code].inc()
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Wraps every handler of the service port."""
+
+    def __init__(self, max_concurrent_rpcs: int) -> None:
+        self._limit = max_concurrent_rpcs
+        self._active = 0
+        self._draining = False
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._refused = counter("grpc_overload_refused", "Calls refused above max_concurrent_rpcs.")
+        self._bugs = counter("grpc_internal_errors", "Calls that ended in an unexpected error.", ["method"])
+        gauge("grpc_active_rpcs", "Calls in progress.").set_function(lambda: self._active)
+
+    @property
+    def active(self) -> int:
+        """Calls in progress."""
+        return self._active
+
+    def end_streams(self) -> None:
+        """Ends calls that stream answers, with UNAVAILABLE: they would hold a drain until its deadline."""
+        self._draining = True
+        for task in self._streams:
+            task.cancel()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The method's handler, wrapped; None for an unknown method."""
+        handler = await continuation(handler_call_details)
+        path = handler_call_details.method
+        if handler is None or path.startswith(_EXEMPT):
+            return handler
+        known = self._wrapped.get(path)
+        if known is None or known[0] is not handler:
+            known = (handler, self._wrap(path, handler))
+            self._wrapped[path] = known
+        return known[1]
+
+    def _wrap(self, path: str, handler: Any) -> Any:
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary:
+            answer = self._one_answer(handler.unary_unary, _Method(path, "unary"))
+            return grpc.unary_unary_rpc_method_handler(answer, **coders)
+        if handler.stream_unary:
+            answer = self._one_answer(handler.stream_unary, _Method(path, "client_stream"))
+            return grpc.stream_unary_rpc_method_handler(answer, **coders)
+        if handler.unary_stream:
+            answers = self._many_answers(handler.unary_stream, _Method(path, "server_stream"))
+            return grpc.unary_stream_rpc_method_handler(answers, **coders)
+        answers = self._many_answers(handler.stream_stream, _Method(path, "bidi_stream"))
+        return grpc.stream_stream_rpc_method_handler(answers, **coders)
+
+    def _one_answer(self, behaviour: Callable[..., Any], method: _Method) -> Callable[..., Any]:
+        if not inspect.iscoroutinefunction(behaviour):
+            raise TypeError(f"{method.path}: a handler that gives one answer is an async function")
+
+        async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            began = time.perf_counter()
+            method.started.inc()
+            code = "OK"
+            self._active += 1
+            try:
+                self._check_limit()
+                return await behaviour(request, context)
+            except BaseException as error:
+                code = _code_name(error, context)
+                await self._explain(error, context, method)
+            finally:
+                self._active -= 1
+                method.finish(code, began)
+
+        return call
+
+    def _many_answers(self, behaviour: Callable[..., Any], method: _Method) -> Callable[..., Any]:
+        if not inspect.isasyncgenfunction(behaviour):
+            raise TypeError(f"{method.path}: a handler that streams answers is an async generator")
+
+        async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            began = time.perf_counter()
+            method.started.inc()
+            code = "OK"
+            task = asyncio.current_task()
+            assert task is not None  # a handler always runs in a task
+            self._streams.add(task)
+            self._active += 1
+            try:
+                self._check_limit()
+                async for answer in behaviour(request, context):
+                    yield answer
+            except GeneratorExit:
+                code = "CANCELLED"
+                raise
+            except BaseException as error:
+                code = _code_name(error, context)
+                if self._draining and isinstance(error, asyncio.CancelledError):
+                    code = "UNAVAILABLE"
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+                await self._explain(error, context, method)
+            finally:
+                self._active -= 1
+                self._streams.discard(task)
+                method.finish(code, began)
+
+        return call
+
+    def _check_limit(self) -> None:
+        if self._active > self._limit:
+            self._refused.inc()
+            raise Overloaded(f"{self._limit} calls are already in progress")
+
+    async def _explain(
+        self, error: BaseException, context: grpc.aio.ServicerContext, method: _Method
+    ) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
+            raise error
+        status = status_of(error)
+        if not status.expected:
+            self._bugs.labels(method.path).inc()
+            log.error("unexpected error", method=method.path, error=repr(error), exc_info=error)
+        await context.abort(status.code, status.message, status.trailing_metadata)
+        raise AssertionError("abort always raises")
+
+
+def _code_name(error: BaseException, context: grpc.aio.ServicerContext) -> str:
+    if isinstance(error, grpc.aio.AbortError):
+        code = context.code()
+        for known in grpc.StatusCode:
+            if code in (known, known.value[0]):
+                return known.name
+        return "UNKNOWN"
+    if isinstance(error, Exception):
+        return status_of(error).code.name
+    return "CANCELLED"

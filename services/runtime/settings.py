@@ -1,0 +1,207 @@
+"""Settings: small frozen groups, parsed once, every bad field reported at once.
+
+Precedence: command line (``--grpc.port 50051``), environment (``RECLOOP_GRPC__PORT``; also the customary
+``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``), default. The text under a field is its reason and is what
+``--help`` prints. No other file reads ``os.environ``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+ENV_PREFIX = "RECLOOP_"
+
+
+class Group(BaseModel):
+    """Base of a frozen group of settings; the docstring under a field is its help text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class GrpcServerSettings(Group):
+    """One gRPC server: its three ports and its limits."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback unless told otherwise: nothing here asks who is calling."""
+    port: int = Field(ge=0, le=65535)
+    """Service port; 0 takes a free one (tests)."""
+    admin_port: int | None = Field(default=None, ge=0, le=65535)
+    """Health, reflection and channelz on threads of their own, so that they answer under overload. Default:
+    port + 100.
+    """
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Prometheus text over HTTP. Default: port + 200."""
+    max_message_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    """Above any legal message of 10,000 candidates; larger ones are refused before they are parsed."""
+    max_concurrent_rpcs: int = Field(default=256, gt=0)
+    """Calls in progress; more are refused at once, since a call that waits here only misses its deadline
+    later.
+    """
+    max_connection_age_ms: int = Field(default=1_800_000, gt=0)
+    """Connections are closed politely after this, so that clients behind a headless Service find new
+    replicas.
+    """
+    max_connection_age_grace_ms: int = Field(default=60_000, gt=0)
+    """Time for the calls in progress on a connection that has reached its age."""
+    lame_duck_ms: int = Field(default=0, ge=0)
+    """Pause between saying NOT_SERVING and refusing calls, for balancers that poll health."""
+    drain_ms: int = Field(default=5_000, ge=0)
+    """Time for the calls in progress when the process stops."""
+    loop_stall_ms: int = Field(default=10_000, gt=0)
+    """An event loop that has not turned for this long makes the admin port say NOT_SERVING, liveness
+    included.
+    """
+
+    def admin_or_default(self) -> int:
+        """The admin port to bind."""
+        return _beside(self.port, 100) if self.admin_port is None else self.admin_port
+
+    def metrics_or_default(self) -> int:
+        """The metrics port to bind."""
+        return _beside(self.port, 200) if self.metrics_port is None else self.metrics_port
+
+
+def _beside(port: int, distance: int) -> int:
+    return port + distance if port else 0
+
+
+class GrpcClientSettings(Group):
+    """Channels to other services."""
+
+    max_message_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    """As the servers' limit."""
+    keepalive_ms: int = Field(default=30_000, ge=5_000)
+    """Finds a dead peer behind a silent network; servers refuse pings more often than every 5 s."""
+    reconnect_max_ms: int = Field(default=1_000, gt=0)
+    """A restarted peer is found again within this."""
+    retry_attempts: int = Field(default=3, ge=2, le=5)
+    """Tries of a call declared idempotent that met UNAVAILABLE, inside its deadline."""
+
+
+class KafkaSettings(Group):
+    """Kafka connections."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    """host:port, comma-separated. Also read from KAFKA_BOOTSTRAP_SERVERS."""
+    connect_timeout_ms: int = Field(default=60_000, gt=0)
+    """How long a start waits for a broker that is not there yet; then the process ends with the reason."""
+    request_timeout_ms: int = Field(default=10_000, gt=0)
+    """One request to a broker."""
+    linger_ms: int = Field(default=2, ge=0)
+    """Records gathered into one request; a small share of the freshness budget for far fewer requests."""
+    max_batch_bytes: int = Field(default=512 * 1024, gt=0)
+    """Unsent bytes a partition may gather in one batch."""
+    max_pending_records: int = Field(default=20_000, gt=0)
+    """Records sent and not yet acknowledged, per producer; beyond it senders are refused."""
+    max_pending_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """Bytes of the same."""
+    stalled_ms: int = Field(default=2_000, gt=0)
+    """A record unacknowledged for this long means that Kafka is away: new records are refused at once."""
+    transaction_timeout_ms: int = Field(default=30_000, gt=0)
+    """The broker aborts an open transaction whose owner has vanished; a restarted owner does so at once."""
+    fetch_max_wait_ms: int = Field(default=50, gt=0)
+    """A partition drained while a fetch is under way is only asked for again when that fetch returns: this
+    bounds it.
+    """
+    max_fetch_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    """Bytes of one fetch answer."""
+    session_timeout_ms: int = Field(default=10_000, gt=0)
+    """A group member silent for this long loses its partitions."""
+
+
+class RedisSettings(Group):
+    """Redis connections."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    """Also read from REDIS_URL."""
+    max_connections: int = Field(default=32, gt=0)
+    """Connections of one process; callers wait for one up to the timeout."""
+    timeout_ms: int = Field(default=500, gt=0)
+    """One command, including the wait for a connection: features answer inside 50 ms or with defaults."""
+    connect_timeout_ms: int = Field(default=500, gt=0)
+    """Opening one connection."""
+
+
+class ProcessSettings(BaseSettings):
+    """What every process has; each process adds its own fields in a subclass."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        nested_model_default_partial_update=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+
+    name: str
+    """Name in logs and as Kafka client id."""
+    grpc: GrpcServerSettings
+    """The service port, the admin port and their limits."""
+    grpc_client: GrpcClientSettings = GrpcClientSettings()
+    """Channels to other services."""
+    kafka: KafkaSettings = KafkaSettings()
+    """Kafka connections."""
+    redis: RedisSettings = RedisSettings()
+    """Redis connections."""
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """DEBUG, INFO, WARNING or ERROR."""
+    time_scale: float = Field(default=1.0, ge=0.0)
+    """Event seconds per wall second between events; 0 = event time moves only with events (replays)."""
+    shutdown_ms: int = Field(default=10_000, gt=0)
+    """One deadline for draining, flushing and closing; under the 30 s after which orchestrators kill."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Explicit values, then RECLOOP_*, then the two customary names."""
+        customary = InitSettingsSource(settings_cls, init_kwargs=_customary_names(os.environ))
+        return init_settings, env_settings, customary
+
+
+def _customary_names(environ: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        found["kafka"] = {"bootstrap_servers": environ["KAFKA_BOOTSTRAP_SERVERS"]}
+    if environ.get("REDIS_URL"):
+        found["redis"] = {"url": environ["REDIS_URL"]}
+    return found
+
+
+SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
+
+
+def load(cls: type[SettingsT], argv: Sequence[str] | None = None) -> SettingsT:
+    """Parses command line and environment; names every bad field on stderr and exits with 2."""
+    package = cls.__module__.rpartition(".")[0] or cls.__module__
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        # The two underscored arguments are pydantic-settings' own, unknown to the model's signature.
+        return cls(_cli_parse_args=arguments, _cli_prog_name=f"python -m {package}")  # type: ignore[call-arg]
+    except ValidationError as error:
+        for bad in error.errors():
+            field = ".".join(str(part) for part in bad["loc"])
+            print(f"{package}: setting {field} = {bad['input']!r}: {bad['msg']}", file=sys.stderr)  # noqa: T201
+    except SettingsError as error:
+        print(f"{package}: {error}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)

@@ -1,0 +1,33 @@
+"""Logs that repeat, metrics that are made twice."""
+
+from __future__ import annotations
+
+import logging
+
+from services.runtime.telemetry import Sparse, counter
+
+
+def record(name: str, message: str) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.WARNING, "", 0, message, None, None)
+
+
+def test_a_librarys_repeated_message_passes_once_in_a_while_and_says_how_many_were_held() -> None:
+    now = [0.0]
+    sparse = Sparse("aiokafka", 10.0, lambda: now[0])
+    assert sparse.filter(record("aiokafka.conn", "cannot connect"))
+    assert not sparse.filter(record("aiokafka.conn", "cannot connect"))
+    assert not sparse.filter(record("aiokafka", "cannot connect"))
+    assert sparse.filter(record("aiokafka", "another message"))
+    now[0] = 10.0
+    again = record("aiokafka", "cannot connect")
+    assert sparse.filter(again)
+    assert again.getMessage() == "cannot connect (and 2 more like it)"
+
+
+def test_our_own_messages_always_pass() -> None:
+    sparse = Sparse("aiokafka", 10.0, lambda: 0.0)
+    assert all(sparse.filter(record("services.x", "same")) for _ in range(3))
+
+
+def test_a_metric_made_twice_is_the_same_metric() -> None:
+    assert counter("made_twice", "Test.") is counter("made_twice", "Test.")
