@@ -1,0 +1,1 @@
+"""Takes what clients saw and did, and acknowledges it once Kafka holds it."""
