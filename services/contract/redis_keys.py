@@ -5,13 +5,21 @@
 | ``f:i:<id>`` | packed ItemState (contract.feature_fold) | feature_pipeline, loadgen seed | feature | ENTITY_TTL_S |
 | ``f:u:<id>`` | packed UserState | feature_pipeline, loadgen seed | feature, recall | ENTITY_TTL_S |
 | ``r:pop:<hop>`` | sorted set item id -> clicks in that hop of event time | feature_pipeline, loadgen seed | recall | POPULAR_TTL_S |
-| ``r:co:<id>`` | sorted set of items clicked with this one -> times | feature_pipeline, loadgen seed | recall | ENTITY_TTL_S |
-| ``p:mark:<partition>`` | hash ``origin topic/partition`` -> origin sequence folded last | feature_pipeline | feature_pipeline | none |
-| ``p:barrier`` | hash barrier id -> wall time (us) at which the features held everything before it | feature_pipeline | feature | none (last 100 kept) |
+| ``f:g:n`` | all impressions folded, decimal (contract.features.prior_rate) | feature_pipeline, loadgen seed | feature | none |
+| ``f:g:c`` | all clicks folded, decimal | feature_pipeline, loadgen seed | feature | none |
+| ``r:co:<id>`` | sorted set of items clicked with this one -> how many times | feature_pipeline, loadgen seed | recall | ENTITY_TTL_S |
+| ``p:mark:<partition>`` | hash ``origin topic/partition`` -> origin sequence folded last; ``offset`` -> next offset to fold | feature_pipeline | feature_pipeline | none |
+| ``p:owner:<partition>`` | number of the replica that may write this feature-events partition (rises) | feature_pipeline | feature_pipeline | none |
+| ``p:passed:<barrier id>`` | set of ``partition:origin topic/partition`` that have passed a barrier | feature_pipeline | feature_pipeline | PASSED_TTL_S |
+| ``p:barrier`` | hash barrier id -> wall time (us) at which the features held everything before it | feature_pipeline | feature | none (last BARRIERS_KEPT kept) |
+
+``p:barrier`` is also a channel: the barrier id is published there when its field is written.
+A seed writes Redis before it writes the catalogue: the fold then finds the seeded values.
 
 <id> is the id's 8 bytes, little-endian, raw. Members of the sorted sets are the same 8 bytes.
 """
 
+# ruff: noqa: E501 - a table row is one line
 from __future__ import annotations
 
 ENTITY_TTL_S = 30 * 86_400
@@ -19,25 +27,27 @@ POPULAR_HOP_US = 10 * 60 * 1_000_000
 POPULAR_HOPS = 12
 POPULAR_TTL_S = 4 * 3_600
 CO_CLICK_KEEP = 100
+BARRIERS_KEPT = 100
+PASSED_TTL_S = 3_600
 
-_ITEM = b"f:i:"
-_USER = b"f:u:"
+ITEM_PREFIX = b"f:i:"
+USER_PREFIX = b"f:u:"
 _CO_CLICK = b"r:co:"
 
 
 def item_key(item_id: int) -> bytes:
     """Key of an item's packed features."""
-    return _ITEM + item_id.to_bytes(8, "little")
+    return ITEM_PREFIX + item_id.to_bytes(8, "little")
 
 
 def item_keys(item_ids_le: bytes) -> list[bytes]:
     """Keys of a whole column of item ids (n x uint64 LE)."""
-    return [_ITEM + item_ids_le[start : start + 8] for start in range(0, len(item_ids_le), 8)]
+    return [ITEM_PREFIX + item_ids_le[start : start + 8] for start in range(0, len(item_ids_le), 8)]
 
 
 def user_key(user_id: int) -> bytes:
     """Key of a user's packed features."""
-    return _USER + user_id.to_bytes(8, "little")
+    return USER_PREFIX + user_id.to_bytes(8, "little")
 
 
 def co_click_key(item_id: int) -> bytes:
@@ -60,4 +70,20 @@ def mark_key(partition: int) -> bytes:
     return b"p:mark:%d" % partition
 
 
+MARK_OFFSET = b"offset"
+
+
+def owner_key(partition: int) -> bytes:
+    """Key of the number of the replica that owns one feature-events partition."""
+    return b"p:owner:%d" % partition
+
+
+def passed_key(barrier_id: str) -> bytes:
+    """Key of the partitions that have passed a barrier."""
+    return b"p:passed:" + barrier_id.encode()
+
+
 BARRIER_KEY = b"p:barrier"
+BARRIER_CHANNEL = b"p:barrier"
+GLOBAL_IMPRESSIONS_KEY = b"f:g:n"
+GLOBAL_CLICKS_KEY = b"f:g:c"

@@ -1,0 +1,1 @@
+"""Recall: candidates from several sources, merged, deduplicated and tagged with where they came from."""
