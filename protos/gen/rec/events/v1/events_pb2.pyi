@@ -167,8 +167,14 @@ class TrainingSample(_message.Message):
     joined_at: _timestamp_pb2.Timestamp
     def __init__(self, request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[int] = ..., schema_hash: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., arm: _Optional[str] = ..., item_ids: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., label_versions: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., item_features: _Optional[bytes] = ..., user_features: _Optional[bytes] = ..., sample_rate: _Optional[float] = ..., impressed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., acted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scored_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., joined_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
+class FeatureEventBatch(_message.Message):
+    __slots__ = ("events",)
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[FeatureEvent]
+    def __init__(self, events: _Optional[_Iterable[_Union[FeatureEvent, _Mapping]]] = ...) -> None: ...
+
 class FeatureEvent(_message.Message):
-    __slots__ = ("event_id", "occurred_at", "item_shown", "item_acted", "user_shown", "user_acted", "barrier", "origin_topic", "origin_partition", "origin_sequence")
+    __slots__ = ("event_id", "occurred_at", "item_shown", "item_acted", "user_shown", "user_acted", "barrier", "item_listed", "origin_topic", "origin_partition", "origin_sequence")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
     ITEM_SHOWN_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +182,7 @@ class FeatureEvent(_message.Message):
     USER_SHOWN_FIELD_NUMBER: _ClassVar[int]
     USER_ACTED_FIELD_NUMBER: _ClassVar[int]
     BARRIER_FIELD_NUMBER: _ClassVar[int]
+    ITEM_LISTED_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_TOPIC_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_PARTITION_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -186,10 +193,21 @@ class FeatureEvent(_message.Message):
     user_shown: UserShown
     user_acted: UserActed
     barrier: Barrier
+    item_listed: ItemListed
     origin_topic: str
     origin_partition: int
     origin_sequence: int
-    def __init__(self, event_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_shown: _Optional[_Union[ItemShown, _Mapping]] = ..., item_acted: _Optional[_Union[ItemActed, _Mapping]] = ..., user_shown: _Optional[_Union[UserShown, _Mapping]] = ..., user_acted: _Optional[_Union[UserActed, _Mapping]] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ..., origin_topic: _Optional[str] = ..., origin_partition: _Optional[int] = ..., origin_sequence: _Optional[int] = ...) -> None: ...
+    def __init__(self, event_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_shown: _Optional[_Union[ItemShown, _Mapping]] = ..., item_acted: _Optional[_Union[ItemActed, _Mapping]] = ..., user_shown: _Optional[_Union[UserShown, _Mapping]] = ..., user_acted: _Optional[_Union[UserActed, _Mapping]] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ..., item_listed: _Optional[_Union[ItemListed, _Mapping]] = ..., origin_topic: _Optional[str] = ..., origin_partition: _Optional[int] = ..., origin_sequence: _Optional[int] = ...) -> None: ...
+
+class ItemListed(_message.Message):
+    __slots__ = ("item_id", "category", "created_at")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    item_id: int
+    category: int
+    created_at: _timestamp_pb2.Timestamp
+    def __init__(self, item_id: _Optional[int] = ..., category: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ItemShown(_message.Message):
     __slots__ = ("item_id",)

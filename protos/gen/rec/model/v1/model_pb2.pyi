@@ -64,7 +64,7 @@ class ParameterDelta(_message.Message):
     def __init__(self, header: _Optional[bytes] = ..., body: _Optional[bytes] = ..., hash: _Optional[bytes] = ...) -> None: ...
 
 class DeltaHeader(_message.Message):
-    __slots__ = ("lineage", "sequence", "epoch", "previous_hash", "model_hash", "created_at", "sample_offsets", "steps", "samples_trained", "barrier_ids", "trained_until")
+    __slots__ = ("lineage", "sequence", "epoch", "previous_hash", "model_hash", "created_at", "sample_offsets", "steps", "samples_trained", "barrier_ids", "trained_until", "open_barriers")
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class DeltaHeader(_message.Message):
     SAMPLES_TRAINED_FIELD_NUMBER: _ClassVar[int]
     BARRIER_IDS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    OPEN_BARRIERS_FIELD_NUMBER: _ClassVar[int]
     lineage: Lineage
     sequence: int
     epoch: int
@@ -87,7 +88,16 @@ class DeltaHeader(_message.Message):
     samples_trained: int
     barrier_ids: _containers.RepeatedScalarFieldContainer[str]
     trained_until: _timestamp_pb2.Timestamp
-    def __init__(self, lineage: _Optional[_Union[Lineage, _Mapping]] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample_offsets: _Optional[_Iterable[_Union[PartitionOffset, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[TrainStep, _Mapping]]] = ..., samples_trained: _Optional[int] = ..., barrier_ids: _Optional[_Iterable[str]] = ..., trained_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    open_barriers: _containers.RepeatedCompositeFieldContainer[OpenBarrier]
+    def __init__(self, lineage: _Optional[_Union[Lineage, _Mapping]] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample_offsets: _Optional[_Iterable[_Union[PartitionOffset, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[TrainStep, _Mapping]]] = ..., samples_trained: _Optional[int] = ..., barrier_ids: _Optional[_Iterable[str]] = ..., trained_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., open_barriers: _Optional[_Iterable[_Union[OpenBarrier, _Mapping]]] = ...) -> None: ...
+
+class OpenBarrier(_message.Message):
+    __slots__ = ("barrier_id", "partitions")
+    BARRIER_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    barrier_id: str
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, barrier_id: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DeltaBody(_message.Message):
     __slots__ = ("tables", "dense")
@@ -152,7 +162,7 @@ class BaseRef(_message.Message):
     def __init__(self, manifest_uri: _Optional[str] = ..., manifest_digest: _Optional[bytes] = ..., sequence: _Optional[int] = ..., chain_hash: _Optional[bytes] = ..., epoch: _Optional[int] = ..., delta_partition: _Optional[int] = ..., delta_offset: _Optional[int] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision")
+    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation")
     ARM_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +170,7 @@ class Release(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     DECIDED_AT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    PARENT_GENERATION_FIELD_NUMBER: _ClassVar[int]
     arm: str
     lineage: Lineage
     base: BaseRef
@@ -167,7 +178,8 @@ class Release(_message.Message):
     state: ReleaseState
     decided_at: _timestamp_pb2.Timestamp
     revision: int
-    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    parent_generation: int
+    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., parent_generation: _Optional[int] = ...) -> None: ...
 
 class ReleaseEvent(_message.Message):
     __slots__ = ("arm", "decided_at", "decision", "evidence_json", "revision")

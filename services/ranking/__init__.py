@@ -1,0 +1,1 @@
+"""Scores candidates with the arms' models and logs what it scored."""

@@ -1,0 +1,71 @@
+"""The model that one arm serves: its own full state, its torch view, and when it was last changed.
+
+Everything here runs on one thread at a time: aside on a worker until it is served, then on the scoring
+thread.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rec.model.v1 import model_pb2
+from services.contract import features, id_table, model_net, model_state
+from services.contract.delta import Body, Header
+from services.contract.errors import Unavailable
+from services.contract.model_state import ModelState
+from services.ranking.request_check import Candidates
+
+_WARM_UP_ROWS = 1_000
+_WARM_UP_ROUNDS = 3
+
+
+class ArmModel:
+    """Scores with, and applies deltas to, a state that nobody else holds."""
+
+    def __init__(self, arm: str, state: ModelState, applied_us: int) -> None:
+        self.arm = arm
+        self.state = state
+        self.applied_us = applied_us
+        # Shares the state's memory, which deltas change in place.
+        self._dense = model_net.dense_tensors(state)
+
+    def version(self) -> model_pb2.ModelVersion:
+        """Lineage and sequence now."""
+        lineage = model_pb2.Lineage(generation=self.state.generation, policy=self.state.policy)
+        return model_pb2.ModelVersion(lineage=lineage, sequence=self.state.sequence)
+
+    def score(self, candidates: Candidates) -> NDArray[np.float32]:
+        """Click probabilities [c]; Unavailable when the model gives anything but numbers."""
+        scores = model_net.score(
+            self.state,
+            candidates.user_id,
+            candidates.item_ids,
+            candidates.user,
+            candidates.items,
+            self._dense,
+        )
+        if not np.isfinite(scores).all():
+            raise Unavailable(
+                f"arm {self.arm} at sequence {self.state.sequence} gives scores that are not finite"
+            )
+        return scores
+
+    def apply(self, header: Header, body: Body, delta_hash: bytes, now_us: int) -> None:
+        """Moves the state one delta on; see contract.model_state.apply for its errors."""
+        model_state.apply(self.state, header, body, delta_hash)
+        self.applied_us = now_us
+
+    def warm_up(self) -> None:
+        """Compiles and touches what the first request would wait for."""
+        id_table.warm_up()
+        candidates = Candidates(
+            user_id=0,
+            item_ids=np.arange(_WARM_UP_ROWS, dtype=np.uint64),
+            user=np.zeros(features.USER_WIDTH, dtype=np.float32),
+            items=np.zeros((_WARM_UP_ROWS, features.ITEM_WIDTH), dtype=np.float32),
+            n=1,
+            occurred_us=0,
+        )
+        for _ in range(_WARM_UP_ROUNDS):
+            self.score(candidates)

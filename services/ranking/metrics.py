@@ -1,0 +1,43 @@
+"""What ranking counts."""
+
+from __future__ import annotations
+
+from services.runtime.telemetry import counter, gauge, histogram
+
+
+class Metrics:
+    """All of ranking's own metrics; the factories give the same ones again."""
+
+    def __init__(self) -> None:
+        self.score_seconds = histogram(
+            "ranking_score_seconds", "On the scoring thread, one request, all arms."
+        )
+        self.queue_seconds = histogram("ranking_queue_seconds", "Wait for the scoring thread.")
+        self.candidates = counter("ranking_candidates", "Rows scored.", ["arm"])
+        self.queued = gauge("ranking_queue", "Requests waiting for or on the scoring thread.")
+        self.refused = counter("ranking_requests_refused", "Requests not scored.", ["reason"])
+        self.degraded = counter("ranking_degraded_features", "Requests scored on default features.")
+        self.shadow_missing = counter("ranking_shadow_missing", "Shadow arms asked for and not loaded.")
+        self.generation = gauge("ranking_generation", "Generation served.", ["arm"])
+        self.sequence = gauge("ranking_sequence", "Sequence served.", ["arm"])
+        self.staleness = gauge("ranking_staleness_seconds", "Age of the newest parameters served.", ["arm"])
+        self.rows = gauge("ranking_rows", "Rows of all tables.", ["arm"])
+        self.deltas = counter("ranking_deltas_applied", "Deltas applied.", ["arm"])
+        self.delta_rows = counter("ranking_delta_rows_applied", "Rows of applied deltas.", ["arm"])
+        self.delta_bytes = counter("ranking_delta_bytes_applied", "Bytes of applied deltas.", ["arm"])
+        self.apply_seconds = histogram("ranking_apply_seconds", "On the scoring thread, one delta.")
+        self.verdicts = counter(
+            "ranking_delta_verdicts", "Judged records, by the chain's reason.", ["arm", "reason"]
+        )
+        self.resyncs = counter(
+            "ranking_resyncs", "Resyncs begun, from the log or from a base.", ["arm", "source"]
+        )
+        self.bases = counter("ranking_bases_loaded", "Bases loaded.", ["arm"])
+        self.base_failures = counter(
+            "ranking_base_failures", "Bases that could not be loaded.", ["arm", "error"]
+        )
+        self.feed_failures = counter("ranking_feed_failures", "Polls of model-deltas that failed.", ["arm"])
+        self.bad_releases = counter("ranking_bad_releases", "Records of model-releases that do not decode.")
+        self.snapshots = counter("ranking_snapshots", "Snapshots acknowledged by Kafka.")
+        self.snapshots_lost = counter("ranking_snapshots_lost", "Snapshots not written.", ["reason"])
+        self.dead_letters = counter("ranking_dead_letters", "Records sent to dead-letters.", ["topic"])

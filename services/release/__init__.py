@@ -1,0 +1,1 @@
+"""Numbers generations and decides what each arm serves."""

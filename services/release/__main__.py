@@ -1,0 +1,43 @@
+"""``python -m services.release``: wiring only.
+
+Down: NOT_SERVING -> calls in progress end -> the log closes -> admin port."""
+
+from __future__ import annotations
+
+from rec.v1 import release_pb2_grpc
+from services.release.release_log import ReleaseLog
+from services.release.servicer import ReleaseServicer
+from services.release.settings import Settings
+from services.runtime.clock import WallClock
+from services.runtime.grpc_server import GrpcServer
+from services.runtime.process import Process, run
+from services.runtime.settings import load
+
+
+async def serve(process: Process, settings: Settings) -> GrpcServer:
+    """Starts everything; SERVING when the log has been read to its end."""
+    log = ReleaseLog(
+        settings.kafka,
+        settings.transactional_id,
+        settings.read_timeout_ms / 1000,
+        settings.write_timeout_ms / 1000,
+    )
+    process.push_close("release log", log.close)
+    servicer = ReleaseServicer(log, WallClock(), lambda error: process.fail("release log", error))
+    register = release_pb2_grpc.add_ReleaseServiceServicer_to_server
+    server = GrpcServer(settings.grpc, process, [(register, servicer, "rec.v1.ReleaseService")])
+    await server.start()
+    await log.opened()
+    server.set_serving(True)
+    return server
+
+
+async def main(process: Process) -> None:
+    """Serves until the process stops."""
+    await serve(process, settings)
+    await process.stopping.wait()
+
+
+if __name__ == "__main__":
+    settings = load(Settings)
+    run(settings, main)

@@ -1,0 +1,57 @@
+"""Which fields of a request release refuses, each named with what is allowed."""
+
+from __future__ import annotations
+
+import re
+
+from rec.model.v1 import model_pb2
+from services.contract.errors import FieldViolation, InvalidInput
+
+DIGEST_BYTES = 32
+MAX_URI_CHARS = 2_048
+_ARM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+def refuse(violations: list[FieldViolation]) -> None:
+    """Raises InvalidInput when there is any violation."""
+    if violations:
+        raise InvalidInput(violations)
+
+
+def bad_uri(uri: str, name: str) -> list[FieldViolation]:
+    """A manifest's URI must be there and bounded."""
+    if 1 <= len(uri) <= MAX_URI_CHARS:
+        return []
+    return [FieldViolation(name, f"{len(uri)} characters", f"1 to {MAX_URI_CHARS} characters")]
+
+
+def bad_digest(digest: bytes, name: str) -> list[FieldViolation]:
+    """SHA-256 only."""
+    if len(digest) == DIGEST_BYTES:
+        return []
+    return [FieldViolation(name, f"{len(digest)} bytes", f"{DIGEST_BYTES} bytes (SHA-256)")]
+
+
+def bad_base(base: model_pb2.BaseRef, partition: int) -> list[FieldViolation]:
+    """``partition`` is the one of model-deltas that the base's lineage lives in."""
+    wrong = [
+        *bad_uri(base.manifest_uri, "base.manifest_uri"),
+        *bad_digest(base.manifest_digest, "base.manifest_digest"),
+        *bad_digest(base.chain_hash, "base.chain_hash"),
+    ]
+    if base.delta_partition != partition:
+        allowed = f"{partition}, where the lineage lives"
+        wrong.append(FieldViolation("base.delta_partition", str(base.delta_partition), allowed))
+    if base.delta_offset < 0:
+        wrong.append(FieldViolation("base.delta_offset", str(base.delta_offset), "0 or more"))
+    return wrong
+
+
+def bad_arm(name: str, state: int) -> list[FieldViolation]:
+    """Names never clash with the generation/ keys of the log."""
+    wrong = []
+    if not _ARM_NAME.fullmatch(name):
+        wrong.append(FieldViolation("arm", name[:100], f"must match {_ARM_NAME.pattern}"))
+    if state not in model_pb2.ReleaseState.values() or state == model_pb2.RELEASE_STATE_UNSPECIFIED:
+        wrong.append(FieldViolation("state", str(state), "SERVING, SHADOW or RETIRED"))
+    return wrong

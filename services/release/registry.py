@@ -1,0 +1,266 @@
+"""What release knows and what it decides: pure, no clock, no I/O.
+
+The state is the `model-releases` log, one Release per key:
+
+| key | record |
+|---|---|
+| ``<arm>`` | what the arm serves |
+| ``generation/<n>`` | a registered full model: its base at sequence 0, its parent |
+| ``generation/<n>/<policy>`` | the newest base of the lineage (n, policy), above sequence 0 |
+
+A decision is a set of new records and their events. The caller writes both, and only when Kafka has
+acknowledged them are they taken into the registry (``take``): what is in the registry stands in the log.
+A decision whose wish is already fulfilled has no records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rec.model.v1 import model_pb2
+from services.contract import times, topics
+from services.contract.errors import Conflict, NotFound
+from services.release import checks
+
+FIRST_POLICY = "online"
+ONLINE_ARM = "online"
+FROZEN_ARM = "frozen"
+GENERATION_PREFIX = "generation/"
+# Of arms together; ranking holds a full state per arm.
+MAX_ARMS = 32
+
+LineageId = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Records for model-releases, their events for release-events, and the record that answers the caller."""
+
+    answer: model_pb2.Release
+    records: tuple[model_pb2.Release, ...] = ()
+    events: tuple[model_pb2.ReleaseEvent, ...] = ()
+
+
+@dataclass
+class _Draft:
+    """Numbers the records of one decision and pairs each with its event."""
+
+    revision: int
+    now_us: int
+    records: list[model_pb2.Release] = field(default_factory=list)
+    events: list[model_pb2.ReleaseEvent] = field(default_factory=list)
+
+    def add(self, record: model_pb2.Release, decision: str, **evidence: object) -> model_pb2.Release:
+        self.revision += 1
+        record.revision = self.revision
+        times.set_us(record.decided_at, self.now_us)
+        event = model_pb2.ReleaseEvent(
+            arm=record.arm,
+            decision=decision,
+            evidence_json=json.dumps({**_evidence(record), **evidence}, sort_keys=True),
+            revision=self.revision,
+        )
+        times.set_us(event.decided_at, self.now_us)
+        self.records.append(record)
+        self.events.append(event)
+        return record
+
+    def decided(self, answer: model_pb2.Release) -> Decision:
+        return Decision(answer, tuple(self.records), tuple(self.events))
+
+
+class Registry:
+    """The state folded from the log, and the rules over it."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._arms: dict[str, model_pb2.Release] = {}
+        self._generations: dict[int, model_pb2.Release] = {}
+        self._newest: dict[LineageId, model_pb2.BaseRef] = {}
+
+    def take(self, records: Iterable[model_pb2.Release]) -> None:
+        """Folds acknowledged records in, in log order."""
+        for record in records:
+            self.revision = max(self.revision, record.revision)
+            lineage = (record.lineage.generation, record.lineage.policy)
+            if not record.arm.startswith(GENERATION_PREFIX):
+                self._arms[record.arm] = record
+            elif record.arm == generation_key(record.lineage.generation):
+                self._generations[record.lineage.generation] = record
+            else:
+                self._newest[lineage] = record.base
+
+    def forget(self, key: str) -> None:
+        """Folds a tombstone of the log in."""
+        self._arms.pop(key, None)
+
+    @property
+    def arms(self) -> list[model_pb2.Release]:
+        """By name."""
+        return [self._arms[name] for name in sorted(self._arms)]
+
+    @property
+    def generations(self) -> list[model_pb2.Release]:
+        """By number."""
+        return [self._generations[number] for number in sorted(self._generations)]
+
+    def known(self, manifest_digest: bytes) -> model_pb2.Release | None:
+        """The generation registered under a manifest digest."""
+        for record in self._generations.values():
+            if record.base.manifest_digest == manifest_digest:
+                return record
+        return None
+
+    def next_lineage(self) -> LineageId:
+        """The lineage that the next generation will start."""
+        return max(self._generations, default=0) + 1, FIRST_POLICY
+
+    def register_generation(
+        self, manifest_uri: str, manifest_digest: bytes, parent: int, delta_end: int, now_us: int
+    ) -> Decision:
+        """Gives a full model its number; of the first one also the two default arms.
+
+        ``delta_end`` is the end offset, now, of the partition that ``next_lineage`` lives in: no delta of a
+        lineage that does not exist yet stands below it. Raises InvalidInput, NotFound (the parent).
+        """
+        checks.refuse(
+            [
+                *checks.bad_uri(manifest_uri, "manifest_uri"),
+                *checks.bad_digest(manifest_digest, "manifest_digest"),
+            ]
+        )
+        if existing := self.known(manifest_digest):
+            return Decision(existing)
+        if parent and parent not in self._generations:
+            raise NotFound(f"parent_generation {parent}: known are {sorted(self._generations) or 'none'}")
+        number, policy = self.next_lineage()
+        lineage = model_pb2.Lineage(generation=number, policy=policy)
+        base = model_pb2.BaseRef(
+            manifest_uri=manifest_uri,
+            manifest_digest=manifest_digest,
+            sequence=0,
+            chain_hash=manifest_digest,
+            delta_partition=delta_partition((number, policy)),
+            delta_offset=delta_end,
+        )
+        draft = _Draft(self.revision, now_us)
+        answer = draft.add(
+            model_pb2.Release(
+                arm=generation_key(number), lineage=lineage, base=base, parent_generation=parent
+            ),
+            "generation_registered",
+            parent_generation=parent,
+        )
+        if number == 1:
+            serving = model_pb2.RELEASE_STATE_SERVING
+            online = model_pb2.Release(arm=ONLINE_ARM, lineage=lineage, base=base, state=serving)
+            draft.add(online, "arm_created", because="first generation")
+            frozen = model_pb2.Release(
+                arm=FROZEN_ARM, lineage=lineage, base=base, pinned_sequence=0, state=serving
+            )
+            draft.add(frozen, "arm_created", because="first generation")
+        return draft.decided(answer)
+
+    def register_base(self, lineage: model_pb2.Lineage, base: model_pb2.BaseRef, now_us: int) -> Decision:
+        """Records a newer full state and moves the arms there that follow the lineage or are pinned above.
+
+        Raises InvalidInput, NotFound (the lineage), Conflict (older than the known base, or another state at
+        the same sequence). The same base again is a repeat without effect.
+        """
+        key = (lineage.generation, lineage.policy)
+        self._require_lineage(key)
+        checks.refuse(checks.bad_base(base, delta_partition(key)))
+        known = self._newest.get(key) or self._generations[lineage.generation].base
+        if (base.sequence, base.manifest_digest) == (known.sequence, known.manifest_digest):
+            return Decision(model_pb2.Release(revision=self.revision))
+        older = base.epoch < known.epoch or base.delta_offset < known.delta_offset
+        if older or base.sequence <= known.sequence:
+            raise Conflict(
+                f"base at sequence {base.sequence}, epoch {base.epoch}, offset {base.delta_offset} of "
+                f"{key[0]}/{key[1]} is not newer than the known one at sequence {known.sequence}, "
+                f"epoch {known.epoch}, offset {known.delta_offset}"
+            )
+        draft = _Draft(self.revision, now_us)
+        draft.add(
+            model_pb2.Release(arm=f"{generation_key(key[0])}/{key[1]}", lineage=lineage, base=base),
+            "base_registered",
+            known_sequence=known.sequence,
+        )
+        for arm in self.arms:
+            pinned_below = arm.HasField("pinned_sequence") and arm.pinned_sequence < base.sequence
+            if arm.lineage == lineage and not pinned_below:
+                moved = model_pb2.Release()
+                moved.CopyFrom(arm)
+                moved.base.CopyFrom(base)
+                draft.add(moved, "base_registered", from_sequence=arm.base.sequence)
+        return draft.decided(draft.records[-1])
+
+    def set_arm(
+        self,
+        name: str,
+        lineage: model_pb2.Lineage,
+        pinned: int | None,
+        state: model_pb2.ReleaseState,
+        now_us: int,
+    ) -> Decision:
+        """Points an arm to a lineage (its newest base) or to a sequence of it (the newest base not above).
+
+        Raises InvalidInput, NotFound (the lineage), Conflict (`online` must serve; too many arms).
+        """
+        checks.refuse(checks.bad_arm(name, state))
+        key = (lineage.generation, lineage.policy)
+        self._require_lineage(key)
+        if name == ONLINE_ARM and state != model_pb2.RELEASE_STATE_SERVING:
+            raise Conflict(f"arm {ONLINE_ARM} answers requests that name no arm: it must stay SERVING")
+        if name not in self._arms and len(self._arms) >= MAX_ARMS:
+            raise Conflict(f"{len(self._arms)} arms exist; at most {MAX_ARMS} are allowed")
+        first = self._generations[lineage.generation].base
+        newest = self._newest.get(key, first)
+        base = newest if pinned is None or newest.sequence <= pinned else first
+        wanted = model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
+        before = self._arms.get(name)
+        if before is not None and _same_wish(before, wanted):
+            return Decision(before)
+        draft = _Draft(self.revision, now_us)
+        draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
+        return draft.decided(wanted)
+
+    def _require_lineage(self, key: LineageId) -> None:
+        if key[0] not in self._generations or key[1] != FIRST_POLICY:
+            known = [f"{number}/{FIRST_POLICY}" for number in sorted(self._generations)]
+            raise NotFound(f"lineage {key[0]}/{key[1][:64]}: known are {', '.join(known) or 'none'}")
+
+
+def generation_key(number: int) -> str:
+    """Key of a generation's record on model-releases."""
+    return f"{GENERATION_PREFIX}{number}"
+
+
+def delta_partition(lineage: LineageId) -> int:
+    """The partition of model-deltas that a lineage lives in."""
+    return topics.partition_of(topics.lineage_key(*lineage), topics.MODEL_DELTAS.partitions)
+
+
+def _same_wish(one: model_pb2.Release, other: model_pb2.Release) -> bool:
+    return (
+        one.lineage == other.lineage
+        and one.base == other.base
+        and one.state == other.state
+        and one.HasField("pinned_sequence") == other.HasField("pinned_sequence")
+        and one.pinned_sequence == other.pinned_sequence
+    )
+
+
+def _evidence(record: model_pb2.Release) -> dict[str, object]:
+    return {
+        "lineage": f"{record.lineage.generation}/{record.lineage.policy}",
+        "pinned_sequence": record.pinned_sequence if record.HasField("pinned_sequence") else None,
+        "state": model_pb2.ReleaseState.Name(record.state),
+        "manifest_uri": record.base.manifest_uri,
+        "manifest_digest": record.base.manifest_digest.hex(),
+        "base_sequence": record.base.sequence,
+        "base_epoch": record.base.epoch,
+        "delta_offset": record.base.delta_offset,
+    }

@@ -1,0 +1,117 @@
+"""ReleaseService: one decision at a time, answered when it stands in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+
+from rec.model.v1 import model_pb2
+from rec.v1 import release_pb2, release_pb2_grpc
+from services.contract.errors import Conflict, Unavailable
+from services.release.registry import Decision, Registry, delta_partition
+from services.release.release_log import ReleaseLog
+from services.runtime.clock import WallClock
+from services.runtime.grpc_client import remaining_s
+from services.runtime.telemetry import counter, gauge
+
+# A caller without a deadline waits no longer than this for Kafka to come back.
+OPEN_TIMEOUT_S = 10.0
+
+
+class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
+    """``on_fenced`` is told when another release has taken the log over: this process must end."""
+
+    def __init__(self, log: ReleaseLog, clock: WallClock, on_fenced: Callable[[Exception], None]) -> None:
+        self._log = log
+        self._clock = clock
+        self._on_fenced = on_fenced
+        # One writer, one decision at a time: each is decided on a state that the log holds.
+        self._turn = asyncio.Lock()
+        self._decisions = counter("release_decisions", "Decisions written.", ["decision"])
+        self._repeats = counter("release_repeats", "Wishes that were fulfilled already.")
+        self._revision = gauge("release_revision", "Revision of the newest record.")
+
+    async def RegisterGeneration(
+        self, request: release_pb2.RegisterGenerationRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.RegisterGenerationResponse:
+        """Numbers a full model; the same manifest digest gets the same number."""
+        async with self._turn:
+            registry = await self._opened(context)
+            delta_end = await self._log.delta_end(delta_partition(registry.next_lineage()))
+            decision = registry.register_generation(
+                request.manifest_uri,
+                request.manifest_digest,
+                request.parent_generation,
+                delta_end,
+                self._clock.now_us(),
+            )
+            await self._write(decision)
+        answer = decision.answer
+        return release_pb2.RegisterGenerationResponse(generation=answer.lineage.generation, base=answer.base)
+
+    async def RegisterBase(
+        self, request: release_pb2.RegisterBaseRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.RegisterBaseResponse:
+        """Records a newer full state of a lineage."""
+        async with self._turn:
+            registry = await self._opened(context)
+            decision = registry.register_base(request.lineage, request.base, self._clock.now_us())
+            await self._write(decision)
+        return release_pb2.RegisterBaseResponse(revision=decision.answer.revision)
+
+    async def SetArm(
+        self, request: release_pb2.SetArmRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.SetArmResponse:
+        """Points an arm to a lineage or a sequence of one."""
+        async with self._turn:
+            registry = await self._opened(context)
+            pinned = request.pinned_sequence if request.HasField("pinned_sequence") else None
+            decision = registry.set_arm(
+                request.arm, request.lineage, pinned, request.state, self._clock.now_us()
+            )
+            await self._write(decision)
+        return release_pb2.SetArmResponse(release=decision.answer)
+
+    async def ListReleases(
+        self, request: release_pb2.ListReleasesRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.ListReleasesResponse:
+        """All generations and arms."""
+        async with self._turn:
+            registry = await self._opened(context)
+            return release_pb2.ListReleasesResponse(
+                generations=[_generation(record) for record in registry.generations], releases=registry.arms
+            )
+
+    async def _opened(self, context: grpc.aio.ServicerContext) -> Registry:
+        try:
+            async with asyncio.timeout(remaining_s(context, OPEN_TIMEOUT_S)):
+                return await self._log.opened()
+        except TimeoutError as error:
+            raise Unavailable("the release log could not be read: Kafka does not answer") from error
+        except Conflict as error:
+            self._on_fenced(error)
+            raise
+
+    async def _write(self, decision: Decision) -> None:
+        if not decision.records:
+            self._repeats.inc()
+            return
+        try:
+            await self._log.write(decision)
+        except Conflict as error:
+            self._on_fenced(error)
+            raise
+        for event in decision.events:
+            self._decisions.labels(event.decision).inc()
+        self._revision.set(decision.events[-1].revision)
+
+
+def _generation(record: model_pb2.Release) -> release_pb2.Generation:
+    return release_pb2.Generation(
+        generation=record.lineage.generation,
+        parent_generation=record.parent_generation,
+        base=record.base,
+        registered_at=record.decided_at,
+    )

@@ -1,0 +1,196 @@
+"""The rules of release over its log's state."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rec.model.v1 import model_pb2
+from services.contract.errors import Conflict, InvalidInput, NotFound
+from services.release.registry import Decision, Registry, delta_partition
+
+ONLINE = model_pb2.Lineage(generation=1, policy="online")
+
+
+def digest(byte: int) -> bytes:
+    return bytes([byte]) * 32
+
+
+def register(registry: Registry, byte: int = 1, parent: int = 0) -> Decision:
+    return registry.register_generation(f"store/g{byte}", digest(byte), parent, 40 + byte, now_us=1_000)
+
+
+def taken(registry: Registry, decision: Decision) -> Decision:
+    registry.take(decision.records)
+    return decision
+
+
+def with_first() -> Registry:
+    registry = Registry()
+    taken(registry, register(registry))
+    return registry
+
+
+def base_at(sequence: int, **changes: object) -> model_pb2.BaseRef:
+    base = model_pb2.BaseRef(
+        manifest_uri=f"store/base-{sequence}",
+        manifest_digest=digest(100 + sequence % 100),
+        sequence=sequence,
+        chain_hash=digest(9),
+        epoch=1,
+        delta_partition=delta_partition((1, "online")),
+        delta_offset=1_000 + sequence,
+    )
+    for name, value in changes.items():
+        setattr(base, name, value)
+    return base
+
+
+def arm(registry: Registry, name: str) -> model_pb2.Release:
+    return next(release for release in registry.arms if release.arm == name)
+
+
+def test_first_generation_is_number_one_and_creates_the_two_default_arms() -> None:
+    registry = with_first()
+    assert [(r.arm, r.lineage.generation) for r in registry.generations] == [("generation/1", 1)]
+    online, frozen = arm(registry, "online"), arm(registry, "frozen")
+    assert not online.HasField("pinned_sequence")
+    assert frozen.HasField("pinned_sequence") and frozen.pinned_sequence == 0
+    assert online.base == frozen.base
+
+
+def test_base_of_a_generation_starts_the_chain_at_its_manifest_and_the_end_of_the_partition() -> None:
+    base = Registry().register_generation("u", digest(1), 0, 77, 5).answer.base
+    assert (base.sequence, base.epoch, base.chain_hash, base.delta_offset) == (0, 0, digest(1), 77)
+    assert base.delta_partition == delta_partition((1, "online"))
+
+
+def test_registering_the_same_manifest_again_answers_the_same_number_without_a_record() -> None:
+    registry = with_first()
+    again = register(registry)
+    assert again.answer.lineage.generation == 1
+    assert not again.records and not again.events
+
+
+def test_later_generations_count_on_and_move_no_arm() -> None:
+    registry = with_first()
+    decision = taken(registry, register(registry, byte=2, parent=1))
+    assert decision.answer.lineage.generation == 2
+    assert decision.answer.parent_generation == 1
+    assert [record.arm for record in decision.records] == ["generation/2"]
+    assert arm(registry, "online").lineage.generation == 1
+
+
+def test_unknown_parent_is_not_found() -> None:
+    with pytest.raises(NotFound, match="parent_generation 7"):
+        register(Registry(), parent=7)
+
+
+def test_every_bad_field_of_a_registration_is_named_at_once() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        Registry().register_generation("", b"short", 0, 0, 0)
+    assert {v.field for v in raised.value.violations} == {"manifest_uri", "manifest_digest"}
+
+
+def test_newer_base_moves_the_arms_that_follow_and_not_the_frozen_one() -> None:
+    registry = with_first()
+    taken(registry, registry.register_base(ONLINE, base_at(50), now_us=2))
+    assert arm(registry, "online").base.sequence == 50
+    assert arm(registry, "frozen").base.sequence == 0
+
+
+def test_arm_pinned_at_or_above_a_base_gets_the_base_but_stays_pinned() -> None:
+    registry = with_first()
+    taken(registry, registry.set_arm("canary", ONLINE, 60, model_pb2.RELEASE_STATE_SHADOW, 1))
+    taken(registry, registry.register_base(ONLINE, base_at(60), now_us=2))
+    assert (arm(registry, "canary").base.sequence, arm(registry, "canary").pinned_sequence) == (60, 60)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        base_at(40),
+        base_at(50, manifest_digest=digest(3)),
+        base_at(60, epoch=0),
+        base_at(60, delta_offset=10),
+    ],
+    ids=["older sequence", "other state at the same sequence", "older epoch", "older offset"],
+)
+def test_base_that_is_not_newer_is_a_conflict(base: model_pb2.BaseRef) -> None:
+    registry = with_first()
+    taken(registry, registry.register_base(ONLINE, base_at(50), now_us=2))
+    with pytest.raises(Conflict, match="not newer"):
+        registry.register_base(ONLINE, base, now_us=3)
+
+
+def test_same_base_again_is_a_repeat_without_effect() -> None:
+    registry = with_first()
+    taken(registry, registry.register_base(ONLINE, base_at(50), now_us=2))
+    again = registry.register_base(ONLINE, base_at(50), now_us=3)
+    assert not again.records and again.answer.revision == registry.revision
+
+
+@pytest.mark.parametrize("lineage", [(2, "online"), (1, "daily"), (0, "")])
+def test_base_of_an_unknown_lineage_is_not_found(lineage: tuple[int, str]) -> None:
+    wanted = model_pb2.Lineage(generation=lineage[0], policy=lineage[1])
+    with pytest.raises(NotFound, match="known are 1/online"):
+        with_first().register_base(wanted, base_at(5), now_us=1)
+
+
+def test_bad_base_fields_are_named_at_once() -> None:
+    bad = base_at(
+        5, manifest_digest=b"x", chain_hash=b"", delta_partition=99, manifest_uri="", delta_offset=-1
+    )
+    with pytest.raises(InvalidInput) as raised:
+        with_first().register_base(ONLINE, bad, now_us=1)
+    assert len(raised.value.violations) == 5
+
+
+def test_arm_set_back_to_a_lineage_gets_the_newest_base_that_its_pin_allows() -> None:
+    registry = with_first()
+    taken(registry, registry.register_base(ONLINE, base_at(50), now_us=2))
+    serving = model_pb2.RELEASE_STATE_SERVING
+    assert registry.set_arm("a", ONLINE, None, serving, 3).answer.base.sequence == 50
+    assert registry.set_arm("a", ONLINE, 50, serving, 3).answer.base.sequence == 50
+    assert registry.set_arm("a", ONLINE, 49, serving, 3).answer.base.sequence == 0
+
+
+@pytest.mark.parametrize("name", ["", "generation/1", "Online", "a" * 33, "a b"])
+def test_bad_arm_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match="arm="):
+        with_first().set_arm(name, ONLINE, None, model_pb2.RELEASE_STATE_SERVING, 1)
+
+
+def test_default_arm_may_not_stop_serving() -> None:
+    with pytest.raises(Conflict, match="must stay SERVING"):
+        with_first().set_arm("online", ONLINE, None, model_pb2.RELEASE_STATE_RETIRED, 1)
+
+
+def test_revisions_grow_with_every_record_and_survive_a_replay_of_the_compacted_log() -> None:
+    registry = with_first()
+    log = {release.arm: release for release in register(Registry()).records}
+    for decision in (
+        registry.register_base(ONLINE, base_at(50), 2),
+        register(registry, byte=2),
+    ):
+        taken(registry, decision)
+        log |= {release.arm: release for release in decision.records}
+    replayed = Registry()
+    replayed.take(sorted(log.values(), key=lambda release: release.revision))
+    assert replayed.revision == registry.revision
+    assert replayed.arms == registry.arms and replayed.generations == registry.generations
+    with pytest.raises(Conflict):
+        replayed.register_base(ONLINE, base_at(49), 9)
+
+
+def test_every_record_has_an_event_with_evidence() -> None:
+    decision = register(Registry())
+    assert [event.revision for event in decision.events] == [1, 2, 3]
+    assert [event.decision for event in decision.events] == [
+        "generation_registered",
+        "arm_created",
+        "arm_created",
+    ]
+    evidence = json.loads(decision.events[0].evidence_json)
+    assert evidence["manifest_digest"] == digest(1).hex()
