@@ -9,7 +9,7 @@
 | ``f:g:c`` | all clicks folded, decimal | feature_pipeline, loadgen seed | feature | none |
 | ``r:co:<id>`` | sorted set of items clicked with this one -> how many times | feature_pipeline, loadgen seed | recall | ENTITY_TTL_S |
 | ``p:mark:<partition>`` | hash ``origin topic/partition`` -> origin sequence folded last; ``offset`` -> next offset to fold | feature_pipeline | feature_pipeline | none |
-| ``p:owner:<partition>`` | number of the replica that may write this feature-events partition (rises) | feature_pipeline | feature_pipeline | none |
+| ``p:owner:<partition>`` | random token of the replica that may write this feature-events partition | feature_pipeline | feature_pipeline | none |
 | ``p:passed:<barrier id>`` | set of ``partition:origin topic/partition`` that have passed a barrier | feature_pipeline | feature_pipeline | PASSED_TTL_S |
 | ``p:barrier`` | hash barrier id -> wall time (us) at which the features held everything before it | feature_pipeline | feature | none (last BARRIERS_KEPT kept) |
 
@@ -74,7 +74,7 @@ MARK_OFFSET = b"offset"
 
 
 def owner_key(partition: int) -> bytes:
-    """Key of the number of the replica that owns one feature-events partition."""
+    """Key of the token of the replica that owns one feature-events partition."""
     return b"p:owner:%d" % partition
 
 

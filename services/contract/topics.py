@@ -74,8 +74,8 @@ DEAD_LETTERS = Topic(
 FEATURE_EVENTS = Topic(
     "feature-events",
     EVENT_PARTITIONS,
-    "entity (8 bytes LE)",
-    "FeatureEvent",
+    "none: the partition is that of the entity's 8 bytes LE",
+    "FeatureEventBatch",
     ("feature_pipeline",),
     ("feature_pipeline",),
 )

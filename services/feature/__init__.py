@@ -1,0 +1,1 @@
+"""The feature server: packed columns of one user and many items, from Redis."""

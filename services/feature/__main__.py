@@ -1,0 +1,63 @@
+"""``python -m services.feature``: wires the feature server.
+
+Life: ports open (NOT_SERVING) -> Redis has answered, or has not in ``ready_wait_ms`` -> SERVING. On SIGTERM:
+NOT_SERVING, the calls in progress end, Redis closes.
+"""
+
+from __future__ import annotations
+
+from rec.v1 import feature_pb2_grpc
+from services.feature import metrics
+from services.feature.barriers import BarrierWatch
+from services.feature.breaker import Breaker
+from services.feature.redis_reader import RedisReader
+from services.feature.servicer import FeatureServicer
+from services.feature.settings import FeatureSettings
+from services.feature.store import FeatureStore
+from services.runtime import redis_client
+from services.runtime.clock import WallClock
+from services.runtime.grpc_server import GrpcServer
+from services.runtime.process import Process, run
+from services.runtime.settings import load
+from services.runtime.telemetry import freeze_after_load
+
+SERVICE = "rec.v1.FeatureService"
+
+
+async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
+    """Starts the feature server inside a process; returns its server, whose ports answer already."""
+    client = redis_client.connect(settings.redis)
+    process.push_close("redis", client.aclose)
+    reader = RedisReader(settings.redis, settings.max_reads)
+    process.push_close("redis reader", reader.close)
+    breaker = Breaker(settings.breaker_failures, settings.breaker_pause_ms / 1000)
+    store = FeatureStore(reader, breaker, settings.breaker_timeout_ms / 1000)
+    barriers = BarrierWatch(client, settings.max_barrier_waits, settings.barrier_poll_ms / 1000)
+    process.spawn(barriers.run(), "barriers")
+    servicer = FeatureServicer(settings, store, barriers, WallClock())
+    add = feature_pb2_grpc.add_FeatureServiceServicer_to_server
+    server = GrpcServer(settings.grpc, process, [(add, servicer, SERVICE)])
+    await server.start()
+
+    async def declare() -> None:
+        if not await store.reachable(settings.ready_wait_ms / 1000):
+            metrics.log.warning("serving without redis")
+        freeze_after_load()
+        server.set_serving(True)
+
+    process.spawn(declare(), "readiness")
+    return server
+
+
+def main() -> None:
+    """Entry point."""
+    settings = load(FeatureSettings)
+
+    async def wire(process: Process) -> None:
+        await start(settings, process)
+
+    run(settings, wire)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The two pieces of Redis' wire protocol (RESP2) that reading features needs. Pure.
+
+The general client in Python spends ten times as long on packing a thousand keys and parsing a thousand
+values as Redis on finding them; a script that joins them inside Redis costs Redis three times as much.
+Here the keys are packed as one matrix of bytes, and the reply is cut into values as it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_END = b"\r\n"
+_HEADER_BYTES = 32
+
+
+class ProtocolError(OSError):
+    """Bytes that are no reply; the connection is of no further use."""
+
+
+def command(*words: bytes) -> bytes:
+    """Any command."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+def mget(keys: Sequence[bytes], prefix: bytes, packed_ids: bytes) -> bytes:
+    """MGET of some keys and of ``prefix`` + id for each of the ids (8 bytes each)."""
+    count = len(packed_ids) // 8
+    head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + count)
+    first = b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
+    start = b"$%d\r\n%b" % (len(prefix) + 8, prefix)
+    rows = np.empty((count, len(start) + 10), np.uint8)
+    rows[:, : len(start)] = np.frombuffer(start, np.uint8)
+    rows[:, len(start) : -2] = np.frombuffer(packed_ids, np.uint8).reshape(count, 8)
+    rows[:, -2:] = np.frombuffer(_END, np.uint8)
+    return head + first + rows.tobytes()
+
+
+class Reply:
+    """One reply, cut as its bytes come: an array of values, or one line. ``error``: Redis refused."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes | None] = []
+        self.error: str | None = None
+        self.done = False
+        self._count: int | None = None
+
+    def feed(self, buffer: bytearray, at: int) -> int:
+        """Takes what is complete from ``buffer[at:]``; returns where the rest begins."""
+        if self._count is None:
+            stop = buffer.find(_END, at)
+            if stop < 0:
+                return at
+            at = self._begin(bytes(buffer[at:stop]), stop + 2)
+        if self._count is not None and not self.done:
+            at = self._take_values(buffer, at)
+        return at
+
+    def _begin(self, line: bytes, after: int) -> int:
+        kind, rest = line[:1], line[1:]
+        if kind == b"*":
+            self._count = _number(rest)
+            self.done = self._count <= 0
+        elif kind == b"+":
+            self.values, self.done = [rest], True
+        elif kind == b"-":
+            self.error, self.done = rest.decode(errors="replace"), True
+        else:
+            raise ProtocolError(f"reply begins with {line[:20]!r}")
+        return after
+
+    def _take_values(self, buffer: bytearray, at: int) -> int:
+        values, count, size = self.values, self._count or 0, len(buffer)
+        # Nearly all headers are alike: the last one is tried before another is parsed.
+        header, length = b"?", 0
+        while len(values) < count:
+            if not buffer.startswith(header, at):
+                stop = buffer.find(_END, at, at + _HEADER_BYTES)
+                if stop < 0:
+                    if size - at >= _HEADER_BYTES:
+                        raise ProtocolError("a value without length")
+                    return at
+                header = bytes(buffer[at : stop + 2])
+                if header[:1] != b"$":
+                    raise ProtocolError(f"a value begins with {header[:20]!r}")
+                length = _number(header[1:-2])
+            start = at + len(header)
+            if length < 0:
+                values.append(None)
+                at = start
+                continue
+            if start + length + 2 > size:
+                return at
+            values.append(bytes(buffer[start : start + length]))
+            at = start + length + 2
+        self.done = True
+        return at
+
+
+def _number(digits: bytes) -> int:
+    try:
+        return int(digits)
+    except ValueError as error:
+        raise ProtocolError(f"{digits[:20]!r} is no number") from error

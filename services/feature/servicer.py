@@ -1,0 +1,87 @@
+"""FeatureService: answers defaults, and says so, rather than fail or come late."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+
+from rec.v1 import feature_pb2_grpc
+from rec.v1.feature_pb2 import (
+    DescribeFeaturesRequest,
+    DescribeFeaturesResponse,
+    FeatureServiceWaitForBarrierRequest,
+    FeatureServiceWaitForBarrierResponse,
+    GetFeaturesRequest,
+    GetFeaturesResponse,
+)
+from rec.v1.provenance_pb2 import Degradation
+from services.contract import times
+from services.contract.errors import DeadlineSpent, Unavailable
+from services.feature import answer, metrics, query
+from services.feature.barriers import BarrierWatch
+from services.feature.settings import FeatureSettings
+from services.feature.store import FeatureStore
+from services.runtime.clock import WallClock
+from services.runtime.grpc_client import remaining_s
+
+SOURCE = "feature"
+
+
+class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
+    """One per process."""
+
+    def __init__(
+        self, settings: FeatureSettings, store: FeatureStore, barriers: BarrierWatch, wall: WallClock
+    ) -> None:
+        self._default_s = settings.default_deadline_ms / 1000
+        self._max_s = settings.max_deadline_ms / 1000
+        self._share = settings.store_share
+        self._store = store
+        self._barriers = barriers
+        self._wall = wall
+
+    async def GetFeatures(
+        self, request: GetFeaturesRequest, context: grpc.aio.ServicerContext
+    ) -> GetFeaturesResponse:
+        """See the proto."""
+        asked = query.parse(request, self._wall.now_us())
+        degraded: str | None = None
+        try:
+            limit_s = self._default_s if context.time_remaining() is None else self._max_s
+            stored = await self._store.read(asked, remaining_s(context, limit_s) * self._share)
+        except DeadlineSpent:
+            stored, degraded = answer.nothing(asked), "deadline"
+        except Unavailable:
+            stored, degraded = answer.nothing(asked), "unavailable"
+        started = time.perf_counter()
+        response = answer.build(asked, stored)
+        metrics.ENCODE_SECONDS.observe(time.perf_counter() - started)
+        if degraded is not None:
+            response.degraded.append(Degradation(source=SOURCE, reason=degraded))
+        self._count(response, stored, degraded)
+        return response
+
+    def _count(self, response: GetFeaturesResponse, stored: answer.Stored, degraded: str | None) -> None:
+        metrics.ITEMS.inc(len(response.missing_items))
+        if degraded is not None:
+            metrics.DEGRADED.labels(degraded).inc()
+            return
+        metrics.MISSING_ITEMS.inc(response.missing_items.count(1))
+        if response.missing_user:
+            (metrics.MISSING_USERS if stored.user is None else metrics.UNREADABLE).inc()
+
+    async def DescribeFeatures(
+        self, request: DescribeFeaturesRequest, context: grpc.aio.ServicerContext
+    ) -> DescribeFeaturesResponse:
+        """See the proto."""
+        return answer.describe()
+
+    async def WaitForBarrier(
+        self, request: FeatureServiceWaitForBarrierRequest, context: grpc.aio.ServicerContext
+    ) -> FeatureServiceWaitForBarrierResponse:
+        """See the proto."""
+        given_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else None
+        wait_s = query.barrier_wait_s(request.barrier_id, given_s)
+        passed_us = await self._barriers.wait(request.barrier_id, remaining_s(context, wait_s))
+        return FeatureServiceWaitForBarrierResponse(passed_at=times.from_us(passed_us))

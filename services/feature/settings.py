@@ -1,0 +1,36 @@
+"""Settings of the feature server."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.runtime.settings import GrpcServerSettings, ProcessSettings
+
+
+class FeatureSettings(ProcessSettings):
+    """The feature server: how long it waits for Redis before it answers defaults."""
+
+    name: str = "feature"
+    """Name in logs."""
+    grpc: GrpcServerSettings = GrpcServerSettings(port=50053)
+    """The service port, the admin port and their limits."""
+    default_deadline_ms: int = Field(default=100, gt=0)
+    """For a call without a deadline: what a ranking may usefully wait for features."""
+    max_deadline_ms: int = Field(default=10_000, gt=0)
+    """A longer deadline is cut to this: a hanging Redis must not pile up calls."""
+    store_share: float = Field(default=0.8, gt=0, le=1)
+    """Part of the time left that Redis may use; the rest lets defaults still arrive in time."""
+    max_reads: int = Field(default=128, gt=0)
+    """Reads waiting for Redis at once; more would only miss their deadlines."""
+    breaker_failures: int = Field(default=3, gt=0)
+    """Failures in a row after which Redis is skipped: one lost connection is no failure of Redis."""
+    breaker_pause_ms: int = Field(default=500, gt=0)
+    """How long it is skipped before one request tries it again."""
+    breaker_timeout_ms: int = Field(default=20, gt=0)
+    """A shorter timeout says more about the caller's deadline than about Redis: no failure."""
+    max_barrier_waits: int = Field(default=64, gt=0)
+    """Callers waiting for barriers at once; a replay needs one."""
+    barrier_poll_ms: int = Field(default=250, gt=0)
+    """A barrier whose announcement was lost with a connection is found by looking this often."""
+    ready_wait_ms: int = Field(default=5_000, ge=0)
+    """After this the server serves without Redis: defaults are better than nothing."""

@@ -1,0 +1,1 @@
+"""Streaming features: events -> one part per touched entity -> packed state in Redis."""

@@ -1,0 +1,74 @@
+"""``python -m services.feature_pipeline``: wires both stages.
+
+Life: ports open (NOT_SERVING) -> Kafka and the catalogue's end -> both groups joined -> SERVING. On SIGTERM:
+the stages end where they are (what was not committed is read again and dropped by the marks), readers leave
+their groups, the producer flushes, Redis closes.
+"""
+
+from __future__ import annotations
+
+from rec.v1 import worker_pb2_grpc
+from services.feature_pipeline.catalog import Catalog
+from services.feature_pipeline.fold_worker import FoldWorker
+from services.feature_pipeline.settings import FeaturePipelineSettings
+from services.feature_pipeline.split_worker import SplitWorker
+from services.feature_pipeline.state_store import StateStore
+from services.feature_pipeline.status import Status
+from services.runtime import redis_client
+from services.runtime.grpc_server import GrpcServer
+from services.runtime.kafka_consumer import LogReader
+from services.runtime.kafka_producer import Producer
+from services.runtime.process import Process, run
+from services.runtime.settings import load
+from services.runtime.telemetry import freeze_after_load
+
+SERVICE = "rec.v1.WorkerService"
+
+
+async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServer:
+    """Starts both stages inside a process; returns the server, whose ports answer already."""
+    client = redis_client.connect(settings.redis)
+    process.push_close("redis", client.aclose)
+    producer = Producer(settings.kafka, settings.name)
+    process.push_close("producer", producer.stop)
+    catalog_reader = LogReader(settings.kafka, f"{settings.name} catalog")
+    process.push_close("catalog reader", catalog_reader.stop)
+    catalog = Catalog(catalog_reader, settings.max_catalog_items, settings.retry_ms / 1000)
+    split = SplitWorker(settings, catalog, producer)
+    process.push_close("split reader", split.reader.stop)
+    fold = FoldWorker(settings, StateStore(client), producer)
+    process.push_close("fold reader", fold.reader.stop)
+    status = Status(settings.name, catalog, split, fold, lambda: server.health.serving)
+    add = worker_pb2_grpc.add_WorkerServiceServicer_to_server
+    server = GrpcServer(settings.grpc, process, [(add, status, SERVICE)])
+    await server.start()
+
+    async def work() -> None:
+        await producer.start()
+        await catalog_reader.start()
+        await catalog.load()
+        await split.reader.start()
+        await fold.reader.start()
+        freeze_after_load()
+        process.spawn(catalog.tail(), "catalogue")
+        process.spawn(split.run(), "split")
+        process.spawn(fold.run(), "fold")
+        process.spawn(status.watch_lag(), "lag")
+        server.set_serving(True)
+
+    process.spawn(work(), "start")
+    return server
+
+
+def main() -> None:
+    """Entry point."""
+    settings = load(FeaturePipelineSettings)
+
+    async def wire(process: Process) -> None:
+        await start(settings, process)
+
+    run(settings, wire)
+
+
+if __name__ == "__main__":
+    main()

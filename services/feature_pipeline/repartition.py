@@ -1,0 +1,128 @@
+"""Stage 1, the rules: which parts an origin record becomes, and which records are repeats. Pure.
+
+A repeat (a client that sent again) carries the same event id and, by its key, stands in the same partition.
+The last event ids of each partition are remembered; after a restart the worker shows the records before its
+position again (``remember``), without writing anything.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from rec.events.v1.events_pb2 import Action, EventRecord, FeatureEvent, Impression, Item
+from services.contract import feature_events, times, topics
+from services.contract.errors import MalformedRecord
+
+# (partition of feature-events, part)
+Write = tuple[int, FeatureEvent]
+PARTITIONS = topics.FEATURE_EVENTS.partitions
+
+
+@dataclass(frozen=True)
+class Split:
+    """What becomes of one origin record. event_us is None for the catalogue."""
+
+    writes: list[Write]
+    repeat: bool = False
+    event_us: int | None = None
+
+
+class SeenEvents:
+    """The last ``limit`` event ids of one partition."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, event_id: str) -> bool:
+        """Remembers it; False when it was known."""
+        if event_id in self._ids:
+            return False
+        self._ids[event_id] = None
+        if len(self._ids) > self._limit:
+            self._ids.popitem(last=False)
+        return True
+
+
+class Splitter:
+    """The records of one origin partition, in offset order."""
+
+    def __init__(self, topic: str, partition: int, category_of: Callable[[int], int], window: int) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._category_of = category_of
+        self._seen = SeenEvents(window)
+
+    def remember(self, value: bytes | None) -> None:
+        """Takes note of a record that has been split before."""
+        try:
+            event = _event_of(self._decode(value))
+        except MalformedRecord:
+            return
+        if event is not None:
+            self._seen.add(event.event_id)
+
+    def split(self, offset: int, value: bytes | None) -> Split:
+        """MalformedRecord when the record cannot be used."""
+        if self._topic == topics.CATALOG.name:
+            return Split(self._list_item(offset, value))
+        record = self._decode(value)
+        kind = record.WhichOneof("record")
+        if kind == "barrier":
+            at_us = times.to_us(record.barrier.occurred_at)
+            return Split(self._forward(record, offset), event_us=at_us)
+        if kind == "heartbeat":
+            return Split([], event_us=times.to_us(record.heartbeat.occurred_at))
+        event = _event_of(record)
+        if event is None:
+            raise MalformedRecord.one("record", kind, "impression, action, heartbeat or barrier")
+        # Split before it is remembered: a malformed record leaves no trace.
+        parts = feature_events.split(record, self._topic, self._partition, offset, self._category_of)
+        at_us = times.to_us(event.occurred_at)
+        if not self._seen.add(event.event_id):
+            return Split([], repeat=True, event_us=at_us)
+        return Split([_placed(key, part) for key, part in parts], event_us=at_us)
+
+    def _decode(self, value: bytes | None) -> EventRecord:
+        try:
+            return EventRecord.FromString(value or b"")
+        except DecodeError as error:
+            raise MalformedRecord.one("record", f"{len(value or b'')} bytes", "an EventRecord") from error
+
+    def _forward(self, record: EventRecord, offset: int) -> list[Write]:
+        part = feature_events.barrier_part(record.barrier, self._topic, self._partition, offset)
+        return [(partition, part) for partition in range(PARTITIONS)]
+
+    def _list_item(self, offset: int, value: bytes | None) -> list[Write]:
+        return [_placed(*feature_events.listed_part(decode_item(value), self._partition, offset))]
+
+
+def _placed(key: bytes, part: FeatureEvent) -> Write:
+    return topics.partition_of(key, PARTITIONS), part
+
+
+def decode_item(value: bytes | None) -> Item:
+    """One record of the catalogue; MalformedRecord when it is none."""
+    try:
+        item = Item.FromString(value or b"")
+    except DecodeError as error:
+        raise MalformedRecord.one("item", f"{len(value or b'')} bytes", "an Item") from error
+    if item.item_id == 0:
+        raise MalformedRecord.one("item_id", 0, "an id")
+    return item
+
+
+def _event_of(record: EventRecord) -> Impression | Action | None:
+    kind = record.WhichOneof("record")
+    if kind not in ("impression", "action"):
+        return None
+    event = getattr(record, kind)
+    if not event.event_id:
+        raise MalformedRecord.one("event_id", "", "not empty")
+    if times.to_us(event.occurred_at) <= 0:
+        raise MalformedRecord.one("occurred_at", times.to_us(event.occurred_at), "after 1970-01-01")
+    return event

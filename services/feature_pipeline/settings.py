@@ -1,0 +1,42 @@
+"""Settings of the feature pipeline."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.runtime.settings import GrpcServerSettings, ProcessSettings
+
+
+class FeaturePipelineSettings(ProcessSettings):
+    """Both stages: how much they take at once, keep, and look back."""
+
+    name: str = "feature_pipeline"
+    """Name in logs."""
+    grpc: GrpcServerSettings = GrpcServerSettings(port=50057)
+    """The service port, the admin port and their limits."""
+    split_records: int = Field(default=500, gt=0)
+    """Origin records per round of stage 1."""
+    split_pause_ms: int = Field(default=10, ge=0)
+    """Pause after a round that found records: fuller rounds cost less, and features are not that urgent."""
+    split_commit_ms: int = Field(default=250, gt=0)
+    """Stage 1 commits no more often: what it reads again after a crash is dropped by the marks."""
+    batch_parts: int = Field(default=250, gt=0, le=1_000)
+    """Parts per record of feature-events: a record costs as much as ten parts."""
+    max_batches_in_flight: int = Field(default=64, gt=0)
+    """Records sent and not yet acknowledged; well below the producer's own limit."""
+    dedupe_records: int = Field(default=5_000, gt=0)
+    """Event ids remembered per origin partition: more than a minute of traffic, while clients retry within
+    seconds. After a restart as many records are read again to know them.
+    """
+    max_catalog_items: int = Field(default=5_000_000, gt=0)
+    """Categories kept in memory; items beyond count as of unknown category."""
+    fold_events: int = Field(default=2_000, gt=0)
+    """Events per write of stage 2: Redis does nothing else while it applies one (some 10 ms)."""
+    fold_interval_ms: int = Field(default=100, gt=0)
+    """Events gather so long before they are written, so that a popular item is written once."""
+    fold_pause_ms: int = Field(default=10, ge=0)
+    """Pause between two looks at Kafka while events gather; a barrier waits this long at most."""
+    cache_entities: int = Field(default=40_000, gt=0)
+    """States kept in memory per feature-events partition; the rest is read back from Redis."""
+    retry_ms: int = Field(default=200, gt=0)
+    """Between tries while Redis or Kafka is away."""

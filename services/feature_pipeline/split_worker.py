@@ -1,0 +1,176 @@
+"""Stage 1, the host: origin topics -> feature-events. Written, acknowledged, then committed.
+
+Nothing here has to be exact: a record that is split twice has the same sequence numbers, and the fold
+drops the second one. What counts is order: parts of a partition are written in the order of its offsets, and
+after an error everything from the last committed record is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from typing import Any
+
+from rec.events.v1.events_pb2 import FeatureEventBatch
+from services.contract import topics
+from services.contract.errors import Conflict, LoopError, MalformedRecord
+from services.feature_pipeline import metrics
+from services.feature_pipeline.catalog import Catalog
+from services.feature_pipeline.dead_letters import reject
+from services.feature_pipeline.repartition import Splitter
+from services.feature_pipeline.settings import FeaturePipelineSettings
+from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, Records, TopicPartition
+from services.runtime.kafka_producer import Producer
+
+GROUP = "feature_pipeline"
+ORIGINS = (topics.IMPRESSIONS.name, topics.ACTIONS.name, topics.CATALOG.name)
+_IDLE_MS = 200
+
+
+class SplitWorker:
+    """``run`` in a guarded task, after the catalogue has been loaded."""
+
+    def __init__(self, settings: FeaturePipelineSettings, catalog: Catalog, producer: Producer) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._producer = producer
+        self.reader = GroupReader(
+            settings.kafka,
+            f"{settings.name} split",
+            GROUP,
+            ORIGINS,
+            on_assigned=self._assigned,
+            on_revoked=self._revoked,
+        )
+        self._splitters: dict[TopicPartition, Splitter] = {}
+        # Next offset after the last acknowledged record; records below it are only remembered.
+        self._done: dict[TopicPartition, int] = {}
+        self._committed_at = 0.0
+        self._batches: defaultdict[int, FeatureEventBatch] = defaultdict(FeatureEventBatch)
+        self._in_flight: list[asyncio.Future[Any]] = []
+        self.watermarks: dict[TopicPartition, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self._start_new()
+                found = await self.reader.poll(_IDLE_MS, self._settings.split_records)
+                await self._round(found)
+                await self._commit()
+            except LoopError as error:
+                metrics.SPLIT_RETRIES.inc()
+                metrics.log.warning("split: reading again", error=str(error))
+                # The splitters have seen events that were not acknowledged: all of them begin anew.
+                self._forget(set(self._splitters))
+                self._batches.clear()
+                self._in_flight = []
+                await asyncio.sleep(self._settings.retry_ms / 1000)
+                continue
+            if found:
+                await asyncio.sleep(self._settings.split_pause_ms / 1000)
+
+    async def _round(self, found: Records) -> None:
+        through: dict[TopicPartition, int] = {}
+        for where, records in found.items():
+            splitter = self._splitters.get(where)
+            if splitter is not None:  # else it will be read again once it has been started
+                await self._split(splitter, self._done[where], where, records)
+                through[where] = records[-1].offset + 1
+        await self._acknowledged()
+        for where, offset in through.items():
+            if where in self._done:
+                self._done[where] = max(self._done[where], offset)
+
+    async def _split(
+        self, splitter: Splitter, done: int, where: TopicPartition, records: list[ConsumerRecord]
+    ) -> None:
+        for record in records:
+            if record.offset < done:
+                splitter.remember(record.value)
+                continue
+            self._split_one(where, splitter, record)
+            metrics.RECORDS.labels(where.topic).inc()
+            if len(self._in_flight) >= self._settings.max_batches_in_flight:
+                await self._acknowledged()
+
+    def _split_one(self, where: TopicPartition, splitter: Splitter, record: ConsumerRecord) -> None:
+        try:
+            split = splitter.split(record.offset, record.value)
+        except MalformedRecord as error:
+            self._in_flight.append(reject(self._producer, record, error))
+            return
+        if split.repeat:
+            metrics.DUPLICATES.labels(where.topic).inc()
+        if split.event_us is not None:
+            self.watermarks[where] = max(self.watermarks.get(where, split.event_us), split.event_us)
+        for partition, part in split.writes:
+            batch = self._batches[partition]
+            batch.events.append(part)
+            if len(batch.events) >= self._settings.batch_parts:
+                self._send(partition)
+        metrics.PARTS.inc(len(split.writes))
+
+    def _send(self, partition: int) -> None:
+        batch = self._batches.pop(partition)
+        value = batch.SerializeToString()
+        sent = self._producer.send_nowait(topics.FEATURE_EVENTS.name, value, partition=partition)
+        self._in_flight.append(sent)
+
+    async def _acknowledged(self) -> None:
+        for partition in list(self._batches):
+            self._send(partition)
+        waiting, self._in_flight = self._in_flight, []
+        if waiting:
+            await asyncio.gather(*waiting)
+
+    async def _commit(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._committed_at < self._settings.split_commit_ms / 1000:
+            return
+        self._committed_at = now
+        owned = self.reader.assigned()
+        offsets = {where: offset for where, offset in self._done.items() if where in owned}
+        if offsets:
+            try:
+                await self.reader.commit(offsets)
+            except Conflict as error:  # the partitions have moved on; whoever has them reads these again
+                metrics.log.info("commit refused", error=str(error))
+
+    async def _start_new(self) -> None:
+        for where in self.reader.assigned() - set(self._splitters):
+            await self._start(where)
+
+    async def _start(self, where: TopicPartition) -> None:
+        """Reads from the window of remembered event ids before the committed offset; writes from there on."""
+        committed = await self.reader.committed(where)
+        beginning = (await self.reader.beginning_offsets([where]))[where]
+        end = (await self.reader.end_offsets([where]))[where]
+        if committed is not None and committed > end:
+            metrics.log.error("split: the log is shorter than what was read of it", partition=str(where))
+            committed = None
+        if where not in self.reader.assigned():
+            return
+        done = max(committed or 0, beginning)
+        window = 0 if where.topic == topics.CATALOG.name else self._settings.dedupe_records
+        self._splitters[where] = Splitter(
+            where.topic, where.partition, self._catalog.category_of, max(window, 1)
+        )
+        self._done[where] = done
+        self.reader.seek(where, max(beginning, done - window))
+
+    async def _assigned(self, partitions: set[TopicPartition]) -> None:
+        self._forget(partitions)
+
+    async def _revoked(self, partitions: set[TopicPartition]) -> None:
+        try:
+            await self._commit(force=True)
+        except LoopError as error:  # whoever gets them reads a little more again
+            metrics.log.warning("split: not committed before the partitions went", error=str(error))
+        self._forget(partitions)
+
+    def _forget(self, partitions: set[TopicPartition]) -> None:
+        for where in partitions:
+            self._splitters.pop(where, None)
+            self._done.pop(where, None)

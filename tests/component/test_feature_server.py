@@ -1,0 +1,229 @@
+"""The feature server over real gRPC and real Redis: answers, degradations, barriers, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import redis.asyncio as redis
+import uvloop
+
+from rec.v1 import feature_pb2_grpc
+from rec.v1.feature_pb2 import (
+    DescribeFeaturesRequest,
+    FeatureServiceWaitForBarrierRequest,
+    GetFeaturesRequest,
+    GetFeaturesResponse,
+)
+from services.contract import features, redis_keys, times
+from services.contract.columns import U64, encode
+from services.contract.feature_fold import ItemState, UserState
+from services.feature import resp
+from services.feature.__main__ import start
+from services.feature.redis_reader import RedisReader
+from services.feature.settings import FeatureSettings
+from services.runtime.grpc_errors import violations_of
+from services.runtime.process import Process
+from services.runtime.settings import GrpcServerSettings, RedisSettings
+
+pytestmark = pytest.mark.integration
+NOW = 1_760_000_000_000_000
+FREE = GrpcServerSettings(port=0, admin_port=0, metrics_port=0)
+
+
+class Server:
+    """A feature server and a client of the Redis behind it."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+
+    async def open(self, url: str, **settings: Any) -> None:
+        made = FeatureSettings(grpc=FREE, redis=RedisSettings(url=url), **settings)
+        process = Process(made)
+        self._stack.push_async_callback(process.close)
+        self.server = await start(made, process)
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.server.port}")
+        self._stack.push_async_callback(channel.close)
+        self.stub = feature_pb2_grpc.FeatureServiceStub(channel)
+        self.redis = redis.Redis.from_url(url)
+        self._stack.push_async_callback(self.redis.aclose)
+
+    async def ask(self, ids: list[int], timeout: float | None = 2.0) -> GetFeaturesResponse:
+        request = GetFeaturesRequest(user_id=7, item_ids=encode(np.array(ids, U64), U64))
+        request.occurred_at.CopyFrom(times.from_us(NOW))
+        return await self.stub.GetFeatures(request, timeout=timeout)
+
+    async def wait(self, barrier: str, timeout_ms: int) -> float:
+        request = FeatureServiceWaitForBarrierRequest(barrier_id=barrier)
+        request.timeout.FromMilliseconds(timeout_ms)
+        answer = await self.stub.WaitForBarrier(request, timeout=10)
+        return times.to_us(answer.passed_at)
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as made:
+        yield made
+
+
+@pytest.fixture
+async def server(stack: AsyncExitStack, redis_url: str) -> Server:
+    made = Server(stack)
+    await made.open(redis_url)
+    return made
+
+
+def reasons(answer: GetFeaturesResponse) -> list[str]:
+    return [f"{part.source}:{part.reason}" for part in answer.degraded]
+
+
+async def test_the_answer_is_the_contracts_encoding_of_what_stands_in_redis(server: Server) -> None:
+    rng = np.random.default_rng(1)
+    user = UserState()
+    stored: dict[int, bytes] = {}
+    # More than one chunk of the script.
+    for item in range(2_500):
+        state = ItemState(item % 20, NOW - 10**9)
+        for second in rng.integers(0, 600, item % 4):
+            state.shown(NOW - int(second) * times.MICROS)
+        if item % 10:
+            stored[item] = state.pack()
+    for item in range(12):
+        user.shown(NOW - item * times.MICROS, [item % 20])
+        user.clicked(NOW - item * times.MICROS, item, item, item % 20)
+    await server.redis.mset({redis_keys.item_key(item): value for item, value in stored.items()})
+    await server.redis.set(redis_keys.user_key(7), user.pack())
+    await server.redis.mset({redis_keys.GLOBAL_IMPRESSIONS_KEY: 4_000, redis_keys.GLOBAL_CLICKS_KEY: 2_000})
+    ids = [int(item) for item in rng.permutation(2_500)]
+
+    answer = await server.ask(ids)
+
+    row, rows, missing = features.encode(
+        user.pack(),
+        [stored.get(item) for item in ids],
+        NOW,
+        features.prior_rate(4_000, 2_000),
+        np.array(ids, U64),
+    )
+    assert answer.user_features == row.tobytes()
+    assert answer.item_features == rows.tobytes()
+    assert answer.missing_items == missing.tobytes()
+    assert (missing.sum(), answer.missing_user, reasons(answer)) == (250, False, [])
+    assert answer.schema_hash == features.SCHEMA_HASH
+
+
+def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
+    """uvloop's transports are not asyncio's."""
+
+    async def read() -> list[bytes | None]:
+        reader = RedisReader(RedisSettings(url=redis_url), 2)
+        answers = await reader.ask(resp.command(b"PING"))
+        answers += await reader.ask(resp.mget((b"a",), b"f:i:", bytes(16)))
+        await reader.close()
+        return answers
+
+    assert uvloop.run(read()) == [b"PONG", None, None, None]
+
+
+async def test_unknown_user_and_no_items_are_answers(server: Server) -> None:
+    answer = await server.ask([])
+    assert answer.missing_user and answer.item_features == b"" and reasons(answer) == []
+
+
+async def test_values_of_another_shape_count_as_missing(server: Server) -> None:
+    await server.redis.mset({redis_keys.item_key(1): b"short", redis_keys.user_key(7): b"\x09" * 640})
+    answer = await server.ask([1])
+    assert list(answer.missing_items) == [1] and answer.missing_user and reasons(answer) == []
+
+
+async def test_bad_requests_name_the_field(server: Server) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.stub.GetFeatures(GetFeaturesRequest(item_ids=b"1234567"), timeout=2)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert [field for field, _ in violations_of(caught.value)] == ["item_ids"]
+
+
+async def test_describe_names_every_column(server: Server) -> None:
+    answer = await server.stub.DescribeFeatures(DescribeFeaturesRequest(), timeout=2)
+    assert len(answer.user_columns) == 16 and len(answer.item_columns) == 16
+
+
+async def test_a_hanging_redis_costs_its_share_then_nothing(stack: AsyncExitStack) -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    hole = await asyncio.start_server(never, "127.0.0.1", 0)
+    stack.push_async_callback(hole.wait_closed)
+    stack.callback(hole.close)
+    made = Server(stack)
+    port = hole.sockets[0].getsockname()[1]
+    await made.open(
+        f"redis://127.0.0.1:{port}/0", breaker_failures=2, breaker_pause_ms=60_000, ready_wait_ms=0
+    )
+    assert reasons(await made.ask([1], timeout=0.2)) == ["feature:deadline"]
+    assert reasons(await made.ask([1], timeout=0.2)) == ["feature:deadline"]
+    started = time.monotonic()
+    answers = [await made.ask([1, 2], timeout=0.2) for _ in range(10)]
+    assert time.monotonic() - started < 0.15
+    assert {tuple(reasons(answer)) for answer in answers} == {("feature:unavailable",)}
+    assert answers[0].missing_items == b"\x01\x01"
+
+
+async def test_a_dead_redis_gives_defaults_and_its_return_is_noticed(
+    stack: AsyncExitStack, private_redis: Any
+) -> None:
+    made = Server(stack)
+    await made.open(private_redis.url, breaker_pause_ms=100)
+    await made.redis.set(redis_keys.item_key(1), ItemState(3, NOW).pack())
+    assert list((await made.ask([1])).missing_items) == [0]
+    private_redis.kill()
+    answers = [await made.ask([1]) for _ in range(6)]
+    assert all(reasons(answer) == ["feature:unavailable"] for answer in answers)
+    private_redis.start()
+    async with asyncio.timeout(10):
+        while reasons(await made.ask([1])):  # noqa: ASYNC110 - the server's breaker decides when
+            await asyncio.sleep(0.05)
+
+
+async def test_a_waiting_caller_is_woken_by_the_announcement(server: Server) -> None:
+    waiting = asyncio.create_task(server.wait("b", 5_000))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    await server.redis.hset(redis_keys.BARRIER_KEY, "b", NOW)
+    await server.redis.publish(redis_keys.BARRIER_CHANNEL, "b")
+    started = time.monotonic()
+    assert await waiting == NOW
+    assert time.monotonic() - started < 0.2
+
+
+async def test_a_barrier_whose_announcement_was_lost_is_found_all_the_same(server: Server) -> None:
+    waiting = asyncio.create_task(server.wait("b", 5_000))
+    await asyncio.sleep(0.1)
+    await server.redis.hset(redis_keys.BARRIER_KEY, "b", NOW)
+    assert await waiting == NOW
+    assert await server.wait("b", 1_000) == NOW
+
+
+async def test_a_barrier_that_does_not_come_is_a_deadline(server: Server) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.wait("never", 50)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_waiting_callers_are_limited(stack: AsyncExitStack, redis_url: str) -> None:
+    made = Server(stack)
+    await made.open(redis_url, max_barrier_waits=1)
+    first = asyncio.create_task(made.wait("b", 5_000))
+    await asyncio.sleep(0.2)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await made.wait("c", 1_000)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    await made.redis.hset(redis_keys.BARRIER_KEY, "b", NOW)
+    assert await first == NOW

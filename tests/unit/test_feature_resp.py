@@ -1,0 +1,58 @@
+"""Redis' wire protocol: what is sent, and replies in any pieces."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.feature.resp import ProtocolError, Reply, command, mget
+
+VALUES = st.lists(st.one_of(st.none(), st.binary(max_size=40), st.just(b"\r\n$-1\r\n")), max_size=12)
+
+
+def array(values: list[bytes | None]) -> bytes:
+    each = (b"$-1\r\n" if v is None else b"$%d\r\n%b\r\n" % (len(v), v) for v in values)
+    return b"*%d\r\n" % len(values) + b"".join(each)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4), st.lists(st.integers(1, 25), min_size=1))
+def test_replies_come_out_whole_however_their_bytes_are_cut(replies: list, cuts: list[int]) -> None:
+    stream = b"".join(array(values) for values in replies)
+    buffer, got, reply, sent, turn = bytearray(), [], Reply(), 0, 0
+    while sent < len(stream):
+        size = cuts[turn % len(cuts)]
+        buffer += stream[sent : sent + size]
+        sent, turn, at = sent + size, turn + 1, 0
+        while len(got) < len(replies):
+            at = reply.feed(buffer, at)
+            if not reply.done:
+                break
+            got.append(reply.values)
+            reply = Reply()
+        del buffer[:at]
+    assert got == replies
+    assert not buffer
+
+
+def test_mget_is_the_command_of_all_its_keys() -> None:
+    ids = (7).to_bytes(8, "little") + (2**63 + 1).to_bytes(8, "little")
+    wanted = command(b"MGET", b"user", b"f:g:n", b"f:i:" + ids[:8], b"f:i:" + ids[8:])
+    assert mget((b"user", b"f:g:n"), b"f:i:", ids) == wanted
+    assert mget((b"user",), b"f:i:", b"") == command(b"MGET", b"user")
+
+
+def test_a_refusal_is_kept_and_a_line_is_a_value() -> None:
+    refused, fine = Reply(), Reply()
+    assert refused.feed(bytearray(b"-NOAUTH Authentication required.\r\n"), 0) == 34
+    assert (refused.done, refused.error) == (True, "NOAUTH Authentication required.")
+    fine.feed(bytearray(b"+OK\r\n"), 0)
+    assert (fine.done, fine.values, fine.error) == (True, [b"OK"], None)
+
+
+@pytest.mark.parametrize(
+    "data", [b"HTTP/1.1 400\r\n", b"*x\r\n", b"*1\r\n:5\r\n", b"*1\r\n$x\r\n", b"*1\r\n" + b"9" * 40]
+)
+def test_what_is_no_reply_is_an_error_not_a_wait(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        Reply().feed(bytearray(data), 0)
