@@ -1,0 +1,159 @@
+"""What a join remembers: one object per accepted record, and the clock of each input.
+
+An object is *held* until the watermark has passed ``hold_us``; the oldest held object of an input is where
+its replay starts. Objects of one request id are chained by ``older`` (more than one only when a request id
+is used again, much later).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from rec.events.v1 import events_pb2 as ev
+from services.contract.join_events import Source
+from services.contract.join_position import NEVER_US, Position
+from services.contract.join_rows import ShownRows
+
+
+class Held:
+    """Base: where the record stands and how long it matters."""
+
+    __slots__ = (
+        "clock_us",
+        "event_id",
+        "floor_us",
+        "hold_us",
+        "occurred_us",
+        "offset",
+        "older",
+        "released",
+        "request_id",
+        "seconds",
+        "size",
+    )
+
+    def __init__(
+        self, clock: InputClock, offset: int, occurred_us: int, ids: tuple[str, str], size: int
+    ) -> None:
+        self.offset = offset
+        self.clock_us = clock.clock_us
+        self.floor_us = clock.floor_us
+        self.occurred_us = occurred_us
+        self.event_id, self.request_id = ids
+        # Bytes of payload that it keeps alive.
+        self.size = size
+        self.hold_us = NEVER_US
+        self.released = False
+        self.older: Any = None
+        # (event id, time) of the records refused because this one was there: their repeats are repeats.
+        self.seconds: list[tuple[str, int]] | None = None
+
+
+class Snap(Held):
+    """A snapshot; ``message`` goes when its impression has taken the shown rows."""
+
+    __slots__ = ("message",)
+
+    def __init__(
+        self, clock: InputClock, offset: int, occurred_us: int, event: ev.FeatureSnapshot, size: int
+    ) -> None:
+        super().__init__(clock, offset, occurred_us, (event.event_id, event.request_id), size)
+        self.message: ev.FeatureSnapshot | None = event
+
+
+class Shown(Held):
+    """An impression. Open until each of its items is decided; then only a tombstone is left."""
+
+    __slots__ = ("decided", "message", "open", "raw", "row_of", "rows", "unscored", "waiting")
+
+    def __init__(
+        self, clock: InputClock, offset: int, occurred_us: int, event: ev.Impression, raw: bytes
+    ) -> None:
+        super().__init__(clock, offset, occurred_us, (event.event_id, event.request_id), len(raw))
+        self.message: ev.Impression | None = event
+        self.raw = raw
+        self.unscored: bool = event.unscored
+        self.open = not self.unscored
+        # Item id -> row in ``rows``, -1 when it is not among the scored. All -1 while the snapshot is
+        # missing.
+        self.row_of: dict[int, int] = dict.fromkeys(event.item_ids, -1)
+        self.rows: ShownRows | None = None
+        # Rows that an action has labelled.
+        self.decided: set[int] = set()
+        # Actions in the window that came before the snapshot, in their order.
+        self.waiting: list[Acted] = []
+
+
+class Acted(Held):
+    """An action; ``raw`` goes when its outcome is known."""
+
+    __slots__ = ("item_id", "kind", "pending", "raw")
+
+    def __init__(
+        self, clock: InputClock, offset: int, occurred_us: int, event: ev.Action, raw: bytes
+    ) -> None:
+        super().__init__(clock, offset, occurred_us, (event.event_id, event.request_id), len(raw))
+        self.item_id: int = event.item_id
+        self.kind: int = event.kind
+        self.raw = raw
+        # No impression that it is about has come yet.
+        self.pending = False
+
+
+class Mark(Held):
+    """A barrier that has not yet come on all inputs."""
+
+    __slots__ = ()
+
+    def __init__(self, clock: InputClock, offset: int, occurred_us: int, barrier_id: str) -> None:
+        super().__init__(clock, offset, occurred_us, (barrier_id, ""), 0)
+
+
+class InputClock:
+    """One input: its event clock, its barrier floor, and which records are still held, in offset order."""
+
+    __slots__ = ("bound_us", "clock_us", "floor_us", "held", "next_offset", "source", "watermark_us")
+
+    def __init__(self, source: Source, bound_us: int, next_offset: int, clock_us: int, floor_us: int) -> None:
+        self.source = source
+        self.bound_us = bound_us
+        self.next_offset = next_offset
+        self.clock_us = clock_us
+        self.floor_us = floor_us
+        self.watermark_us = NEVER_US
+        self.held: deque[Held] = deque()
+        self._settle()
+
+    def _settle(self) -> None:
+        by_clock = self.clock_us - self.bound_us if self.clock_us > NEVER_US else NEVER_US
+        self.watermark_us = max(by_clock, self.floor_us)
+
+    def observe(self, occurred_us: int) -> bool:
+        """Takes an event's time in; True when the clock moved."""
+        if occurred_us <= self.clock_us:
+            return False
+        self.clock_us = occurred_us
+        self._settle()
+        return True
+
+    def raise_floor(self, occurred_us: int) -> None:
+        """A barrier: nothing earlier will follow."""
+        self.floor_us = max(self.floor_us, occurred_us)
+        self.clock_us = max(self.clock_us, occurred_us)
+        self._settle()
+
+    def low_water(self) -> tuple[int, int, int]:
+        """(offset, event clock, floor) at the oldest record that still matters, or at the end."""
+        held = self.held
+        while held and held[0].released:
+            held.popleft()
+        if not held:
+            return self.next_offset, self.clock_us, self.floor_us
+        oldest = held[0]
+        return oldest.offset, oldest.clock_us, oldest.floor_us
+
+    def position(self, evicted_us: int, passed: tuple[str, ...], fingerprint: str) -> Position:
+        """What a commit must say about this input now."""
+        low, clock_us, floor_us = self.low_water()
+        return Position(self.next_offset, low, clock_us, floor_us, evicted_us, passed, fingerprint)

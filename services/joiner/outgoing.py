@@ -1,0 +1,69 @@
+"""From a join's outputs to Kafka records: which topic, key, partition and headers. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rec.events.v1 import events_pb2 as ev
+from services.contract import topics
+from services.contract.join_events import Source
+from services.contract.join_output import BarrierPassed, Output, Reason, Rejected
+from services.contract.times import set_us
+
+INPUTS = {
+    topics.FEATURE_SNAPSHOTS.name: Source.SNAPSHOTS,
+    topics.IMPRESSIONS.name: Source.IMPRESSIONS,
+    topics.ACTIONS.name: Source.ACTIONS,
+}
+TOPIC_OF = {source: name for name, source in INPUTS.items()}
+# Field 1 of SampleRecord, length-delimited.
+_SAMPLE_TAG = b"\x0a"
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One record to send. ``partition`` None: by key."""
+
+    topic: str
+    value: bytes
+    key: bytes | None
+    partition: int | None = None
+    headers: list[tuple[str, bytes]] | None = None
+
+
+def outgoing(output: Output, partition: int, key: bytes | None, joined_us: int) -> Outgoing:
+    """The record of one output.
+
+    ``partition`` is the task's, ``key`` that of the input record that caused it, ``joined_us`` wall time.
+    """
+    if isinstance(output, Rejected):
+        return _rejected(output, partition, key)
+    if isinstance(output, BarrierPassed):
+        record = ev.SampleRecord()
+        record.barrier.barrier_id = output.barrier_id
+        set_us(record.barrier.occurred_at, output.occurred_us)
+        return Outgoing(topics.SAMPLES.name, record.SerializeToString(), None, partition)
+    message = output.message
+    set_us(message.joined_at, joined_us)
+    value = sample_record(message.SerializeToString())
+    return Outgoing(topics.SAMPLES.name, value, topics.request_key(message.request_id), partition)
+
+
+def sample_record(sample: bytes) -> bytes:
+    """The bytes of SampleRecord(sample=...) around a serialised TrainingSample, without copying the
+    message."""
+    size = len(sample)
+    length = bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return b"".join((_SAMPLE_TAG, length, sample))
+
+
+def _rejected(row: Rejected, partition: int, key: bytes | None) -> Outgoing:
+    headers = topics.rejection_headers(str(row.reason), TOPIC_OF[row.source], partition, row.offset)
+    headers += row.headers()
+    if row.reason is Reason.MALFORMED:
+        return Outgoing(topics.DEAD_LETTERS.name, row.raw, key, headers=headers)
+    return Outgoing(topics.LATE_EVENTS.name, row.raw, topics.request_key(row.request_id), headers=headers)

@@ -1,0 +1,258 @@
+"""One owned partition: its join, its transactional producer, and what waits for the next transaction.
+
+Taking records is synchronous; committing runs beside it. A transaction holds every output said up to one
+moment and the positions of that same moment, so that a crash between two transactions repeats nothing and
+loses nothing.
+
+Opening: start the producer (fences an older owner and ends its transaction) -> read what is committed ->
+restore the join -> read from its low water with outputs off -> go on. Any failure of a transaction ends the
+object: its outcome is unknown, and the next one opens from what is really committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from services.contract.errors import Conflict, Overloaded
+from services.contract.join import JoinTask
+from services.contract.join_config import JoinConfig
+from services.contract.join_events import SOURCES, Source
+from services.contract.join_output import BarrierPassed, Output, Rejected, Sample
+from services.contract.join_position import Position, encode_position
+from services.joiner import metrics
+from services.joiner.cadence import Cadence, Waiting
+from services.joiner.outgoing import TOPIC_OF, Outgoing, outgoing
+from services.joiner.recovery import recover
+from services.joiner.settings import Settings
+from services.runtime.clock import WallClock
+from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
+from services.runtime.kafka_transactions import TransactionalProducer
+
+log = metrics.log
+
+
+class PartitionJoin:
+    """``open``, then ``take`` for every batch read while ``run`` commits; ``finish`` or ``drop`` at the
+    end."""
+
+    def __init__(self, partition: int, settings: Settings, config: JoinConfig, wall: WallClock) -> None:
+        self.partition = partition
+        self.inputs = {source: TopicPartition(TOPIC_OF[source], partition) for source in SOURCES}
+        self.last_barrier_id = ""
+        self.committed: dict[Source, Position] = {}
+        self._settings = settings
+        self._config = config
+        self._wall = wall
+        self._producer = TransactionalProducer(settings.kafka, f"{settings.group_id}-{partition}")
+        self._cadence = Cadence(
+            settings.positive_commit_ms / 1000,
+            settings.commit_interval_ms / 1000,
+            settings.offsets_commit_ms / 1000,
+        )
+        self._metrics = metrics.TaskMetrics(partition)
+        self._batch: list[Outgoing] = []
+        # (outcome, append time of the deciding record in ms) of what is in the batch.
+        self._decided: list[tuple[str, int]] = []
+        self._waiting = Waiting()
+        self._changed = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._broken = False
+        self._task: JoinTask | None = None
+
+    @property
+    def task(self) -> JoinTask:
+        """The join; only after ``open``."""
+        if self._task is None:
+            raise Conflict(f"partition {self.partition} is not open")
+        return self._task
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the state is still being rebuilt."""
+        return self._task is None or self._task.replaying
+
+    @property
+    def full(self) -> bool:
+        """Whether reading must wait for the next commit."""
+        return len(self._batch) >= self._settings.max_transaction_records
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    async def open(self, reader: GroupReader) -> None:
+        """Takes the partition over; the reader stands at the low water of each input when this returns.
+
+        OtherRules: the configuration does not fit the committed state. Unavailable: try again."""
+        await self._producer.start()
+        wanted = list(self.inputs.values())
+        kept = await self._producer.committed(self._settings.group_id, wanted)
+        begin, end = await reader.beginning_offsets(wanted), await reader.end_offsets(wanted)
+        found = recover(
+            {source: kept[where] for source, where in self.inputs.items() if where in kept},
+            {source: begin[where] for source, where in self.inputs.items()},
+            {source: end[where] for source, where in self.inputs.items()},
+        )
+        for source, loss in found.losses.items():
+            metrics.UNREADABLE.labels(loss).inc()
+            log.error("state incomplete", input=source.name.lower(), partition=self.partition, why=loss)
+        task = JoinTask.restore(self._config, found.positions)
+        self.committed = dict(found.positions)
+        for source, where in self.inputs.items():
+            reader.seek(where, task.replay_from[source])
+        self._task = task
+        log.info(
+            "partition opened",
+            partition=self.partition,
+            epoch=self._producer.epoch,
+            replay={s.name.lower(): task.replay_until[s] - task.replay_from[s] for s in SOURCES},
+        )
+
+    async def finish(self) -> None:
+        """Commits what has been said, within ``commit_timeout_ms``; what fails is the next owner's to say
+        again."""
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout_ms / 1000):
+                if not self.replaying:
+                    await self._commit()
+        except Exception as error:
+            log.warning("last transaction failed", partition=self.partition, error=repr(error))
+
+    async def drop(self) -> None:
+        """Lets go without committing."""
+        self._task = None
+        await self._producer.stop()
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def take(self, source: Source, records: list[ConsumerRecord]) -> None:
+        """Joins a batch of one input. Repeated offsets are skipped, missing ones counted."""
+        task = self.task
+        clock = task.inputs[source]
+        until = task.replay_until[source] if task.replaying else None
+        joined_us = self._wall.now_us()
+        said = False
+        for record in records:
+            if record.offset < clock.next_offset:
+                continue
+            if until is not None and record.offset >= until:
+                break
+            if record.offset > clock.next_offset:
+                metrics.GAPS.labels(str(self.partition), source.name.lower()).inc(
+                    record.offset - clock.next_offset
+                )
+            outputs = task.feed(source, record.offset, record.value or b"")
+            if outputs:
+                said = True
+                for output in outputs:
+                    self._say(output, record, joined_us)
+        if until is not None:
+            metrics.REPLAYED.labels(str(self.partition)).inc(len(records))
+        elif records:
+            self._waiting.note(time.monotonic(), output=said)
+            self._changed.set()
+
+    def _say(self, output: Output, record: ConsumerRecord, joined_us: int) -> None:
+        self._batch.append(outgoing(output, self.partition, record.key, joined_us))
+        now_s = time.monotonic()
+        if isinstance(output, Sample):
+            self._decided.append(("positive" if output.positive else "negative", record.timestamp))
+            if output.positive:
+                self._waiting.note(now_s, positive=True)
+        elif isinstance(output, BarrierPassed):
+            self._waiting.note(now_s, barrier=True)
+            self.last_barrier_id = output.barrier_id
+        elif isinstance(output, Rejected) and output.behind_us:
+            metrics.LATE_SECONDS.labels(output.source.name.lower()).observe(output.behind_us / 1e6)
+
+    async def end_replay(self, reader: GroupReader) -> bool:
+        """Goes on to live records once each input has been read up to its committed offset."""
+        task = self.task
+        for source, where in self.inputs.items():
+            until = task.replay_until[source]
+            if task.inputs[source].next_offset < until and await reader.position(where) < until:
+                return False
+        task.end_replay()
+        for source, where in self.inputs.items():
+            reader.seek(where, task.replay_until[source])
+        log.info("replay ended", partition=self.partition, held=task.held_events)
+        return True
+
+    def read_enough(self) -> set[TopicPartition]:
+        """Inputs not to be read now: replayed already, or the outputs wait for their commit."""
+        if self._task is None:
+            return set()
+        if not self._task.replaying:
+            return set(self.inputs.values()) if self.full else set()
+        return {
+            where
+            for source, where in self.inputs.items()
+            if self._task.inputs[source].next_offset >= self._task.replay_until[source]
+        }
+
+    # -- committing --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commits whenever it is due, until cancelled or until a transaction fails (Conflict: fenced)."""
+        while True:
+            await self._due()
+            await self._commit()
+
+    async def _due(self) -> None:
+        while True:
+            wait_s = self._waiting.due_s(self._cadence) - time.monotonic()
+            if wait_s <= 0 or self.full:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(None if wait_s == float("inf") else wait_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    async def _commit(self) -> None:
+        async with self._committing:
+            if self._broken:
+                # The outputs of a failed transaction are gone: positions beyond them must not be committed.
+                raise Conflict(f"partition {self.partition}: an earlier transaction failed")
+            positions = self.task.positions()
+            batch, self._batch = self._batch, []
+            decided, self._decided = self._decided, []
+            self._waiting = Waiting()
+            if not batch and positions == self.committed:
+                return
+            self._broken = True
+            with metrics.TRANSACTION_SECONDS.time():
+                await self._transact(batch, positions)
+            self._broken = False
+            self.committed = positions
+            metrics.TRANSACTION_RECORDS.observe(len(batch))
+            now_ms = self._wall.now_us() // 1000
+            for outcome, appended_ms in decided:
+                metrics.EMIT_SECONDS.labels(outcome).observe(max(0.0, (now_ms - appended_ms) / 1000))
+            self._metrics.update(self.task)
+
+    async def _transact(self, batch: list[Outgoing], positions: dict[Source, Position]) -> None:
+        """Outputs and positions become visible together, or neither does."""
+        producer = self._producer
+        await producer.begin()
+        sent: list[asyncio.Future] = []
+        for record in batch:
+            while True:
+                try:
+                    sent.append(
+                        producer.send_nowait(
+                            record.topic, record.value, record.key, record.headers, record.partition
+                        )
+                    )
+                    break
+                except Overloaded:
+                    # More than the producer holds at once: let it empty, inside the same transaction.
+                    if not producer.pending:
+                        raise
+                    await asyncio.gather(*sent)
+                    sent.clear()
+        await producer.send_offsets(
+            {self.inputs[source]: (p.offset, encode_position(p)) for source, p in positions.items()},
+            self._settings.group_id,
+        )
+        await producer.commit()

@@ -1,0 +1,230 @@
+"""The joiner as a process on real Kafka: against the oracle, killed, frozen, twice at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from oracles.join_logs import barrier
+from oracles.join_oracle import joined
+from oracles.join_traffic import TOPIC, Placed, closing, logs_by_partition, said_in_kafka, traffic
+
+from rec.v1 import worker_pb2, worker_pb2_grpc
+from services.contract import topics
+from services.contract.join_config import JoinConfig
+from services.contract.join_events import SOURCES
+from services.runtime.kafka_consumer import LogReader, TopicPartition
+from services.runtime.kafka_producer import Producer
+from services.runtime.settings import KafkaSettings
+
+pytestmark = pytest.mark.integration
+WINDOW_MS, BOUND_MS = 2000, 300
+CONFIG = JoinConfig(window_us=WINDOW_MS * 1000, bound_us=BOUND_MS * 1000)
+OUTPUTS = (topics.SAMPLES, topics.LATE_EVENTS, topics.DEAD_LETTERS)
+SESSION_MS = 2000
+
+
+class JoinerProcess:
+    """One ``python -m services.joiner``."""
+
+    def __init__(self, bootstrap: str, port: int, log: Path) -> None:
+        self.port = port
+        command = [
+            *(sys.executable, "-m", "services.joiner"),
+            *("--grpc.port", str(port), "--grpc.admin_port", "0", "--grpc.metrics_port", "0"),
+            *("--window_ms", str(WINDOW_MS), "--bound_ms", str(BOUND_MS), "--time_scale", "0"),
+            *("--kafka.session_timeout_ms", str(SESSION_MS), "--kafka.bootstrap_servers", bootstrap),
+        ]
+        self.log = log
+        with log.open("ab") as out:
+            self.child = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ})
+
+    def signal(self, number: signal.Signals) -> None:
+        self.child.send_signal(number)
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+    def terminate(self) -> int:
+        self.child.terminate()
+        return self.child.wait(20)
+
+    async def status(self) -> worker_pb2.GetWorkerStatusResponse:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            stub = worker_pb2_grpc.WorkerServiceStub(channel)
+            return await stub.GetWorkerStatus(
+                worker_pb2.GetWorkerStatusRequest(), timeout=5, wait_for_ready=True
+            )
+
+    async def until_owning(self, partitions: int, within_s: float = 60.0) -> None:
+        """Until it owns this many partitions and none of them is replaying."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                status = await self.status()
+                if len(status.partitions) == 3 * partitions and status.state == "running":
+                    return
+            await asyncio.sleep(0.1)
+        raise AssertionError(self.log.read_text()[-3000:])
+
+    async def until_caught_up(self, partitions: int, within_s: float = 60.0) -> None:
+        """Until it owns this many partitions, and everything that stands on them is committed."""
+        deadline = time.monotonic() + within_s
+        status = None
+        while time.monotonic() < deadline:
+            assert self.child.poll() is None, self.log.read_text()
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                status = await self.status()
+                rows = status.partitions
+                if len(rows) == 3 * partitions and all(row.committed == row.end for row in rows):
+                    return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"not caught up: {status}\n{self.log.read_text()[-3000:]}")
+
+
+@pytest.fixture
+def joiners(private_kafka, tmp_path: Path, free_ports) -> Iterator:
+    """Starts joiners; kills what is left of them."""
+    started: list[JoinerProcess] = []
+
+    def start() -> JoinerProcess:
+        log = tmp_path / f"joiner-{len(started)}.log"
+        joiner = JoinerProcess(private_kafka.bootstrap, free_ports(1)[0], log)
+        started.append(joiner)
+        return joiner
+
+    yield start
+    for joiner in started:
+        joiner.kill()
+
+
+@pytest.fixture
+def kafka(private_kafka) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=private_kafka.bootstrap)
+
+
+@pytest.fixture
+async def send(kafka: KafkaSettings) -> AsyncIterator:
+    """Sends placed records in order and waits for the acknowledgements."""
+    producer = Producer(kafka, "test")
+    await producer.start()
+
+    async def send_all(placed: list[Placed], pause_s: float = 0.0, every: int = 50) -> None:
+        for at in range(0, len(placed), every):
+            await asyncio.gather(
+                *(
+                    producer.send_nowait(TOPIC[source], raw, key=key, partition=partition)
+                    for source, partition, key, raw in placed[at : at + every]
+                )
+            )
+            await asyncio.sleep(pause_s)
+
+    yield send_all
+    await producer.stop()
+
+
+async def committed_records(kafka: KafkaSettings) -> dict[str, list]:
+    """Everything on the output topics, read_committed."""
+    found: dict[str, list] = {topic.name: [] for topic in OUTPUTS}
+    reader = LogReader(kafka, "check")
+    await reader.start()
+    try:
+        places = [TopicPartition(topic.name, p) for topic in OUTPUTS for p in range(topic.partitions)]
+        ends = await reader.end_offsets(places)
+        reader.assign(dict.fromkeys(places, 0))
+        while any([await reader.position(place) < ends[place] for place in places]):
+            for where, records in (await reader.poll(200, 5000)).items():
+                found[where.topic] += records
+    finally:
+        await reader.stop()
+    return found
+
+
+async def check(kafka: KafkaSettings, placed: list[Placed]) -> Counter:
+    """Each partition's committed output is exactly the oracle's; returns what was compared."""
+    records = await committed_records(kafka)
+    total: Counter = Counter()
+    for partition, logs in enumerate(logs_by_partition(placed)):
+        wanted, said = joined(CONFIG, logs), said_in_kafka(partition, records)
+        assert said - wanted == Counter(), "said twice or wrongly"
+        assert wanted - said == Counter(), "lost"
+        for row, count in said.items():
+            total[row[0] if row[0] != "rejected" else row[1]] += count
+    return total
+
+
+async def test_the_joiner_says_what_the_oracle_says(joiners, kafka, send) -> None:
+    placed = [*traffic(1, 1500), *closing()]
+    joiner = joiners()
+    await send(placed)
+    await joiner.until_caught_up(4)
+    total = await check(kafka, placed)
+    assert total["sample"] > 1500
+    for reason in ("late", "after_window", "no_impression", "snapshot_lost", "unscored", "malformed"):
+        assert total[reason], reason
+    status = await joiner.status()
+    assert status.state == "running"
+    assert status.numbers["items.negative"] > 0
+    assert joiner.terminate() == 0
+
+
+async def test_a_barrier_flushes_every_window_at_once(joiners, kafka, send) -> None:
+    placed = list(traffic(2, 100))
+    at = 10**15 + 10**9
+    placed += [(s, p, b"", barrier("done", at)) for s in SOURCES for p in range(4)]
+    joiner = joiners()
+    await joiner.until_caught_up(4)
+    await send(placed[:-1])
+    began = time.monotonic()
+    await send(placed[-1:])
+    await joiner.until_caught_up(4)
+    assert time.monotonic() - began < 2.0
+    total = await check(kafka, placed)
+    assert total["barrier"] == 4
+    assert (await joiner.status()).last_barrier_id == "done"
+
+
+async def test_kill_9_again_and_again_loses_nothing_and_says_nothing_twice(joiners, kafka, send) -> None:
+    placed = [*traffic(3, 4000), *closing()]
+    load = asyncio.create_task(send(placed, pause_s=0.04))
+    joiner = joiners()
+    for _ in range(4):
+        await asyncio.sleep(4)
+        joiner.kill()
+        joiner = joiners()
+    await load
+    await joiner.until_caught_up(4)
+    total = await check(kafka, placed)
+    assert total["sample"] > 4000
+
+
+async def test_a_zombie_is_fenced_and_two_members_share_the_partitions(joiners, kafka, send) -> None:
+    placed = [*traffic(4, 2500), *closing()]
+    zombie = joiners()
+    await zombie.until_caught_up(4)
+    load = asyncio.create_task(send(placed, pause_s=0.05))
+    await asyncio.sleep(1.5)
+    zombie.signal(signal.SIGSTOP)
+    heir = joiners()
+    # The heir owns everything and has fenced the zombie, which wakes up in the middle of its work.
+    await heir.until_owning(4)
+    zombie.signal(signal.SIGCONT)
+    await load
+    await zombie.until_caught_up(2)
+    await heir.until_caught_up(2)
+    await check(kafka, placed)
+    # A member that leaves politely hands over what it has.
+    assert zombie.terminate() == 0
+    await heir.until_caught_up(4)
+    await check(kafka, placed)
