@@ -42,7 +42,8 @@ OPTIMIZER_WIDTH = 2
 
 HIDDEN = (256, 128)
 POSITIONS = 32
-# Tower input: three factor vectors, the user's dense features, the item's dense features (without the category id).
+# Tower input: three factor vectors, the user's dense features, the item's dense features (without the
+# category id).
 TOWER_INPUT = 3 * FACTORS + features.USER_WIDTH + features.ITEM_WIDTH - 1
 
 DENSE_SHAPES: dict[str, tuple[int, ...]] = {

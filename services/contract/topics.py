@@ -124,9 +124,7 @@ HEADER_ORIGIN_PARTITION = "origin-partition"
 HEADER_ORIGIN_OFFSET = "origin-offset"
 
 
-def rejection_headers(
-    reason: str, topic: str, partition: int, offset: int
-) -> list[tuple[str, bytes]]:
+def rejection_headers(reason: str, topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
     """Headers of a record on late-events or dead-letters: why, and where the original stands."""
     return [
         (HEADER_REASON, reason.encode()),

@@ -1,0 +1,281 @@
+"""The model store: full states as safetensors with a JSON manifest, under a folder or an object-store URI.
+
+    <root>/generation-000001/base-online-000000000000-2f1ac5b09e77/state.safetensors
+    <root>/generation-000001/base-online-000000000000-2f1ac5b09e77/manifest.json
+
+The state file is written first and the manifest last, each under a temporary name that is then renamed: a
+manifest that can be read names a state that is whole. A base is named by lineage, sequence and the first
+digits of the state's digest: saving the same state twice is the same base, and runs that share a store do
+not meet. The manifest's SHA-256 goes into BaseRef.manifest_digest and is the chain hash of sequence 0.
+Loading checks manifest, file and state digests, each by name.
+
+Reference to a manifest: a path or URI of its own (absolute, or with ``://``), else relative to the store's
+root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from pyarrow import fs as arrow_fs
+from safetensors import SafetensorError
+
+from services.contract import features, model_schema
+from services.contract.delta import Body, DenseChange, TableChange, check_body
+from services.contract.errors import MalformedRecord, NotFound, SchemaMismatch
+from services.contract.model_state import ModelState, digest
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+STATE_NAME = "state.safetensors"
+_TABLE_PARTS = (
+    "ids", "rows", "optimizer", "counts", "last_seen_us", "pending_ids", "pending_counts",
+    "pending_last_seen_us",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SavedBase:
+    """A base in the store: all that a BaseRef needs, and the manifest's content."""
+
+    manifest_uri: str
+    manifest_digest: bytes
+    generation: int
+    policy: str
+    sequence: int
+    epoch: int
+    # At sequence 0 the manifest digest.
+    chain_hash: bytes
+    delta_partition: int
+    delta_offset: int
+    manifest: dict[str, Any]
+
+
+def save_base(
+    root: str,
+    state: ModelState,
+    *,
+    created_at_us: int,
+    parent_generation: int = 0,
+    delta_partition: int = 0,
+    delta_offset: int = 0,
+    metrics: Mapping[str, float] | None = None,
+) -> SavedBase:
+    """Writes a state under the store's root; ``delta_offset`` is where its chain goes on in model-deltas.
+
+    The same state saved again is answered from what is there.
+    """
+    state_digest = digest(state).hex()
+    folder = _folder(state.generation, state.policy, state.sequence, state_digest)
+    files, base = _open(root)
+    manifest_path = f"{base}/{folder}/{MANIFEST_NAME}"
+    if files.get_file_info(manifest_path).type != arrow_fs.FileType.NotFound:
+        return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
+    data = safetensors.numpy.save(_tensors(state))
+    manifest = _manifest(state, state_digest, data) | {
+        "created_at_us": created_at_us,
+        "parent_generation": parent_generation,
+        "delta_partition": delta_partition,
+        "delta_offset": delta_offset,
+        "metrics": dict(metrics or {}),
+    }
+    files.create_dir(f"{base}/{folder}", recursive=True)
+    _write(files, f"{base}/{folder}/{STATE_NAME}", data)
+    _write(files, manifest_path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
+
+
+def load_base(
+    manifest_uri: str, *, root: str | None = None, manifest_digest: bytes | None = None
+) -> tuple[ModelState, SavedBase]:
+    """The state of a base, with every digest checked (the manifest's too when it is given).
+
+    NotFound when a file is missing, MalformedRecord when a digest or a column is wrong, SchemaMismatch when
+    it was saved for another model shape.
+    """
+    saved = _read_manifest(resolve(manifest_uri, root), manifest_digest)
+    manifest = saved.manifest
+    if int(manifest["model_hash"], 16) != model_schema.MODEL_HASH:
+        raise SchemaMismatch.one("model_hash", manifest["model_hash"], f"{model_schema.MODEL_HASH:016x}")
+    files, path = _open(saved.manifest_uri)
+    data = _read(files, f"{path.rpartition('/')[0]}/{manifest['file']}")
+    if hashlib.sha256(data).hexdigest() != manifest["file_sha256"]:
+        raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
+    state = _state(manifest, data, saved.manifest_digest)
+    if digest(state).hex() != manifest["digest"]:
+        raise MalformedRecord.one("digest", saved.manifest_uri, "the state digest in the manifest")
+    return state, saved
+
+
+def read_manifest(manifest_uri: str, *, root: str | None = None) -> SavedBase:
+    """What the manifest says, without the state."""
+    return _read_manifest(resolve(manifest_uri, root))
+
+
+def copy_base(manifest_uri: str, root: str) -> SavedBase:
+    """Copies a base into another store, byte for byte, so that its manifest digest stays; verifies the file
+    on the way."""
+    saved = _read_manifest(resolve(manifest_uri, None))
+    files, path = _open(saved.manifest_uri)
+    data = _read(files, f"{path.rpartition('/')[0]}/{saved.manifest['file']}")
+    if hashlib.sha256(data).hexdigest() != saved.manifest["file_sha256"]:
+        raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
+    folder = _folder(saved.generation, saved.policy, saved.sequence, saved.manifest["digest"])
+    target, base = _open(root)
+    target.create_dir(f"{base}/{folder}", recursive=True)
+    _write(target, f"{base}/{folder}/{STATE_NAME}", data)
+    _write(target, f"{base}/{folder}/{MANIFEST_NAME}", _read(files, path))
+    return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"), saved.manifest_digest)
+
+
+def delete_base(manifest_uri: str) -> None:
+    """Takes a base out of the store, manifest first; one that is not there is no matter."""
+    files, path = _open(manifest_uri)
+    folder, _, name = path.rpartition("/")
+    if name != MANIFEST_NAME or files.get_file_info(path).type == arrow_fs.FileType.NotFound:
+        return
+    files.delete_file(path)
+    files.delete_dir(folder)
+
+
+def resolve(reference: str, root: str | None) -> str:
+    """The URI or absolute path of a reference (see the module docstring)."""
+    if "://" in reference or Path(reference).is_absolute() or root is None:
+        return _join(reference, "")
+    return _join(root, reference)
+
+
+def _folder(generation: int, policy: str, sequence: int, state_digest: str) -> str:
+    return f"generation-{generation:06d}/base-{policy}-{sequence:012d}-{state_digest[:12]}"
+
+
+def _join(root: str, name: str) -> str:
+    if "://" not in root:
+        root = str(Path(root).absolute())
+    return f"{root.rstrip('/')}/{name}" if name else root
+
+
+def _open(uri: str) -> tuple[Any, str]:
+    if "://" in uri:
+        files, path = arrow_fs.FileSystem.from_uri(uri)
+        return files, path.rstrip("/")
+    return arrow_fs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def _write(files: Any, path: str, data: bytes) -> None:
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    with files.open_output_stream(temporary) as out:
+        out.write(data)
+    files.move(temporary, path)
+
+
+def _read(files: Any, path: str) -> bytes:
+    try:
+        with files.open_input_stream(path) as source:
+            return bytes(source.read())
+    except FileNotFoundError as error:
+        raise NotFound(f"no file {path} in the model store") from error
+
+
+def _read_manifest(uri: str, wanted: bytes | None = None) -> SavedBase:
+    files, path = _open(uri)
+    data = _read(files, path)
+    found = hashlib.sha256(data).digest()
+    if wanted is not None and found != wanted:
+        raise MalformedRecord.one("manifest_digest", found.hex(), wanted.hex())
+    try:
+        manifest = json.loads(data)
+        if manifest["format"] != FORMAT:
+            raise MalformedRecord.one("format", manifest["format"], str(FORMAT))
+        sequence = int(manifest["sequence"])
+        return SavedBase(
+            manifest_uri=uri,
+            manifest_digest=found,
+            generation=int(manifest["generation"]),
+            policy=str(manifest["policy"]),
+            sequence=sequence,
+            epoch=int(manifest["epoch"]),
+            chain_hash=bytes.fromhex(manifest["chain_hash"]) if sequence else found,
+            delta_partition=int(manifest["delta_partition"]),
+            delta_offset=int(manifest["delta_offset"]),
+            manifest=manifest,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedRecord.one("manifest", f"{uri}: {error!r}", "a manifest of this format") from error
+
+
+def _manifest(state: ModelState, state_digest: str, data: bytes) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "generation": state.generation,
+        "policy": state.policy,
+        "sequence": state.sequence,
+        "epoch": state.epoch,
+        "chain_hash": state.chain_hash.hex() if state.sequence else "",
+        "model_hash": f"{model_schema.MODEL_HASH:016x}",
+        "feature_schema_hash": f"{features.SCHEMA_HASH:016x}",
+        "digest": state_digest,
+        "file": STATE_NAME,
+        "file_sha256": hashlib.sha256(data).hexdigest(),
+        "rows": {name: len(table) for name, table in state.tables.items()},
+        "sample_offsets": {str(p): state.sample_offsets[p] for p in sorted(state.sample_offsets)},
+        "samples_trained": state.samples_trained,
+        "trained_until_us": state.trained_until_us,
+        "open_barriers": {name: sorted(parts) for name, parts in sorted(state.open_barriers.items())},
+    }
+
+
+def _tensors(state: ModelState) -> dict[str, NDArray]:
+    tensors: dict[str, NDArray] = {}
+    for name, table in state.tables.items():
+        whole = table.everything(name)
+        for part in _TABLE_PARTS:
+            tensors[f"{name}.{part}"] = np.ascontiguousarray(getattr(whole, part))
+    for name in model_schema.DENSE_SHAPES:
+        tensors[f"dense.{name}"] = state.dense[name]
+        tensors[f"dense_optimizer.{name}"] = state.dense_optimizer[name]
+    return tensors
+
+
+def _state(manifest: dict[str, Any], data: bytes, manifest_digest: bytes) -> ModelState:
+    try:
+        tensors = safetensors.numpy.load(data)
+        tables = tuple(
+            TableChange(name, **{part: tensors[f"{name}.{part}"] for part in _TABLE_PARTS})
+            for name in model_schema.TABLES
+        )
+        dense = tuple(
+            DenseChange(name, tensors[f"dense.{name}"], tensors[f"dense_optimizer.{name}"])
+            for name in model_schema.DENSE_SHAPES
+        )
+        state = ModelState(
+            generation=int(manifest["generation"]),
+            policy=str(manifest["policy"]),
+            sequence=int(manifest["sequence"]),
+            epoch=int(manifest["epoch"]),
+            chain_hash=bytes.fromhex(manifest["chain_hash"]) if manifest["sequence"] else manifest_digest,
+            created_at_us=int(manifest["created_at_us"]),
+            sample_offsets={int(p): int(offset) for p, offset in manifest["sample_offsets"].items()},
+            samples_trained=int(manifest["samples_trained"]),
+            trained_until_us=int(manifest["trained_until_us"]),
+            open_barriers={b: frozenset(parts) for b, parts in manifest["open_barriers"].items()},
+        )
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise MalformedRecord.one("state", repr(error), "a state of this format") from error
+    check_body(Body(tables, dense))
+    for change in tables:
+        state.tables[change.table].apply(change)
+    for tensor in dense:
+        state.dense[tensor.name][...] = tensor.values
+        state.dense_optimizer[tensor.name][...] = tensor.optimizer
+    return state

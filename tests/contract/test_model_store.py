@@ -1,0 +1,133 @@
+"""The model store on real files: what was saved comes back, and what is damaged is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from services.contract import delta, model_state, model_store
+from services.contract.errors import LoopError, MalformedRecord, NotFound, SchemaMismatch
+from services.contract.model_state import ModelState
+from services.contract.model_store import SavedBase
+from tests.trainer_kit import header_after, new_state, random_body
+
+
+@pytest.fixture
+def state() -> ModelState:
+    made = new_state()
+    value, _ = delta.seal(header_after(made, open_barriers={"b": frozenset({1})}), random_body(1))
+    sealed = delta.unseal(value)
+    model_state.apply(made, sealed.header, delta.open_body(sealed), sealed.hash)
+    return made
+
+
+@pytest.fixture
+def saved(tmp_path: Path, state: ModelState) -> SavedBase:
+    return model_store.save_base(
+        str(tmp_path), state, created_at_us=5, delta_partition=3, delta_offset=17, metrics={"auc": 0.7}
+    )
+
+
+def _edit(saved: SavedBase, **changed: object) -> None:
+    path = Path(saved.manifest_uri)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+def test_a_base_comes_back_as_it_was(saved: SavedBase, state: ModelState) -> None:
+    loaded, again = model_store.load_base(saved.manifest_uri, manifest_digest=saved.manifest_digest)
+    assert again == saved
+    assert model_state.digest(loaded) == model_state.digest(state)
+    assert (loaded.sequence, loaded.epoch, loaded.chain_hash) == (1, 1, state.chain_hash)
+    assert loaded.sample_offsets == state.sample_offsets
+    assert loaded.open_barriers == {"b": frozenset({1})}
+    assert (saved.delta_partition, saved.delta_offset) == (3, 17)
+
+
+def test_a_loaded_base_goes_on_like_the_state_it_was_saved_from(saved: SavedBase, state: ModelState) -> None:
+    loaded, _ = model_store.load_base(saved.manifest_uri)
+    for one in (state, loaded):
+        value, _ = delta.seal(header_after(one), random_body(2))
+        sealed = delta.unseal(value)
+        model_state.apply(one, sealed.header, delta.open_body(sealed), sealed.hash)
+    assert model_state.digest(loaded) == model_state.digest(state)
+    assert loaded.chain_hash == state.chain_hash
+
+
+def test_saving_the_same_state_again_is_the_same_base(
+    saved: SavedBase, state: ModelState, tmp_path: Path
+) -> None:
+    assert model_store.save_base(str(tmp_path), state, created_at_us=99) == saved
+
+
+def test_at_sequence_0_the_chain_starts_from_the_manifest(tmp_path: Path) -> None:
+    saved = model_store.save_base(str(tmp_path), new_state(), created_at_us=1)
+    loaded, _ = model_store.load_base(saved.manifest_uri)
+    assert loaded.chain_hash == saved.chain_hash == saved.manifest_digest
+
+
+def test_two_runs_that_share_a_store_do_not_meet(tmp_path: Path) -> None:
+    one = model_store.save_base(str(tmp_path), new_state(seed=1), created_at_us=1)
+    other = model_store.save_base(str(tmp_path), new_state(seed=2), created_at_us=1)
+    assert one.manifest_uri != other.manifest_uri
+
+
+def test_damage_is_refused_by_name(saved: SavedBase) -> None:
+    file = Path(saved.manifest_uri).with_name(model_store.STATE_NAME)
+    good = file.read_bytes()
+    for broken in (good[:-1], good[:200] + bytes([good[200] ^ 1]) + good[201:], b""):
+        file.write_bytes(broken)
+        with pytest.raises(MalformedRecord, match="file_sha256"):
+            model_store.load_base(saved.manifest_uri)
+    file.unlink()
+    with pytest.raises(NotFound):
+        model_store.load_base(saved.manifest_uri)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "name"),
+    [
+        ({"digest": "00" * 32}, MalformedRecord, "digest"),
+        ({"sequence": 2}, MalformedRecord, "digest"),
+        ({"format": 9}, MalformedRecord, "format"),
+        ({"model_hash": "0" * 16}, SchemaMismatch, "model_hash"),
+        ({"epoch": "x"}, MalformedRecord, "manifest"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(
+    saved: SavedBase, changed: dict[str, object], error: type[LoopError], name: str
+) -> None:
+    _edit(saved, **changed)
+    with pytest.raises(error, match=name):
+        model_store.load_base(saved.manifest_uri)
+    with pytest.raises(MalformedRecord, match="manifest_digest"):
+        model_store.load_base(saved.manifest_uri, manifest_digest=saved.manifest_digest)
+
+
+def test_a_half_written_base_cannot_be_loaded(saved: SavedBase) -> None:
+    Path(saved.manifest_uri).write_text('{"format": 1, "sequ')
+    with pytest.raises(MalformedRecord):
+        model_store.load_base(saved.manifest_uri)
+
+
+def test_a_copy_in_another_store_is_the_same_base(saved: SavedBase, tmp_path: Path) -> None:
+    copied = model_store.copy_base(saved.manifest_uri, str(tmp_path / "other"))
+    assert copied.manifest_digest == saved.manifest_digest
+    assert copied.manifest_uri != saved.manifest_uri
+    model_store.load_base(copied.manifest_uri)
+
+
+def test_references_resolve_against_the_root_or_stand_alone(saved: SavedBase, tmp_path: Path) -> None:
+    relative = str(Path(saved.manifest_uri).relative_to(tmp_path))
+    assert model_store.resolve(relative, str(tmp_path)) == saved.manifest_uri
+    assert model_store.resolve(saved.manifest_uri, "/elsewhere") == saved.manifest_uri
+    uri = f"file://{saved.manifest_uri}"
+    assert model_store.resolve(uri, "/elsewhere") == uri
+    model_store.load_base(uri)
+
+
+def test_a_deleted_base_is_gone_and_deleting_again_is_no_matter(saved: SavedBase) -> None:
+    model_store.delete_base(saved.manifest_uri)
+    model_store.delete_base(saved.manifest_uri)
+    assert not Path(saved.manifest_uri).parent.exists()

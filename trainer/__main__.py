@@ -1,0 +1,31 @@
+"""``python -m trainer online`` (a process of the loop) and ``python -m trainer base`` (a full model from a
+file)."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = "usage: python -m trainer online [--help] | python -m trainer base [--help]"
+
+
+def main(argv: list[str]) -> None:
+    """Wires the named subcommand; torch is loaded only by the one that runs."""
+    if argv[:1] == ["online"]:
+        from services.runtime.process import run
+        from services.runtime.settings import load
+        from trainer.settings import OnlineSettings
+        from trainer.wiring import serve
+
+        settings = load(OnlineSettings, argv[1:])
+        run(settings, lambda process: serve(process, settings))
+    elif argv[:1] == ["base"]:
+        from trainer.base import main as base_main
+
+        raise SystemExit(base_main(argv[1:]))
+    else:
+        sys.stderr.write(f"{USAGE}\n")
+        raise SystemExit(0 if argv[:1] in (["--help"], ["-h"]) else 2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

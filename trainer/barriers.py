@@ -1,0 +1,49 @@
+"""Which barriers have come from every partition of samples. Pure.
+
+Barriers on their way belong to the model's state (DeltaHeader.open_barriers): a restarted trainer goes on
+behind the copies that it has already read and must not wait for them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MAX_OPEN = 100
+
+
+class Barriers:
+    """Collects one copy per partition and names a barrier when it has all of them."""
+
+    def __init__(self, partitions: frozenset[int], open_barriers: Mapping[str, frozenset[int]]) -> None:
+        self._partitions = partitions
+        self._open = dict(open_barriers)
+        # Open barriers given up because too many were open.
+        self.forgotten = 0
+        self._complete: list[str] = []
+
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """Barriers that wait for a delta to name them, in the order of their completion."""
+        return tuple(self._complete)
+
+    @property
+    def open(self) -> dict[str, frozenset[int]]:
+        """Barriers that have not yet come from every partition."""
+        return dict(self._open)
+
+    def seen(self, barrier_id: str, partition: int) -> None:
+        """A copy was read; a repeated one changes nothing."""
+        if barrier_id in self._complete:
+            return
+        came = self._open.pop(barrier_id, frozenset()) | {partition}
+        if came >= self._partitions:
+            self._complete.append(barrier_id)
+            return
+        self._open[barrier_id] = came
+        while len(self._open) > MAX_OPEN:
+            del self._open[next(iter(self._open))]
+            self.forgotten += 1
+
+    def named(self, barrier_ids: tuple[str, ...]) -> None:
+        """A delta that names these has been acknowledged."""
+        self._complete = [barrier_id for barrier_id in self._complete if barrier_id not in barrier_ids]

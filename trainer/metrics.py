@@ -1,0 +1,57 @@
+"""What the online trainer exports to Prometheus."""
+
+from __future__ import annotations
+
+from services.runtime.telemetry import counter, gauge, histogram
+from trainer.core import Plan, TrainerCore
+
+_FIGURES = (
+    "evaluated_rows", "base_rate", "auc_served", "auc_candidate", "log_loss_served", "log_loss_candidate",
+)  # fmt: skip
+
+
+class Metrics:
+    """One object per process."""
+
+    def __init__(self) -> None:
+        self.step_seconds = histogram("trainer_train_seconds", "Learning from one run of records.")
+        self.publish_seconds = histogram(
+            "trainer_publish_seconds", "A delta from sealing to acknowledgement."
+        )
+        self.poll_failures = counter("trainer_poll_failures", "Polls of samples that failed.")
+        self._rows = counter("trainer_rows", "Sample rows trained.")
+        self._events = counter("trainer_events", "What the core counts, by name.", ["name"])
+        self._deltas = counter("trainer_deltas", "Deltas acknowledged.")
+        self._delta_rows = counter("trainer_delta_rows", "Rows in acknowledged deltas.")
+        self._delta_bytes = counter("trainer_delta_bytes", "Bytes of acknowledged deltas.")
+        self._sequence = gauge("trainer_sequence", "Sequence of the last acknowledged delta.")
+        self._touched = gauge("trainer_touched_ids", "Ids that wait for the next delta.")
+        self._pending = gauge("trainer_pending_ids", "Ids seen but not admitted.")
+        self._table = gauge("trainer_table_rows", "Rows of a table.", ["table"])
+        self._quality = gauge("trainer_progressive", "Rolling figures of progressive validation.", ["figure"])
+        self._seen: dict[str, int] = {}
+
+    def trained(self, rows: int, core: TrainerCore) -> None:
+        """After one run of records; called while the core rests."""
+        self._rows.inc(rows)
+        for name, count in core.counts.items():
+            grown = count - self._seen.get(name, 0)
+            if grown > 0:
+                self._events.labels(name).inc(grown)
+                self._seen[name] = count
+        self._touched.set(len(core.touched))
+        self._pending.set(sum(len(table.pending) for table in core.state.tables.values()))
+        for name, table in core.state.tables.items():
+            self._table.labels(name).set(len(table))
+
+    def published(self, plan: Plan) -> None:
+        """After an acknowledgement."""
+        self._deltas.inc()
+        self._delta_rows.inc(plan.rows)
+        self._delta_bytes.inc(len(plan.value))
+        self._sequence.set(plan.header.sequence)
+
+    def figures(self, figures: dict[str, float]) -> None:
+        """The rolling figures."""
+        for name in _FIGURES:
+            self._quality.labels(name).set(figures[name])

@@ -1,0 +1,203 @@
+"""The online trainer's loop: poll samples -> learn (one executor thread) -> publish (one delta in flight)
+-> base.
+
+Learning goes on while a delta is on its way. No torch work on the event loop; the executor has one thread,
+and at most one poll and one delta wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from services.contract import columns, features, topics
+from services.contract.errors import Unavailable
+from services.runtime.clock import WallClock
+from services.runtime.kafka_consumer import ConsumerRecord, LogReader, Records, TopicPartition
+from services.runtime.telemetry import counter, get_logger
+from trainer.bases import BaseKeeper
+from trainer.core import Plan, TrainerCore
+from trainer.metrics import Metrics
+from trainer.publisher import Publisher
+from trainer.samples import RawRecord
+from trainer.settings import OnlineSettings
+
+log = get_logger(__name__)
+# The least that one row takes in a record: bounds the rows of a record before it is decoded.
+MIN_ROW_BYTES = columns.U64.itemsize + 4 * columns.F32.itemsize + features.ITEM_WIDTH * columns.F32.itemsize
+_Result = TypeVar("_Result")
+
+
+def bounded(records: list[RawRecord], max_rows: int) -> Iterator[list[RawRecord]]:
+    """Cuts records into runs that cannot hold more than ``max_rows`` rows (one record is never cut)."""
+    run: list[RawRecord] = []
+    size = 0
+    for record in records:
+        rows = len(record.value) // MIN_ROW_BYTES + 1
+        if run and size + rows > max_rows:
+            yield run
+            run, size = [], 0
+        run.append(record)
+        size += rows
+    if run:
+        yield run
+
+
+class OnlineTrainer:
+    """Runs until ``stopping``; then publishes what it has learned and returns."""
+
+    def __init__(
+        self,
+        settings: OnlineSettings,
+        core: TrainerCore,
+        reader: LogReader,
+        publisher: Publisher,
+        bases: BaseKeeper,
+        *,
+        stopping: asyncio.Event,
+        base_due: bool = False,
+    ) -> None:
+        self.core = core
+        self.last_barrier = ""
+        self._settings = settings
+        self._reader = reader
+        self._publisher = publisher
+        self._bases = bases
+        self._stopping = stopping
+        self._clock = WallClock()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="trainer")
+        self._flight: asyncio.Task[None] | None = None
+        self._published_s = 0.0
+        self._base_s = 0.0
+        self._base_due = base_due
+        self._metrics = Metrics()
+        self._pressure = counter("trainer_backpressure", "Polls put off because a delta was due.", ["reason"])
+
+    async def run(self) -> None:
+        """The loop; ends with the last delta acknowledged."""
+        now = asyncio.get_running_loop().time()
+        self._published_s, self._base_s = now, now
+        try:
+            while not self._stopping.is_set():
+                await self._turn()
+            await self._landed()
+            await self._publish()
+            await self._landed()
+        finally:
+            if self._flight is not None:
+                self._flight.cancel()
+            self._executor.shutdown(wait=False)
+
+    async def in_thread(self, work: Callable[[], _Result]) -> _Result:
+        """Runs work on the one thread that may touch the core."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def refresh(self) -> None:
+        """Keeps the rolling figures in the metrics; until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.status_interval_s)
+            self._metrics.figures(await self.in_thread(self.core.rolling.figures))
+
+    async def _turn(self) -> None:
+        self._check_flight()
+        if self._must_publish_first():
+            await self._landed()
+        await self._maybe_publish()
+        found = await self._poll()
+        records = [raw for where in found for raw in _raw(found[where])]
+        for run in bounded(records, self._settings.max_poll_rows):
+            await self._train(run)
+            if self._must_publish_first():
+                self._pressure.labels("delta").inc()
+                await self._landed()
+            await self._maybe_publish()
+
+    async def _poll(self) -> Records:
+        try:
+            return await self._reader.poll(
+                timeout_ms=self._settings.poll_ms, max_records=self._settings.max_poll_records
+            )
+        except Unavailable as error:
+            self._metrics.poll_failures.inc()
+            log.warning("samples not readable", error=str(error))
+            await asyncio.sleep(self._settings.publish_retry_ms / 1000)
+            return {}
+
+    async def _train(self, run: list[RawRecord]) -> None:
+        now_us = self._clock.now_us()
+        with self._metrics.step_seconds.time():
+            rows = await self.in_thread(lambda: self.core.train(run, now_us))
+        self._metrics.trained(rows, self.core)
+
+    def _must_publish_first(self) -> bool:
+        over = self.core.touched.rows >= self._settings.max_delta_rows or self.core.full
+        return over and self._flight is not None
+
+    async def _maybe_publish(self) -> None:
+        if self._flight is not None:
+            return
+        waited_s = asyncio.get_running_loop().time() - self._published_s
+        if (
+            waited_s * 1000 >= self._settings.publish_interval_ms
+            or self.core.touched.rows >= self._settings.max_delta_rows
+            or self.core.barriers.complete
+            or self.core.full
+        ):
+            await self._publish()
+
+    async def _publish(self) -> None:
+        """Puts the next delta into flight, when there is anything to say."""
+        now = asyncio.get_running_loop().time()
+        with_base = self._base_due or now - self._base_s >= self._settings.base_interval_s
+        now_us = self._clock.now_us()
+        plan = await self.in_thread(lambda: self.core.build(now_us, with_base=with_base))
+        if plan is None:
+            return
+        self._published_s = now
+        if plan.base is not None:
+            self._base_s, self._base_due = now, False
+        self._flight = asyncio.get_running_loop().create_task(self._fly(plan), name="delta")
+
+    async def _fly(self, plan: Plan) -> None:
+        with self._metrics.publish_seconds.time():
+            offset = await self._publisher.publish(plan)
+        await self.in_thread(self.core.ack)
+        self._metrics.published(plan)
+        if plan.header.barrier_ids:
+            self.last_barrier = plan.header.barrier_ids[-1]
+        if plan.base is not None:
+            self._bases.offer(plan.base, offset + 1)
+
+    def _check_flight(self) -> None:
+        if self._flight is not None and self._flight.done():
+            flight, self._flight = self._flight, None
+            flight.result()
+
+    async def _landed(self) -> None:
+        if self._flight is not None:
+            await asyncio.wait([self._flight])
+            self._check_flight()
+
+    async def stop(self) -> None:
+        """Takes down what ``run`` may have left when it was cancelled."""
+        if self._flight is not None:
+            self._flight.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._flight
+
+
+async def sample_starts(
+    reader: LogReader, offsets: dict[int, int]
+) -> tuple[dict[TopicPartition, int], frozenset[int]]:
+    """Where to read each partition of samples: at the state's offset, else from its beginning."""
+    partitions = await reader.partitions(topics.SAMPLES.name)
+    beginnings = await reader.beginning_offsets(partitions)
+    starts = {where: offsets.get(where.partition, beginnings[where]) for where in partitions}
+    return starts, frozenset(where.partition for where in partitions)
+
+
+def _raw(records: list[ConsumerRecord]) -> list[RawRecord]:
+    return [RawRecord(r.partition, r.offset, r.value or b"", r.key) for r in records]

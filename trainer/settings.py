@@ -1,0 +1,119 @@
+"""Settings of the trainer: how it learns, what it admits, when it publishes."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+
+
+class LearningSettings(Group):
+    """The optimiser. Defaults are those that did best on MovieLens 100K behind 10-minute barriers
+    (benchmarks/tune_replay.py)."""
+
+    minibatch_rows: int = Field(default=256, ge=1, le=65_536)
+    """Rows per step when reading a stream: many small steps learn more from the same rows than one large
+    one."""
+    bias_rate: float = Field(default=0.1, gt=0)
+    """Step of the id biases under row-wise Adagrad."""
+    factor_rate: float = Field(default=0.2, gt=0)
+    """Step of the factor columns under row-wise Adagrad."""
+    recall_rate: float = Field(default=0.05, gt=0)
+    """Step of recall's columns."""
+    dense_rate: float = Field(default=0.005, gt=0)
+    """Step of the dense tensors under Adagrad."""
+    row_start: float = Field(default=0.1, gt=0)
+    """Added to the accumulator of a row: keeps its first steps small."""
+    dense_start: float = Field(default=0.001, gt=0)
+    """Added to the accumulator of a dense value."""
+    row_decay: float = Field(default=0.02, ge=0)
+    """L2 pull of touched rows to zero."""
+    init_scale: float = Field(default=0.05, ge=0)
+    """Half-width of the uniform start of factors; a new id starts from a hash of itself, so the start does
+    not depend on the order in which ids come."""
+    row_clip: float = Field(default=10.0, gt=0)
+    """Largest norm of one row's gradient in a step."""
+    dense_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient of all dense tensors, summed and divided by step.DENSE_UNIT_ROWS."""
+    max_abs_value: float = Field(default=50.0, gt=0)
+    """A step that would make any parameter larger than this is not taken: its records go to dead-letters."""
+    max_loss: float = Field(default=50.0, gt=0)
+    """A step with a larger mean loss is not taken."""
+    recall_positives: int = Field(default=512, ge=0)
+    """Positives of one step that take part in recall's softmax; 0 switches it off."""
+    position_window_rows: int = Field(default=1_000_000, ge=1)
+    """Length of the running mean of position shares."""
+    seed: int = Field(default=1, ge=0)
+    """Of the start of a new model."""
+
+
+class AdmissionSettings(Group):
+    """Which ids get a row, and for how long."""
+
+    min_count_user: int = Field(default=1, ge=1)
+    """Users have few events: the first one counts."""
+    min_count_item: int = Field(default=2, ge=1)
+    """An item shown once says nothing about it."""
+    min_count_category: int = Field(default=1, ge=1)
+    """There are few categories."""
+    ttl_s: int = Field(default=30 * 86_400, ge=1)
+    """Event time after which an id that was not seen leaves."""
+    pending_ttl_s: int = Field(default=2 * 86_400, ge=1)
+    """The same for an id not yet admitted."""
+    sweep_rows: int = Field(default=5_000, ge=1)
+    """Most ids that leave in one delta."""
+    max_rows: int = Field(default=5_000_000, ge=1)
+    """Rows of one table; beyond it nothing new is admitted."""
+    max_pending: int = Field(default=1_000_000, ge=1)
+    """Ids waiting for admission in one table; beyond it new ones are not remembered."""
+
+    def min_count(self, table: str) -> int:
+        """How often an id must be seen before it gets a row."""
+        return {"user": self.min_count_user, "item": self.min_count_item}.get(table, self.min_count_category)
+
+
+class OnlineSettings(ProcessSettings):
+    """``python -m trainer online``."""
+
+    name: str = "trainer"
+    """Name in logs and as Kafka client id."""
+    grpc: GrpcServerSettings = GrpcServerSettings(port=50059)
+    """The service port, the admin port and their limits."""
+    learning: LearningSettings = LearningSettings()
+    """The optimiser."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """Ids in and out."""
+    arm: str = "online"
+    """The arm whose lineage this trainer continues."""
+    model_store_uri: str = "out/model-store"
+    """Where bases are kept."""
+    release_target: str = "127.0.0.1:50058"
+    """host:port of the release service, which is told of new bases."""
+    publish_interval_ms: int = Field(default=500, ge=10)
+    """Between deltas: a good half of the freshness that users can see."""
+    max_delta_rows: int = Field(default=20_000, ge=1, le=30_000)
+    """Touched rows at which a delta leaves at once; 30,000 rows and one more poll fit into one record."""
+    max_poll_records: int = Field(default=1_000, ge=1, le=4_096)
+    """Records trained in one go, between which a delta can leave."""
+    max_record_rows: int = Field(default=1_000, ge=1, le=2_000)
+    """Rows of one samples record; a larger one is a dead letter."""
+    max_poll_rows: int = Field(default=4_096, ge=1, le=8_192)
+    """Rows trained in one go."""
+    poll_ms: int = Field(default=20, ge=1)
+    """Longest wait for samples; bounds how late a due delta leaves."""
+    base_interval_s: float = Field(default=300.0, gt=0)
+    """Between bases: bounds how many deltas a new replica has to read."""
+    base_after_deltas: int = Field(default=600, ge=1)
+    """A start that had to read this many deltas writes a base with its first own one."""
+    base_retry_max_s: float = Field(default=30.0, gt=0)
+    """Longest pause between tries to register a base."""
+    publish_retry_ms: int = Field(default=500, ge=10)
+    """Pause before the publisher starts anew after Kafka was away."""
+    release_wait_s: float = Field(default=120.0, gt=0)
+    """How long a start waits for the arm's first release."""
+    threads: int = Field(default=1, ge=1)
+    """Of torch; set from the container's limit, torch would take the node's cores."""
+    evaluation_rows: int = Field(default=50_000, ge=100)
+    """Rows over which the rolling AUC and log loss are taken."""
+    status_interval_s: float = Field(default=2.0, gt=0)
+    """Between refreshes of the rolling AUC in the metrics."""

@@ -1,0 +1,230 @@
+"""One training step on a batch of samples: predict, then learn, then write back; or nothing at all.
+
+The loss is binary cross-entropy on ranking's columns and the dense tensors, plus a softmax over the step's
+items for recall's columns, with the sampling bias taken out (logQ): items come into a batch as often as
+they are shown, and recall must not learn just that.
+
+Rows learn with row-wise Adagrad (one accumulator per row and column group) from the sum of their gradients;
+dense tensors with Adagrad from the sum as well. Everything is computed aside. A step whose loss or result
+is not finite or out of bounds is skipped whole: its records are quarantined, and no trace of it leaves the
+trainer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from services.contract import model_net, model_schema
+from services.contract.model_state import ModelState
+from trainer import rows as working
+from trainer.rows import WorkingRows
+from trainer.samples import Batch
+from trainer.settings import AdmissionSettings, LearningSettings
+
+_RANK = slice(0, model_schema.RANK_WIDTH)
+_RECALL = slice(model_schema.RANK_WIDTH, model_schema.ROW_WIDTH)
+# A constant, not the rows of the step: with the mean gradient a handful of early clicks, which reach the
+# trainer before their negatives, would move the tower as far as a full batch does.
+DENSE_UNIT_ROWS = 256
+_LEARNED = tuple(name for name in model_schema.DENSE_SHAPES if name != "position_share")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did. ``predictions`` [n]: the candidate's own served probabilities before it learned;
+    ``skipped``: why nothing was learned, else None; touched ids per table (rows, pending)."""
+
+    predictions: NDArray[np.float32]
+    loss: float
+    skipped: str | None = None
+    touched: dict[str, tuple[NDArray[np.uint64], NDArray[np.uint64]]] = field(default_factory=dict)
+    refused: int = 0
+
+
+@dataclass
+class _Gradients:
+    rows: dict[str, NDArray[np.float32]]
+    dense: dict[str, NDArray[np.float32]]
+
+
+def train_step(
+    state: ModelState, batch: Batch, learning: LearningSettings, admission: AdmissionSettings
+) -> StepResult:
+    """Learns from one batch; changes ``state`` all at once, or not at all when the step is bad."""
+    work = _take(state, batch, learning, admission)
+    predictions, loss, gradients = _backward(state, batch, work, learning)
+    mean_loss = loss / len(batch)
+    if not np.isfinite(mean_loss) or mean_loss > learning.max_loss:
+        return StepResult(predictions, mean_loss, "loss")
+    if not _finite(gradients):
+        return StepResult(predictions, mean_loss, "gradient")
+    for name, found in gradients.rows.items():
+        _learn_rows(work[name], found, learning)
+    dense = _learned_dense(state, gradients, learning)
+    if _exploded(work, dense, learning.max_abs_value):
+        return StepResult(predictions, mean_loss, "update")
+    touched = {name: working.put(state.tables[name], work[name]) for name in work}
+    for name, (values, accumulator) in dense.items():
+        state.dense[name][...] = values
+        state.dense_optimizer[name][...] = accumulator
+    _count_positions(state, batch, learning.position_window_rows)
+    state.samples_trained += len(batch)
+    state.trained_until_us = max(state.trained_until_us, int(batch.occurred_us.max()))
+    return StepResult(predictions, mean_loss, None, touched, sum(w.refused for w in work.values()))
+
+
+def _take(
+    state: ModelState, batch: Batch, learning: LearningSettings, admission: AdmissionSettings
+) -> dict[str, WorkingRows]:
+    ids = {
+        "user": batch.user_ids,
+        "item": batch.item_ids,
+        "category": model_net.category_ids(batch.item_features),
+    }
+    return {
+        name: working.take(
+            name,
+            state.tables[name],
+            ids[name],
+            batch.occurred_us,
+            min_count=admission.min_count(name),
+            max_rows=admission.max_rows,
+            max_pending=admission.max_pending,
+            init_scale=learning.init_scale,
+        )
+        for name in model_schema.TABLES
+    }
+
+
+def _backward(
+    state: ModelState, batch: Batch, work: dict[str, WorkingRows], learning: LearningSettings
+) -> tuple[NDArray[np.float32], float, _Gradients]:
+    leaves = {name: torch.from_numpy(work[name].rows[:, _RANK].copy()).requires_grad_() for name in work}
+    dense = {name: torch.from_numpy(state.dense[name]).requires_grad_() for name in _LEARNED}
+    user, item, category = (
+        leaves[name].index_select(0, torch.from_numpy(work[name].inverse)) for name in model_schema.TABLES
+    )
+    inputs = model_net.dense_input(
+        torch.from_numpy(batch.user_features), torch.from_numpy(batch.item_features)
+    )
+    plain = model_net.training_logits(dense, user, item, category, inputs)
+    positions = torch.from_numpy(np.minimum(batch.positions, model_schema.POSITIONS - 1))
+    with torch.no_grad():
+        served = dense | {"position_share": torch.from_numpy(state.dense["position_share"])}
+        predictions = torch.sigmoid(plain + model_net.serving_position(served)).numpy()
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        plain + dense["position_bias"][positions],
+        torch.from_numpy(batch.labels),
+        weight=torch.from_numpy(batch.weights),
+        reduction="sum",
+    )
+    names = [*leaves, *dense]
+    found = torch.autograd.grad(loss, [*leaves.values(), *dense.values()])
+    grads = {name: grad.numpy() for name, grad in zip(names, found, strict=True)}
+    by_row = {name: np.zeros((len(work[name].ids), model_schema.ROW_WIDTH), np.float32) for name in work}
+    for name in work:
+        by_row[name][:, _RANK] = grads[name]
+    _recall_gradients(state, batch, work, learning.recall_positives, by_row)
+    for name, taken in work.items():
+        by_row[name][~taken.live] = 0
+    return predictions, float(loss.detach()), _Gradients(by_row, {name: grads[name] for name in dense})
+
+
+def _recall_gradients(
+    state: ModelState,
+    batch: Batch,
+    work: dict[str, WorkingRows],
+    most: int,
+    by_row: dict[str, NDArray[np.float32]],
+) -> None:
+    """Adds the gradients of recall's softmax: for each positive, its item against all live items of the
+    step."""
+    users, items = work["user"], work["item"]
+    positive = np.flatnonzero((batch.labels > 0) & users.live[users.inverse] & items.live[items.inverse])[
+        :most
+    ]
+    classes = np.flatnonzero(items.live)
+    if not len(positive) or len(classes) < 2:
+        return
+    place = np.full(len(items.ids), -1)
+    place[classes] = np.arange(len(classes))
+    query = _recall_leaf(users.rows[users.inverse[positive]])
+    target = _recall_leaf(items.rows[classes])
+    width = model_schema.RECALL_FACTORS
+    log_q = np.log(items.counts[classes] / max(1, state.samples_trained + len(batch)))
+    logits = query[:, :width] @ target[:, :width].T + target[:, width]
+    logits = logits - torch.from_numpy(log_q.astype(np.float32))
+    wanted = torch.from_numpy(place[items.inverse[positive]])
+    loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+    to_query, to_target = torch.autograd.grad(loss, [query, target])
+    np.add.at(by_row["user"][:, _RECALL], users.inverse[positive], to_query.numpy())
+    by_row["item"][classes, _RECALL] += to_target.numpy()
+
+
+def _recall_leaf(rows: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rows[:, _RECALL])).requires_grad_()
+
+
+def _learn_rows(work: WorkingRows, gradient: NDArray[np.float32], learning: LearningSettings) -> None:
+    """Row-wise Adagrad on the working copies: a row's group moves by rate x gradient / sqrt(start + sum of
+    mean squares)."""
+    rates = np.full(model_schema.ROW_WIDTH, learning.factor_rate, np.float32)
+    rates[model_schema.BIAS.slice] = learning.bias_rate
+    rates[_RECALL] = learning.recall_rate
+    for group, part in enumerate((_RANK, _RECALL)):
+        grad = gradient[:, part]
+        moved = (grad != 0).any(axis=1)
+        if learning.row_decay:
+            grad = grad + learning.row_decay * work.rows[:, part] * moved[:, None]
+        norm = np.sqrt((grad * grad).sum(axis=1))
+        grad = grad * np.minimum(1, learning.row_clip / np.maximum(norm, 1e-12))[:, None]
+        work.optimizer[:, group] += (grad * grad).mean(axis=1)
+        scale = 1 / np.sqrt(learning.row_start + work.optimizer[:, group])
+        work.rows[:, part] -= rates[part] * grad * scale[:, None]
+
+
+def _learned_dense(
+    state: ModelState, gradients: _Gradients, learning: LearningSettings
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Adagrad on the dense tensors from the summed gradient in units of DENSE_UNIT_ROWS, clipped."""
+    norm = (
+        float(np.sqrt(sum(float(np.vdot(grad, grad)) for grad in gradients.dense.values()))) / DENSE_UNIT_ROWS
+    )
+    scale = np.float32(min(1.0, learning.dense_clip / max(norm, 1e-12)) / DENSE_UNIT_ROWS)
+    learned = {}
+    for name, raw in gradients.dense.items():
+        grad = raw * scale
+        accumulator = state.dense_optimizer[name] + grad * grad
+        root = np.sqrt(np.float32(learning.dense_start) + accumulator)
+        step = np.float32(learning.dense_rate) * grad / root
+        learned[name] = (state.dense[name] - step, accumulator)
+    return learned
+
+
+def _finite(gradients: _Gradients) -> bool:
+    return all(np.isfinite(grad).all() for grad in (*gradients.rows.values(), *gradients.dense.values()))
+
+
+def _exploded(
+    work: dict[str, WorkingRows],
+    dense: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+    limit: float,
+) -> bool:
+    values = [*(w.rows for w in work.values()), *(values for values, _ in dense.values())]
+    accumulators = [*(w.optimizer for w in work.values()), *(acc for _, acc in dense.values())]
+    # Written so that a NaN counts as out of bounds.
+    bounded = all(not v.size or float(np.abs(v).max()) <= limit for v in values)
+    return not (bounded and all(np.isfinite(a).all() for a in accumulators))
+
+
+def _count_positions(state: ModelState, batch: Batch, window: int) -> None:
+    places = np.minimum(batch.positions, model_schema.POSITIONS - 1)
+    seen = np.bincount(places, minlength=model_schema.POSITIONS)
+    weight = len(batch) / min(state.samples_trained + len(batch), max(window, len(batch)))
+    share = state.dense["position_share"]
+    share += ((seen / len(batch) - share) * weight).astype(np.float32)
