@@ -26,10 +26,10 @@ def generate(output: Path) -> None:
     ):
         if protoc.main(arguments) != 0:
             raise SystemExit("protoc failed: see the messages above")
-    for folder in {path.parent for path in output.rglob("*_pb2.py")}:
-        while folder != output.parent and folder != output:
-            (folder / "__init__.py").touch()
-            folder = folder.parent
+    for module in output.rglob("*_pb2.py"):
+        for folder in module.relative_to(output).parents:
+            if folder.name:
+                (output / folder / "__init__.py").touch()
 
 
 if __name__ == "__main__":

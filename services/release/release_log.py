@@ -35,6 +35,7 @@ class ReleaseLog:
         self._write_timeout_s = write_timeout_s
         self._producer: TransactionalProducer | None = None
         self._registry = Registry()
+        self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._malformed = counter(
             "release_malformed_records", "Records of model-releases that do not decode."
@@ -42,7 +43,13 @@ class ReleaseLog:
         self._reopened = counter("release_log_openings", "Fencing and reading the log to its end.")
 
     async def opened(self) -> Registry:
-        """The state, after opening the log when it is not open. Unavailable, Conflict (fenced)."""
+        """The state, after opening the log when it is not open. Unavailable, Conflict (fenced).
+
+        One opener at a time: a second one of this process would fence the first."""
+        async with self._opening:
+            return await self._opened()
+
+    async def _opened(self) -> Registry:
         if self._producer is None:
             producer = TransactionalProducer(self._kafka, self._id)
             await producer.start()
