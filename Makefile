@@ -1,0 +1,85 @@
+# Everything from a clean clone: `make demo`, `make test`. Each target does its own set-up; it is quick the second time.
+#   PYTHON=...       the interpreter for the virtual environment (default: the first of python3.11 to 3.13 found)
+#   TORCH_INDEX=...  an extra package index that has CPU-only wheels of PyTorch (smaller; never needed)
+#   DATA=... BARRIER=...   for replay: data set, event seconds between barriers
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+INSTALLED := $(VENV)/.installed
+FETCHED := $(VENV)/.fetched
+ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo replay test lint up down status logs audit doctor protos clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(PY):
+	@found=; for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3 python; do \
+	  if [ -n "$$candidate" ] && command -v "$$candidate" >/dev/null 2>&1 && "$$candidate" -c \
+	    'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "setup: Python 3.11 to 3.13: needed by every process, none found. Mend it with: apt-get install python3 python3-venv   (or make setup PYTHON=<path>)" >&2; exit 1; \
+	fi; \
+	echo "setup: virtual environment $(VENV) of $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "setup: Python's venv module: needed for the virtual environment. Mend it with: apt-get install python3-venv" >&2; exit 1; }
+
+$(INSTALLED): pyproject.toml constraints.txt | $(PY)
+	@echo "setup: installing pinned packages (PyTorch is large; only the first time)"
+	@$(BIN)/pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  -e '.[local,dev]' || { echo "setup: Python packages: needed by everything, not installed (see above). Mend it with: make setup, once the package index is reachable" >&2; exit 1; }
+	@touch $@
+
+$(FETCHED): local/kafka_jars.txt $(INSTALLED)
+	@$(PY) -m local fetch
+	@touch $@
+
+setup: $(FETCHED) ## virtual environment, packages, Kafka's jars, Redis, Java
+
+demo: setup ## the whole loop for two minutes under load; out/demo.json
+	@$(PY) -m local demo $(ARGS)
+
+replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
+	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
+	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
+
+lint: setup ## ruff, mypy, import rules, buf
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@cd protos && ../$(BIN)/buf lint
+
+test: lint ## everything that lint checks, then all tests
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns)
+	@$(PY) -m local up $(ARGS)
+
+down: | $(INSTALLED) ## stop everything
+	@$(PY) -m local down $(ARGS)
+
+status: | $(INSTALLED) ## what runs where
+	@$(PY) -m local status $(ARGS)
+
+logs: | $(INSTALLED) ## the ends of the logs (ARGS="-f ranking" follows one)
+	@$(PY) -m local logs $(ARGS)
+
+audit: | $(INSTALLED) ## recompute the figures of the last run from its evidence
+	@$(PY) -m local audit $(ARGS)
+
+doctor: | $(INSTALLED) ## is everything here?
+	@$(PY) -m local doctor $(ARGS)
+
+protos: setup ## generate the code of the protos again
+	@$(PY) protos/generate.py
+
+clean: ## what runs leave behind and the virtual environment; not the downloads in the user's cache
+	@if [ -x $(PY) ] && [ -f out/run/state.json ]; then $(PY) -m local down; fi
+	rm -rf out build $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,156 @@
+"""``python -m local``: the commands of the launcher."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from local.errors import LocalError
+from local.paths import REPOSITORY, RunPaths
+from local.ports import Ports
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m local", description="Runs the whole loop on this machine.")
+    commands = top.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything and stay with it until Ctrl-C")
+    up.add_argument(
+        "--seed", default="simulate", help="simulate (default), none, or replay:<MovieLens folder>"
+    )
+    up.add_argument("--detach", action="store_true", help="return when it is up; stop it with 'down'")
+    up.add_argument("--time-scale", type=float, help="RECLOOP_TIME_SCALE; default 1, for replay seeds 0")
+    demo = commands.add_parser("demo", allow_abbrev=False, help="up, the simulated load, down")
+    replay = commands.add_parser("replay", allow_abbrev=False, help="up, a data set in event time, down")
+    replay.add_argument("--data", type=Path, required=True, help="MovieLens 100K folder, .csv or .parquet")
+    replay.add_argument("--barrier-s", type=int, help="event time between barriers, seconds")
+    commands.add_parser("down", help="stop everything")
+    commands.add_parser("status", help="what runs where; exit status 0 = all well, 1 = not, 3 = not running")
+    commands.add_parser("doctor", help="is everything here that the stack needs?")
+    commands.add_parser("fetch", help="download what pip does not (make setup does it)")
+    logs = commands.add_parser("logs", help="the end of the logs")
+    logs.add_argument("name", nargs="?", help="a process; default all")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on showing what is added")
+    logs.add_argument("-n", "--lines", type=int, default=20, help="lines of each log")
+    commands.add_parser("audit", help="recompute every figure from the evidence", add_help=False)
+    for command in (up, demo, replay, commands.choices["doctor"]):
+        command.add_argument(
+            "--port-offset", type=int, default=0, help="moves every port, for a second stack"
+        )
+        command.add_argument("--free-ports", action="store_true", help="any free ports instead")
+    for name, command in commands.choices.items():
+        if name != "audit":  # it has a command line of its own
+            command.add_argument(
+                "--run-dir", type=Path, default=REPOSITORY / "out" / "run", help="state and logs"
+            )
+    return top
+
+
+def dispatch(argv: list[str]) -> int:
+    """Runs one command; its exit status."""
+    if argv[:1] == ["audit"]:
+        from local import audit
+
+        return int(audit.main(argv[1:]))
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and arguments.command not in PASS_ON:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    return HANDLERS[arguments.command](arguments, RunPaths(arguments.run_dir.resolve()), rest)
+
+
+def _up(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
+    from local.commands import prepare, stack_config
+    from local.up import up, up_detached
+
+    seed, scale = arguments.seed, arguments.time_scale
+    if not arguments.detach:
+        config = stack_config(paths, _ports(arguments), seed, scale, os.environ)
+        prepare(seed)
+        return up(config)
+    again = ["up", "--seed", seed, "--port-offset", str(arguments.port_offset), "--run-dir", str(paths.root)]
+    if arguments.free_ports:
+        again.append("--free-ports")
+    if scale is not None:
+        again += ["--time-scale", str(scale)]
+    return up_detached(paths, again)
+
+
+def _ports(arguments: argparse.Namespace) -> Ports:
+    return Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
+
+
+def _demo(arguments: argparse.Namespace, paths: RunPaths, rest: list[str]) -> int:
+    from local.commands import run_demo
+
+    return run_demo(paths, _ports(arguments), rest)
+
+
+def _replay(arguments: argparse.Namespace, paths: RunPaths, rest: list[str]) -> int:
+    from local.commands import run_replay
+
+    return run_replay(paths, _ports(arguments), arguments.data.resolve(), arguments.barrier_s, rest)
+
+
+def _doctor(arguments: argparse.Namespace, _paths: RunPaths, _rest: list[str]) -> int:
+    from local.doctor import doctor
+
+    return doctor(_ports(arguments))
+
+
+def _fetch(_arguments: argparse.Namespace, _paths: RunPaths, _rest: list[str]) -> int:
+    from local.fetch import fetch
+
+    return fetch()
+
+
+def _logs(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
+    from local.logs import logs
+
+    return logs(paths, arguments.name, arguments.lines, arguments.follow)
+
+
+def _status(_arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
+    from local.status import status
+
+    return status(paths)
+
+
+def _down(_arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
+    from local.down import down
+
+    return down(paths)
+
+
+HANDLERS = {
+    "up": _up,
+    "demo": _demo,
+    "replay": _replay,
+    "doctor": _doctor,
+    "fetch": _fetch,
+    "logs": _logs,
+    "status": _status,
+    "down": _down,
+}
+# What these do not know goes to the load generator.
+PASS_ON = ("demo", "replay")
+
+
+def main() -> int:
+    """Errors of the machine are one line, not a traceback."""
+    try:
+        return dispatch(sys.argv[1:])
+    except LocalError as error:
+        print(f"local: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The commands that bring a stack up, do something with it, and take it down again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from local.child import GUARD
+from local.errors import LocalError
+from local.paths import REPOSITORY, RunPaths
+from local.ports import Ports
+from local.stack import Stack
+from local.stack_config import StackConfig
+from local.up import Interrupted, interruptible, print_stack, report_death, require_down, say
+
+EXIT_INTERRUPTED = 130
+REPLAY = "replay:"
+# A finished log has no junk ids to keep out, and few events per id: each is admitted when it is first seen.
+REPLAY_ADMISSION = {
+    "RECLOOP_ADMISSION__MIN_COUNT_USER": "1",
+    "RECLOOP_ADMISSION__MIN_COUNT_ITEM": "1",
+    "RECLOOP_ADMISSION__MIN_COUNT_CATEGORY": "1",
+}
+# Barriers close the windows; inside an interval the requests are concurrent, so their order says nothing
+# about lateness. Event time, longer than a few requests in flight can be apart.
+REPLAY_JOIN = {"RECLOOP_BOUND_MS": str(7 * 86_400_000)}
+
+
+def seed_arguments(seed: str) -> list[str] | None:
+    """Arguments of ``loadgen seed`` for --seed; None = no seed. Raises LocalError naming the choices."""
+    if seed == "none":
+        return None
+    if seed == "simulate":
+        return ["--world", "simulate"]
+    if seed.startswith(REPLAY) and len(seed) > len(REPLAY):
+        return ["--world", "replay", "--data", str(Path(seed.removeprefix(REPLAY)).resolve())]
+    raise LocalError(f"--seed {seed}: expected simulate, none or replay:<path>")
+
+
+def stack_config(
+    paths: RunPaths, ports: Ports, seed: str, time_scale: float | None, environ: Mapping[str, str]
+) -> StackConfig:
+    """The stack that the command line and the user's environment ask for."""
+    arguments = seed_arguments(seed)
+    replay = seed.startswith(REPLAY)
+    scale = time_scale if time_scale is not None else 0.0 if replay else 1.0
+    return StackConfig(
+        root=paths.root,
+        ports=ports,
+        seed=arguments,
+        env={"RECLOOP_TIME_SCALE": str(scale)},
+        process_env={"trainer": REPLAY_ADMISSION, "joiner": REPLAY_JOIN} if replay else {},
+        kafka_bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+        redis_url=environ.get("REDIS_URL") or None,
+        model_store_uri=environ.get("RECLOOP_MODEL_STORE_URI") or None,
+    )
+
+
+def prepare(seed: str) -> None:
+    """Makes what a seed needs before anything runs: the day-0 log, quick when cached. Raises LocalError."""
+    if seed == "simulate" and (code := _loadgen(["day0"], os.environ)) != 0:
+        raise LocalError(f"loadgen day0 ended with status {code}; see its output above")
+
+
+def run_demo(paths: RunPaths, ports: Ports, rest: Sequence[str]) -> int:
+    """Stack, simulated load, stack down; the exit status of ``loadgen simulate``."""
+    prepare("simulate")
+    config = stack_config(paths, ports, "simulate", None, os.environ)
+    return _with_stack(config, ["simulate", *rest])
+
+
+def run_replay(paths: RunPaths, ports: Ports, data: Path, barrier_s: int | None, rest: Sequence[str]) -> int:
+    """Stack, a data set in event time, stack down; the exit status of ``loadgen replay``."""
+    if not data.exists():
+        raise LocalError(f"--data {data}: no such file or folder")
+    config = stack_config(paths, ports, f"{REPLAY}{data}", None, os.environ)
+    where = config.addresses()
+    targets = [
+        part
+        for name in ("gateway", "feature", "ranking", "collector")
+        for part in (f"--{name}", where.target(name))
+    ]
+    command = ["replay", "--data", str(data), *targets, "--kafka", where.kafka_bootstrap]
+    if barrier_s is not None:
+        command += ["--barrier-s", str(barrier_s)]
+    return _with_stack(config, [*command, *rest])
+
+
+def _with_stack(config: StackConfig, load: Sequence[str]) -> int:
+    """Always takes the stack down; a process that died meanwhile makes a success a failure."""
+    require_down(RunPaths(config.root))
+    stack = Stack(config, say, report_death)
+    code = EXIT_INTERRUPTED
+    with interruptible() as ignore_interrupts:
+        try:
+            stack.start()
+            print_stack(stack)
+            code = _loadgen(load, stack.environment())
+        except Interrupted as asked:
+            say(f"{asked}: stopping")
+        finally:
+            ignore_interrupts()
+            stack.stop()
+    if stack.deaths:
+        say(f"died during the run: {', '.join(stack.deaths)}; logs in {stack.paths.logs}")
+        return code or 1
+    return code
+
+
+def _loadgen(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a command of the load generator in the user's terminal; it dies with this process."""
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(GUARD),
+        str(os.getpid()),
+        sys.executable,
+        "-m",
+        "loadgen",
+        *arguments,
+    ]
+    process = subprocess.Popen(command, env=dict(environment), cwd=REPOSITORY)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise

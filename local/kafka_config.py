@@ -1,0 +1,101 @@
+"""The broker's configuration as text: what a single KRaft node on one machine needs, and why. No I/O."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from services.contract.topics import MAX_RECORD_BYTES
+
+HEAP_MB = 384
+# One broker and controller in one process, for one machine: nothing is replicated.
+CLUSTER_ID = "cmVjbG9vcC1sb2NhbC0wMQ"
+
+
+def server_properties(port: int, controller_port: int, data: Path) -> str:
+    """server.properties of a node that listens on 127.0.0.1 only."""
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        # Internal topics: one node cannot replicate, and 50 partitions each would only cost start-up time.
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        # Members of a group join together at start: waiting for more only delays the first sample.
+        "group.initial.rebalance.delay.ms": 0,
+        # Tests use short sessions so that a killed member's partitions move quickly.
+        "group.min.session.timeout.ms": 1000,
+        "message.max.bytes": MAX_RECORD_BYTES,
+        "replica.fetch.max.bytes": MAX_RECORD_BYTES,
+        "socket.request.max.bytes": 4 * MAX_RECORD_BYTES,
+        # Preallocated index files are 10 MB each by default, twice per partition.
+        "log.index.size.max.bytes": 1024 * 1024,
+        "log.segment.bytes": 64 * 1024 * 1024,
+        # The cleaner's buffer is taken from the heap at start: 128 MB by default.
+        "log.cleaner.dedupe.buffer.size": 8 * 1024 * 1024,
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "num.recovery.threads.per.data.dir": 2,
+        # After kill -9 the controller refuses the same broker until its old session has ended (9 s by
+        # default). Not lower: a broker starved of CPU for this long would be fenced.
+        "broker.session.timeout.ms": 6000,
+        "broker.heartbeat.interval.ms": 1000,
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def log4j_properties(log: Path) -> str:
+    """Kafka's own log goes to one bounded file (2 x 10 MB)."""
+    return f"""\
+status=error
+appender.file.type=RollingFile
+appender.file.name=file
+appender.file.fileName={log}
+appender.file.filePattern={log}.%i
+appender.file.layout.type=PatternLayout
+appender.file.layout.pattern=[%d] %p %m (%c)%n
+appender.file.policies.type=Policies
+appender.file.policies.size.type=SizeBasedTriggeringPolicy
+appender.file.policies.size.size=10MB
+appender.file.strategy.type=DefaultRolloverStrategy
+appender.file.strategy.max=1
+rootLogger.level=info
+rootLogger.appenderRef.file.ref=file
+logger.config.name=org.apache.kafka.common.config.AbstractConfig
+logger.config.level=warn
+"""
+
+
+def java_command(
+    java: Path, jars: Path, main: str, *arguments: str, options: tuple[str, ...] = ()
+) -> list[str]:
+    """Command line of a Kafka main class with a small heap.
+
+    The serial collector and the first compiler tier start fastest and take the least memory; the loop's
+    traffic (some MB/s) does not need more.
+    """
+    flags = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
+    # zstd, snappy and lz4 load native code; Java 24+ warns unless it is allowed.
+    native = ("--enable-native-access=ALL-UNNAMED",)
+    return [
+        str(java),
+        f"-Xmx{HEAP_MB}m",
+        "-Xms64m",
+        *flags,
+        *native,
+        *options,
+        "-cp",
+        f"{jars}/*",
+        main,
+        *arguments,
+    ]

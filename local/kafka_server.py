@@ -1,0 +1,197 @@
+"""Apache Kafka as one local process (KRaft, one node): format, start, wait until usable, topics, stop.
+
+Formatting takes a JVM start of its own (a second), and its result (cluster id, feature levels) is the same
+for every run of one version, so the formatted folder is made once, kept in the cache, and copied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+
+from local.child import POLL_S, Child
+from local.errors import StartFailed
+from local.java import java
+from local.kafka_config import CLUSTER_ID, java_command, log4j_properties, server_properties
+from local.kafka_jars import jars
+from local.paths import cache_dir
+from local.ports import HOST, free_ports
+from services.contract import topics
+
+START_TIMEOUT_S = 60.0
+STOP_GRACE_S = 15.0
+TOPIC_ALREADY_EXISTS = 36
+FORMATTED_FILES = ("meta.properties", "bootstrap.checkpoint")
+
+
+class KafkaServer:
+    """A broker with its data in ``folder``. The data outlive stop and kill, so that it can be started
+    again.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None, controller_port: int | None = None) -> None:
+        free = free_ports(2)
+        self.port = free[0] if port is None else port
+        self.controller_port = free[1] if controller_port is None else controller_port
+        self.folder = folder
+        self.log = folder / "server.log"
+        self.child: Child | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients."""
+        return f"{HOST}:{self.port}"
+
+    def start(self, progress: Callable[[str], None] = lambda _line: None) -> Child:
+        """Starts the process and returns when it accepts connections. Raises StartFailed,
+        MissingPrerequisite.
+        """
+        jar_folder = jars(progress)
+        self._write_configuration(jar_folder)
+        command = java_command(
+            java(),
+            jar_folder,
+            "kafka.Kafka",
+            str(self.folder / "server.properties"),
+            options=(f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",),
+        )
+        self.child = Child.start("kafka", command, self.folder / "output.log")
+        self._wait_until_listening()
+        return self.child
+
+    def create_topics(self, wanted: Sequence[topics.Topic] = topics.ALL) -> None:
+        """Creates what is missing and returns when every partition has a leader."""
+        create_topics(self.bootstrap, wanted)
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> bool:
+        """Ends it cleanly; answers False when it had to be killed."""
+        return self.child.stop(grace_s) if self.child else True
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.child:
+            self.child.kill()
+
+    def tail(self, lines: int = 20) -> str:
+        """The end of its log, or of its output when it did not get that far."""
+        from local.child import tail
+
+        return tail(self.log if self.log.exists() else self.folder / "output.log", lines)
+
+    def _write_configuration(self, jar_folder: Path) -> None:
+        data = self.folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        text = server_properties(self.port, self.controller_port, data)
+        (self.folder / "server.properties").write_text(text)
+        (self.folder / "log4j2.properties").write_text(log4j_properties(self.log))
+        if not (data / "meta.properties").exists():
+            template = formatted_template(jar_folder)
+            for name in FORMATTED_FILES:
+                shutil.copyfile(template / name, data / name)
+
+    def _wait_until_listening(self) -> None:
+        assert self.child is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.child.exit_code is not None:
+                raise StartFailed(
+                    f"Kafka ended at start (port {self.port}); its log ends with:\n{self.tail()}"
+                )
+            with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
+                return
+            time.sleep(POLL_S)
+        self.child.kill()
+        raise StartFailed(
+            f"Kafka was not ready within {START_TIMEOUT_S:.0f} s; its log ends with:\n{self.tail()}"
+        )
+
+
+def formatted_template(jar_folder: Path) -> Path:
+    """A folder as Kafka's own storage tool formats it, made once per set of jars."""
+    template = cache_dir() / f"{jar_folder.name}-formatted"
+    if all((template / name).is_file() for name in FORMATTED_FILES):
+        return template
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".format-") as name:
+        staging = Path(name)
+        properties = staging / "server.properties"
+        properties.write_text(server_properties(9092, 9093, staging / "data"))
+        command = java_command(
+            java(), jar_folder, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)
+        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            raise StartFailed(
+                f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip()[-2000:]}"
+            )
+        template.mkdir(exist_ok=True)
+        for file_name in FORMATTED_FILES:
+            (staging / "data" / file_name).replace(template / file_name)
+    return template
+
+
+def create_topics(
+    bootstrap: str, wanted: Sequence[topics.Topic] = topics.ALL, timeout_s: float = 30.0
+) -> None:
+    """Creates the topics that do not exist yet, then waits until all their partitions have a leader.
+
+    Callable from inside a running event loop too. Raises StartFailed, naming the topic and Kafka's reason."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, _create_topics(bootstrap, wanted, timeout_s)).result()
+
+
+async def _create_topics(bootstrap: str, wanted: Sequence[topics.Topic], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+        try:
+            await admin.start()
+            await _create_missing(admin, wanted)
+            while waiting := await _without_leader(admin, wanted):
+                if time.monotonic() > deadline:
+                    raise StartFailed(
+                        f"Kafka at {bootstrap}: no leader for {', '.join(waiting)} in {timeout_s:.0f} s"
+                    )
+                await asyncio.sleep(POLL_S)
+            return
+        except (KafkaError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise StartFailed(f"Kafka at {bootstrap} does not answer: {error!r}") from error
+            await asyncio.sleep(0.2)
+        finally:
+            await admin.close()
+
+
+async def _create_missing(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> None:
+    existing = set(await admin.list_topics())
+    missing = [topic for topic in wanted if topic.name not in existing]
+    if not missing:
+        return
+    new = [NewTopic(topic.name, topic.partitions, 1, topic_configs=topic.kafka_config()) for topic in missing]
+    response = await admin.create_topics(new, timeout_ms=10_000)
+    for name, code, *message in response.topic_errors:
+        if code not in (0, TOPIC_ALREADY_EXISTS):
+            raise StartFailed(f"Kafka refused topic {name}: {for_code(code).__name__} {message}")
+
+
+async def _without_leader(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> list[str]:
+    described = {
+        found["topic"]: found for found in await admin.describe_topics([topic.name for topic in wanted])
+    }
+    waiting = []
+    for topic in wanted:
+        partitions = described.get(topic.name, {}).get("partitions", [])
+        if len(partitions) < topic.partitions or any(one["leader"] < 0 for one in partitions):
+            waiting.append(topic.name)
+    return waiting

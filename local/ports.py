@@ -1,0 +1,140 @@
+"""Which part listens where on one machine, and what to say when a port is taken.
+
+A stack can have every port shifted by an offset, or any free ports, so that several stacks run side by side.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import psutil
+
+from local.errors import PortBusy
+
+HOST = "127.0.0.1"
+REDIS = 6379
+KAFKA = 9092
+KAFKA_CONTROLLER = 9093
+SERVICES = {
+    "gateway": 50051,
+    "recall": 50052,
+    "feature": 50053,
+    "ranking": 50054,
+    "collector": 50055,
+    "joiner": 50056,
+    "feature_pipeline": 50057,
+    "release": 50058,
+    "trainer": 50059,
+}
+ADMIN_ABOVE = 100
+METRICS_ABOVE = 200
+# Below the range from which the kernel takes the ports of outgoing connections.
+FREE_RANGE = range(20_000, 30_000)
+
+
+@dataclass(frozen=True)
+class ServicePorts:
+    """gRPC service port, admin port (health, reflection, channelz) and Prometheus port of one process."""
+
+    grpc: int
+    admin: int
+    metrics: int
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Every port of one stack."""
+
+    redis: int
+    kafka: int
+    kafka_controller: int
+    services: Mapping[str, ServicePorts]
+
+    @classmethod
+    def shifted(cls, offset: int = 0) -> Ports:
+        """The documented ports, all moved by ``offset``."""
+        services = {
+            name: ServicePorts(port + offset, port + offset + ADMIN_ABOVE, port + offset + METRICS_ABOVE)
+            for name, port in SERVICES.items()
+        }
+        return cls(REDIS + offset, KAFKA + offset, KAFKA_CONTROLLER + offset, services)
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nobody listens on now, for a private stack beside others."""
+        found = free_ports(3 + 3 * len(SERVICES))
+        services = {
+            name: ServicePorts(*found[3 + 3 * index : 6 + 3 * index]) for index, name in enumerate(SERVICES)
+        }
+        return cls(found[0], found[1], found[2], services)
+
+    def by_user(self, redis: bool = True, kafka: bool = True) -> dict[str, int]:
+        """What listens -> port; Redis and Kafka only when the stack starts them itself."""
+        ports = {"redis": self.redis} if redis else {}
+        if kafka:
+            ports |= {"kafka": self.kafka, "kafka controller": self.kafka_controller}
+        for name, service in self.services.items():
+            ports |= {name: service.grpc, f"{name} admin": service.admin, f"{name} metrics": service.metrics}
+        return ports
+
+
+def is_free(port: int, host: str = HOST) -> bool:
+    """Whether a server could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def require_free(ports: Mapping[str, int]) -> None:
+    """Raises PortBusy, one line: which port for what, who has it, what to do."""
+    busy = {name: port for name, port in ports.items() if not is_free(port)}
+    if not busy:
+        return
+    owners = listeners(busy.values())
+    said = ", ".join(
+        f"port {port} ({name}) is used by {owners.get(port, 'another process')}"
+        for name, port in busy.items()
+    )
+    raise PortBusy(f"{said}. End it (a stack of ours: make down), or start with --port-offset")
+
+
+def listeners(ports: Iterable[int]) -> dict[int, str]:
+    """Who listens on the ports, as 'pid 12 (name)', as far as the system tells this user."""
+    wanted = set(ports)
+    found: dict[int, str] = {}
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return found
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port in wanted and connection.pid:
+            try:
+                name = psutil.Process(connection.pid).name()
+            except psutil.Error:
+                name = "?"
+            found[connection.laddr.port] = f"pid {connection.pid} ({name})"
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct ports that nobody listens on now. Another program could still take one before its use."""
+    found: list[int] = []
+    for port in random.sample(FREE_RANGE, len(FREE_RANGE)):
+        if len(found) == count:
+            break
+        if is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise PortBusy(f"fewer than {count} free ports in {FREE_RANGE.start}..{FREE_RANGE.stop - 1}")
+    return found

@@ -1,0 +1,109 @@
+"""Every process of the loop: its command line, its place in the order of stopping, its environment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from local.ports import HOST, Ports
+
+SERVICE_GRACE_S = 15.0
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process. Processes of one ``stage`` stop together, stages in falling order: requests end before
+    what serves them, writers before readers, so that nothing acknowledged waits for a process that has
+    gone.
+    """
+
+    name: str
+    module: tuple[str, ...]
+    stage: int
+
+    def command(self) -> list[str]:
+        """The command line, with the interpreter that runs the launcher."""
+        return [sys.executable, "-m", *self.module]
+
+
+SPECS = (
+    ProcessSpec("release", ("services.release",), 1),
+    ProcessSpec("trainer", ("trainer", "online"), 2),
+    ProcessSpec("joiner", ("services.joiner",), 3),
+    ProcessSpec("feature_pipeline", ("services.feature_pipeline",), 3),
+    ProcessSpec("collector", ("services.collector",), 4),
+    ProcessSpec("ranking", ("services.ranking",), 4),
+    ProcessSpec("recall", ("services.recall",), 4),
+    ProcessSpec("feature", ("services.feature",), 4),
+    ProcessSpec("gateway", ("services.gateway",), 5),
+)
+BY_NAME = {spec.name: spec for spec in SPECS}
+
+# Threads: two cores are shared by nine processes, and a pool per process would only switch contexts.
+# Arenas: glibc gives each thread a heap of its own, which never shrinks.
+RUNTIME = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the shared parts of one stack are."""
+
+    ports: Ports
+    kafka_bootstrap: str
+    redis_url: str
+    model_store_uri: str
+    run_dir: str
+
+    def target(self, name: str) -> str:
+        """host:port of a service's gRPC port."""
+        return f"{HOST}:{self.ports.services[name].grpc}"
+
+    def admin_target(self, name: str) -> str:
+        """host:port of a service's admin port."""
+        return f"{HOST}:{self.ports.services[name].admin}"
+
+
+def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[str, str]:
+    """What every process of a stack, and every command against it, gets: addresses first, ``extra`` wins."""
+    targets = {f"RECLOOP_{name.upper()}_TARGET": addresses.target(name) for name in addresses.ports.services}
+    return {
+        **RUNTIME,
+        **targets,
+        "KAFKA_BOOTSTRAP_SERVERS": addresses.kafka_bootstrap,
+        "RECLOOP_KAFKA__BOOTSTRAP_SERVERS": addresses.kafka_bootstrap,
+        "REDIS_URL": addresses.redis_url,
+        "RECLOOP_REDIS__URL": addresses.redis_url,
+        "RECLOOP_MODEL_STORE_URI": addresses.model_store_uri,
+        "RECLOOP_RUN_DIR": addresses.run_dir,
+        **extra,
+    }
+
+
+def process_environment(
+    spec: ProcessSpec, addresses: Addresses, extra: Mapping[str, str], own: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of one service: the shared one, its three ports, and what is set for it alone."""
+    ports = addresses.ports.services[spec.name]
+    return {
+        **shared_environment(addresses, extra),
+        "RECLOOP_GRPC__PORT": str(ports.grpc),
+        "RECLOOP_GRPC__ADMIN_PORT": str(ports.admin),
+        "RECLOOP_GRPC__METRICS_PORT": str(ports.metrics),
+        **own,
+    }
+
+
+def stop_order(names: Mapping[str, object]) -> list[list[str]]:
+    """Groups of names to stop together, first group first; Redis and Kafka last."""
+    stages: dict[int, list[str]] = {}
+    for name in names:
+        spec = BY_NAME.get(name)
+        stages.setdefault(spec.stage if spec else 0, []).append(name)
+    return [sorted(stages[stage]) for stage in sorted(stages, reverse=True)]

@@ -1,0 +1,163 @@
+"""The audit recomputes figures from the evidence files and names the ones that differ."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loadgen.rows import ROW_TYPES, AckRow, AppliedRow, DeltaRow, RejectedRow, RequestRow, RowFile, SampleRow
+from local import audit
+
+S = 1_000_000
+
+REQUEST = RequestRow(
+    request_id="r1",
+    user_id=2**63 + 5,
+    intended_us=1 * S,
+    sent_us=1 * S,
+    answered_us=1 * S + 20_000,
+    status="OK",
+    arm="online",
+    generation=1,
+    policy="online",
+    sequence=0,
+    applied_us=0,
+    staleness_us=0,
+    served_us=1 * S,
+    scored=True,
+    candidates=1000,
+    degraded="",
+    replica="ranking-0",
+    shown_true_p=0.3,
+    frozen_true_p=0.2,
+)
+SHOWN = AckRow("r1:shown", "r1", "impression", 0, 2, 1 * S, 1 * S, 1 * S + 5_000)
+CLICK = AckRow("r1:7:1", "r1", "click", 7, 1, 3 * S, 3 * S, 3 * S + 10_000)
+SAMPLE = SampleRow("r1", 7, 1.0, 0, 0, 0.4, 0, 10, 0, 3 * S + 40_000, 1 * S, 3 * S, 1 * S, 1, 0, "online")
+NEGATIVE = replace(SAMPLE, item_id=8, label=0.0, score=0.1, offset=11, acted_us=0)
+DELTA = DeltaRow(
+    1,
+    "online",
+    1,
+    1,
+    "aa",
+    "00",
+    4 * S,
+    4 * S,
+    5,
+    100,
+    2,
+    '{"0": 12}',
+    f'[[{3 * S + 90_000}, {{"0": 12}}]]',
+    "[]",
+)
+APPLIED = AppliedRow("ranking-0", "online", 1, "online", 1, 4 * S, 4 * S + 20_000, 5, 100)
+LATER = replace(REQUEST, request_id="r2", intended_us=4 * S, answered_us=5 * S, sequence=1)
+
+GOOD = {
+    RequestRow: [REQUEST, LATER],
+    AckRow: [SHOWN, CLICK],
+    SampleRow: [SAMPLE, NEGATIVE],
+    RejectedRow: [],
+    DeltaRow: [DELTA],
+    AppliedRow: [APPLIED],
+}
+STATED = {
+    "requests": 2,
+    "errors": 0,
+    "requests_per_s": 0.5,
+    "candidates_min": 1000,
+    "impressions": 2,
+    "clicks": 1,
+    "samples": 2,
+    "duplicates": 0,
+    "auc_served": 1.0,
+    "deltas_published": 1,
+    "deltas_applied": 1,
+    "delta_rows_applied": 5,
+    "generation": 1,
+    "sequence": 1,
+    "ctr_true_last_30s": {"online": 0.3, "frozen": 0.2},
+    "freshness_s": {"p50": 1.99},
+    "freshness_stage_s": {
+        "collect": {"p50": 0.01},
+        "join": {"p50": 0.03},
+        "train": {"p50": 0.05},
+        "publish": {"p50": 0.91},
+        "apply": {"p50": 1.0},
+    },
+    "label_wait_s": {"p50": 2.0},
+}
+
+
+def write(out: Path, rows: dict, stated: dict) -> None:
+    folder = out / "evidence"
+    folder.mkdir(parents=True)
+    for row_type in ROW_TYPES:
+        file = RowFile(folder, row_type)
+        for row in rows[row_type]:
+            file.add(row)
+        file.close()
+    (out / "demo.json").write_text(json.dumps(stated))
+
+
+def run(out: Path) -> int:
+    return audit.main(["--out", str(out), "--no-topics"])
+
+
+def test_honest_figures_agree(tmp_path, capsys):
+    write(tmp_path, GOOD, STATED)
+    assert run(tmp_path) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "figure, value",
+    [
+        ("requests", 3),
+        ("errors", 1),
+        ("samples", 3),
+        ("auc_served", 0.9),
+        ("delta_rows_applied", 6),
+        ("sequence", 2),
+        ("ctr_true_last_30s", {"online": 0.31, "frozen": 0.2}),
+        ("freshness_s", {"p50": 1.0}),
+        ("freshness_stage_s", {"train": {"p50": 0.06}}),
+        ("label_wait_s", {"p50": 1.0}),
+    ],
+)
+def test_a_figure_that_the_evidence_does_not_give_is_named(tmp_path, capsys, figure, value):
+    write(tmp_path, GOOD, STATED | {figure: value})
+    assert run(tmp_path) == 1
+    assert figure in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_broken_chain_is_found(tmp_path, capsys):
+    forked = replace(DELTA, sequence=2, hash="bb", previous_hash="ff")
+    write(tmp_path, GOOD | {DeltaRow: [DELTA, forked]}, STATED | {"deltas_published": 2})
+    assert run(tmp_path) == 1
+    assert "chain breaks" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_shown_item_without_sample_or_reason_is_found(tmp_path, capsys):
+    write(tmp_path, GOOD | {SampleRow: [SAMPLE]}, STATED | {"samples": 1, "auc_served": None})
+    assert run(tmp_path) == 1
+    assert "shown items explained" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_rejected_item_with_its_reason_explains_it(tmp_path, capsys):
+    rejected = RejectedRow("late-events", "snapshot_lost", "impressions", 0, 3, 1)
+    rows = GOOD | {SampleRow: [SAMPLE], RejectedRow: [rejected]}
+    write(tmp_path, rows, STATED | {"samples": 1, "auc_served": None})
+    assert run(tmp_path) == 0, capsys.readouterr().out
+
+
+def test_a_sample_twice_is_a_duplicate(tmp_path, capsys):
+    write(tmp_path, GOOD | {SampleRow: [SAMPLE, NEGATIVE, replace(SAMPLE, offset=12)]}, STATED)
+    assert run(tmp_path) == 1
+    assert "duplicates" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_nothing_to_audit_is_said(tmp_path, capsys):
+    assert run(tmp_path) == 2
+    assert "make demo" in capsys.readouterr().out
