@@ -19,11 +19,14 @@ from local.up import Interrupted, interruptible, print_stack, report_death, requ
 EXIT_INTERRUPTED = 130
 REPLAY = "replay:"
 # A finished log has no junk ids to keep out, and few events per id: each is admitted when it is first seen.
-REPLAY_ADMISSION = {
+REPLAY_TRAINER = {
+    "RECLOOP_GATHER_MS": "0",
     "RECLOOP_ADMISSION__MIN_COUNT_USER": "1",
     "RECLOOP_ADMISSION__MIN_COUNT_ITEM": "1",
     "RECLOOP_ADMISSION__MIN_COUNT_CATEGORY": "1",
 }
+# A barrier waits for every reader on its way.
+REPLAY_KAFKA = {"RECLOOP_KAFKA__FETCH_MIN_BYTES": "1"}
 # Barriers close the windows; inside an interval the requests are concurrent, so their order says nothing
 # about lateness. Event time, longer than a few requests in flight can be apart.
 REPLAY_JOIN = {"RECLOOP_BOUND_MS": str(7 * 86_400_000)}
@@ -51,8 +54,8 @@ def stack_config(
         root=paths.root,
         ports=ports,
         seed=arguments,
-        env={"RECLOOP_TIME_SCALE": str(scale)},
-        process_env={"trainer": REPLAY_ADMISSION, "joiner": REPLAY_JOIN} if replay else {},
+        env={"RECLOOP_TIME_SCALE": str(scale), **(REPLAY_KAFKA if replay else {})},
+        process_env={"trainer": REPLAY_TRAINER, "joiner": REPLAY_JOIN} if replay else {},
         kafka_bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         redis_url=environ.get("REDIS_URL") or None,
         model_store_uri=environ.get("RECLOOP_MODEL_STORE_URI") or None,

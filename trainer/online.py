@@ -106,6 +106,7 @@ class OnlineTrainer:
         if self._must_publish_first():
             await self._landed()
         await self._maybe_publish()
+        await asyncio.sleep(self._settings.gather_ms / 1000)
         found = await self._poll()
         records = [raw for where in found for raw in _raw(found[where])]
         for run in bounded(records, self._settings.max_poll_rows):

@@ -101,6 +101,9 @@ class OnlineSettings(ProcessSettings):
     """Rows trained in one go."""
     poll_ms: int = Field(default=20, ge=1)
     """Longest wait for samples; bounds how late a due delta leaves."""
+    gather_ms: int = Field(default=60, ge=0)
+    """Pause between polls, in which samples gather: a step of ten rows costs as much as one of a hundred. 0
+    for replays, which wait for barriers."""
     base_interval_s: float = Field(default=300.0, gt=0)
     """Between bases: bounds how many deltas a new replica has to read."""
     base_after_deltas: int = Field(default=600, ge=1)

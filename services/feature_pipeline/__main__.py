@@ -31,7 +31,7 @@ async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServ
     process.push_close("redis", client.aclose)
     producer = Producer(settings.kafka, settings.name)
     process.push_close("producer", producer.stop)
-    catalog_reader = LogReader(settings.kafka, f"{settings.name} catalog")
+    catalog_reader = LogReader(settings.kafka, f"{settings.name} catalog", slow=True)
     process.push_close("catalog reader", catalog_reader.stop)
     catalog = Catalog(catalog_reader, settings.max_catalog_items, settings.retry_ms / 1000)
     split = SplitWorker(settings, catalog, producer)

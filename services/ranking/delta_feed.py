@@ -46,7 +46,7 @@ class KafkaDeltaFeed:
     """The real one."""
 
     def __init__(self, kafka: KafkaSettings, client_id: str) -> None:
-        self._reader = LogReader(kafka, client_id)
+        self._reader = LogReader(kafka, client_id, slow=True)
         self._where = TopicPartition(topics.MODEL_DELTAS.name, 0)
 
     async def start(self, partition: int, offset: int) -> None:

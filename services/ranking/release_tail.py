@@ -27,7 +27,7 @@ class ReleaseTail:
     def __init__(
         self, kafka: KafkaSettings, client_id: str, take: Callable[[model_pb2.Release], None], on_bad: OnBad
     ) -> None:
-        self._reader = LogReader(kafka, client_id)
+        self._reader = LogReader(kafka, client_id, slow=True)
         self._take = take
         self._on_bad = on_bad
         self._metrics = Metrics()

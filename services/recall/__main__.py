@@ -112,7 +112,7 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
 
 
 async def _reader(settings: RecallSettings, process: Process, what: str) -> LogReader:
-    reader = LogReader(settings.kafka, f"{settings.name}-{what}")
+    reader = LogReader(settings.kafka, f"{settings.name}-{what}", slow=True)
     await reader.start()
     process.push_close(f"{what} reader", reader.stop)
     return reader

@@ -23,6 +23,7 @@ from services.runtime.telemetry import counter
 
 __all__ = ["ConsumerRecord", "GroupReader", "LogReader", "Records", "TopicPartition"]
 
+SLOW_WAIT_MS = 500
 Records = dict[TopicPartition, list[ConsumerRecord]]
 
 
@@ -42,6 +43,7 @@ class _Reader:
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
             "fetch_max_wait_ms": self._settings.fetch_max_wait_ms,
+            "fetch_min_bytes": self._settings.fetch_min_bytes,
             "fetch_max_bytes": self._settings.max_fetch_bytes,
             "request_timeout_ms": self._settings.request_timeout_ms,
         }
@@ -101,11 +103,21 @@ class _Reader:
 
 
 class LogReader(_Reader):
-    """Reads assigned partitions from given offsets; belongs to no group."""
+    """Reads assigned partitions from given offsets; belongs to no group.
+
+    ``slow``: a feed of one partition that changes rarely; its fetches wait half a second, or until the first
+    news.
+    """
+
+    def __init__(self, settings: KafkaSettings, client_id: str, *, slow: bool = False) -> None:
+        super().__init__(settings, client_id)
+        self._slow = slow
 
     async def start(self) -> None:
         """Connects; Unavailable when the broker does not come within ``connect_timeout_ms``."""
         options = {**self._options(), "group_id": None, "auto_offset_reset": "none"}
+        if self._slow:
+            options |= {"fetch_max_wait_ms": SLOW_WAIT_MS, "fetch_min_bytes": 1}
         self._client = await connected(self._settings, lambda: AIOKafkaConsumer(**options), "log reader")
 
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:

@@ -115,6 +115,9 @@ class KafkaSettings(Group):
     """A partition drained while a fetch is under way is only asked for again when that fetch returns: this
     bounds it.
     """
+    fetch_min_bytes: int = Field(default=65_536, ge=1)
+    """A fetch waits for this many bytes, or for ``fetch_max_wait_ms``: a fetch per record costs more than the
+    record does. 1 = at once (replays, which wait for barriers)."""
     max_fetch_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
     """Bytes of one fetch answer."""
     session_timeout_ms: int = Field(default=10_000, gt=0)

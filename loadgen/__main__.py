@@ -1,0 +1,42 @@
+"""``python -m loadgen day0|seed|simulate|replay``; each has ``--help``."""
+
+from __future__ import annotations
+
+import sys
+
+COMMANDS = {
+    "day0": "make (and cache) the simulated first day and generation 1",
+    "seed": "fill a running stack: catalogue, features, generation 1",
+    "simulate": "simulated users against a running stack; writes out/demo.json",
+    "replay": "a real log in event time against a running stack; writes out/replay.json",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Dispatches; exit code 2 for an unknown command."""
+    command, arguments = (argv[0], argv[1:]) if argv else ("", [])
+    if command not in COMMANDS:
+        lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+        print("\n".join(["usage: python -m loadgen COMMAND [--help]", *lines]), file=sys.stderr)
+        return 0 if command in ("-h", "--help") else 2
+    if command == "replay":
+        from loadgen import replay
+
+        return replay.main(arguments)
+    from loadgen import day0, seed, settings, simulate
+    from services.contract.errors import LoopError
+    from services.runtime.settings import load
+
+    try:
+        if command == "day0":
+            return day0.run(load(settings.Day0Settings, arguments))
+        if command == "seed":
+            return seed.run(load(settings.SeedSettings, arguments))
+        return simulate.run(load(settings.SimulateSettings, arguments))
+    except LoopError as error:
+        print(f"loadgen {command}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

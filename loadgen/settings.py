@@ -1,0 +1,140 @@
+"""Settings of the load generator's commands: command line (``--rate 66``), RECLOOP_* environment, default."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from loadgen.scenarios import SCENARIOS
+from loadgen.world_config import WorldConfig
+from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+
+
+class WorldSettings(Group):
+    """Which world. Its day 0 is cached by these numbers, so day0, seed and simulate must be told the same."""
+
+    seed: int = 7
+    """One seed for everything."""
+    items: int = 100_000
+    """Items at the end of day 0."""
+    users: int = 20_000
+    """Users at the end of day 0."""
+    categories: int = 20
+    """Categories; item features carry the number, tastes and trends are by category."""
+    births_per_s: float = 5.0
+    """New items, on day 0 and while the load runs."""
+    user_births_per_s: float = 0.5
+    """New users while the load runs."""
+    sessions: int = 12
+    """Windows through which day 0 is seen, spread over 24 hours."""
+    session_s: float = 132.0
+    """Length of each: 12 x 132 s x 66 requests/s x 10 shown is safely over a million impressions."""
+    day0_rate: float = 66.0
+    """Requests per second inside a window: as while the load runs, so that window counts mean the same."""
+
+    def config(self) -> WorldConfig:
+        """As the world takes it; InvalidInput when the numbers contradict one another."""
+        return WorldConfig(**{field.name: getattr(self, field.name) for field in fields(WorldConfig)})
+
+
+class _Command(ProcessSettings):
+    model_config = SettingsConfigDict(cli_kebab_case=True)
+
+    name: str = "loadgen"
+    """Name in logs and as Kafka client id."""
+    grpc: GrpcServerSettings = GrpcServerSettings(port=0)
+    """Unused: the load generator serves nothing."""
+
+
+class Day0Settings(_Command):
+    """python -m loadgen day0"""
+
+    sim: WorldSettings = WorldSettings()
+    """Which world."""
+
+
+class SeedSettings(_Command):
+    """python -m loadgen seed"""
+
+    world: Literal["simulate", "replay"] = "simulate"
+    """simulate: catalogue, features and generation 1 of the simulated world. replay: the catalogue of the
+    dataset and an untrained generation 1.
+    """
+    data: str = "none"
+    """The dataset of a replay: a MovieLens 100K folder, a .csv or .parquet file; none otherwise."""
+    sim: WorldSettings = WorldSettings()
+    """Which simulated world."""
+    run_dir: Path = Path("out/run")
+    """Where world.json is written: the moment that the world's clock counts from."""
+    model_store_uri: str = "out/model-store"
+    """Root of the stack's model store; generation 1 is copied there."""
+    release_target: str = "127.0.0.1:50058"
+    """host:port of release."""
+    release_timeout_ms: int = Field(default=30_000, gt=0)
+    """How long release may take to come up and to register the first generation."""
+
+
+class SimulateSettings(_Command):
+    """python -m loadgen simulate"""
+
+    sim: WorldSettings = WorldSettings()
+    """Which world; the one that was seeded."""
+    scenario: str = "drift"
+    """What happens: drift, still, black-friday, celebrity."""
+    rate: float = Field(default=66.0, gt=0, le=10_000)
+    """Intended requests per second, Poisson, open loop."""
+    duration_s: float = Field(default=120.0, gt=0)
+    """How long requests are sent."""
+    run: int = Field(default=0, ge=0)
+    """Number of this run: another one draws other arrivals from the same seed."""
+    candidates: int = Field(default=1_000, ge=10, le=10_000)
+    """Scored per request."""
+    n: int = Field(default=100, ge=10, le=500)
+    """Recommended per request; the first ten are shown."""
+    deadline_ms: int = Field(default=1_000, gt=0)
+    """Of each Recommend call."""
+    max_in_flight: int = Field(default=256, gt=0)
+    """Requests in flight; one more is dropped and counted, since a client that queues without limit only
+    measures its own queue.
+    """
+    shadow_arm: str = "frozen"
+    """Arm whose choice from the same candidates is compared; empty = none."""
+    shadow_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of the requests (by hash of the request id) that are also scored by the shadow arm."""
+    window_ms: int = Field(default=20_000, gt=0)
+    """The joiner's attribution window: click delays stay inside it and the drain waits for it."""
+    drain_ms: int = Field(default=60_000, gt=0)
+    """How long the loop may take after the load to turn everything shown into samples."""
+    event_linger_ms: int = Field(default=20, ge=0)
+    """Events gathered into one LogEvents call: a third of the calls, and far from a user's notice."""
+    event_deadline_ms: int = Field(default=5_000, gt=0)
+    """Of one LogEvents call."""
+    event_tries: int = Field(default=20, ge=1)
+    """Sends of one batch, with the same event ids, before its events count as lost."""
+    max_pending_events: int = Field(default=20_000, gt=0)
+    """Events waiting for their acknowledgement; more are dropped and counted."""
+    min_answered_per_s: float = Field(default=60.0, ge=0)
+    """The run fails below this."""
+    min_delta_rows: int = Field(default=10_000, ge=0)
+    """The run fails when fewer delta rows were applied."""
+    max_freshness_p50_s: float = Field(default=1.5, gt=0)
+    """The run fails above this."""
+    require_uplift: bool = True
+    """The run fails when the ten shown in the last 30 s were not truly better than the shadow arm's ten."""
+    out: Path = Path("out")
+    """Folder of demo.json and evidence/."""
+    run_dir: Path = Path("out/run")
+    """Where seed left world.json and the launcher state.json."""
+    gateway_target: str = "127.0.0.1:50051"
+    """host:port of the gateway."""
+    collector_target: str = "127.0.0.1:50055"
+    """host:port of the collector."""
+    ranking_target: str = "127.0.0.1:50054"
+    """host:port of ranking, watched for applied deltas."""
+
+
+assert set(SCENARIOS) == {"drift", "still", "black-friday", "celebrity"}, "named in a setting's help"

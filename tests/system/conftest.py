@@ -1,0 +1,79 @@
+"""A whole stack of processes with a small simulated world, and the load that drives it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.ports import Ports
+from local.stack import Stack
+from local.stack_config import StackConfig
+
+REPOSITORY = Path(__file__).parents[2]
+# A world that day 0 makes in seconds; every part of the loop still has work.
+WORLD = [
+    "--sim.items", "3000",
+    "--sim.users", "300",
+    "--sim.sessions", "2",
+    "--sim.session-s", "30",
+]  # fmt: skip
+
+
+def loadgen(command: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "loadgen", command, *arguments]
+
+
+class Loop:
+    """A running stack and what a test does with it."""
+
+    def __init__(self, stack: Stack, out: Path) -> None:
+        self.stack = stack
+        self.out = out
+
+    def simulate(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a load in the background."""
+        command = loadgen(
+            "simulate", *WORLD, "--out", str(self.out), "--run-dir", str(self.stack.paths.root), *arguments
+        )
+        return subprocess.Popen(
+            command,
+            env=self.stack.environment(),
+            cwd=REPOSITORY,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def audit(self) -> subprocess.CompletedProcess[str]:
+        """Recomputes the figures, with the topics read again."""
+        command = [sys.executable, "-m", "local", "audit", "--out", str(self.out)]
+        return subprocess.run(
+            command, env=self.stack.environment(), cwd=REPOSITORY, text=True, capture_output=True, check=False
+        )
+
+    @staticmethod
+    def wait_until(condition, timeout_s: float, what: str):
+        """The first true value of a condition; fails by name when the time runs out."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if value := condition():
+                return value
+            time.sleep(0.1)
+        pytest.fail(f"not within {timeout_s} s: {what}")
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    """A seeded stack on free ports; stopped, whatever the test did."""
+    subprocess.run(loadgen("day0", *WORLD), cwd=REPOSITORY, env=os.environ, check=True, timeout=240)
+    run_dir = tmp_path / "run"
+    seed = ["--world", "simulate", *WORLD, "--run-dir", str(run_dir)]
+    config = StackConfig(root=run_dir, ports=Ports.free(), seed=seed)
+    with Stack(config) as stack:
+        yield Loop(stack, tmp_path / "out")

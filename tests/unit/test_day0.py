@@ -1,0 +1,220 @@
+"""Day 0 is logged and folded exactly as the loop itself would have done it."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from loadgen import cache, shift
+from loadgen.day0_join import join_session
+from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log
+from loadgen.day0_policy import first_distinct
+from loadgen.world import World
+from loadgen.world_config import WorldConfig
+from rec.events.v1.events_pb2 import EventRecord, Item, SampleRecord
+from services.contract import feature_events, features, redis_keys, topics
+from services.contract.feature_fold import ItemState, UserState, fold
+from services.contract.feature_layout import ITEM_DTYPE, TILE_US, USER_DTYPE
+from services.contract.join_events import Source
+from services.contract.model_state import ModelState
+from services.contract.times import from_us, to_us
+
+TINY = WorldConfig(items=2_000, users=60, sessions=2, session_s=8.0, day0_rate=40.0)
+TOPICS = {Source.SNAPSHOTS: None, Source.IMPRESSIONS: topics.IMPRESSIONS, Source.ACTIONS: topics.ACTIONS}
+
+
+class Day:
+    """One tiny day 0: its records, its samples and the state it left."""
+
+    def __init__(self) -> None:
+        self.world = World(TINY)
+        self.log = Day0Log(self.world)
+        self.sessions = list(self.log.sessions())
+        self.joined = [join_session(WINDOW_US, BOUND_US, s.sources, s.events) for s in self.sessions]
+        self.samples = [SampleRecord.FromString(raw).sample for one in self.joined for raw in one.samples]
+
+    def events(self):
+        for session in self.sessions:
+            for source, raw in zip(session.sources, session.events, strict=True):
+                yield Source(source), EventRecord.FromString(raw)
+
+
+@pytest.fixture(scope="module")
+def day() -> Day:
+    return Day()
+
+
+def fold_like_the_loop(day: Day, by_us: int = 0) -> tuple[dict[int, ItemState], dict[int, UserState]]:
+    """Catalogue and events through the contract's split and fold, all moved by ``by_us``."""
+    items: dict[int, ItemState] = defaultdict(ItemState)
+    users: dict[int, UserState] = defaultdict(UserState)
+    hidden = day.world.items
+    category = dict(zip(hidden.ids.tolist(), hidden.category.tolist(), strict=True))
+    for index in range(TINY.items):
+        created = END_US + round(float(hidden.born_s[index]) * 1e6) + by_us
+        item_id = int(hidden.ids[index])
+        item = Item(item_id=item_id, category=category[item_id], created_at=from_us(created))
+        fold(items[item_id], feature_events.listed_part(item, 0, index)[1])
+    for offset, (source, record) in enumerate(day.events()):
+        topic = TOPICS[source]
+        if topic is None:
+            continue
+        event = getattr(record, record.WhichOneof("record"))
+        event.occurred_at.CopyFrom(from_us(to_us(event.occurred_at) + by_us))
+        for _, part in feature_events.split(record, topic.name, 0, offset, category.__getitem__):
+            states = users if feature_events.is_user_part(part) else items
+            fold(states[feature_events.entity_of(part)], part)
+    return items, users
+
+
+def packed(day: Day) -> tuple[np.ndarray, np.ndarray]:
+    states = day.log.state
+    items = np.frombuffer(b"".join(i.pack() for i in states.items), ITEM_DTYPE)
+    users = np.frombuffer(b"".join(u.pack() for u in states.users if u is not None), USER_DTYPE)
+    return items, users
+
+
+def test_every_item_shown_becomes_exactly_one_sample(day):
+    rows = [(s.request_id, i) for s in day.samples for i in np.frombuffer(s.item_ids, "<u8").tolist()]
+    assert len(rows) == len(set(rows)) == day.log.counts.impressions > 5_000
+    assert sum(one.rows for one in day.joined) == len(rows)
+    assert not any(one.rejected for one in day.joined)
+
+
+def test_the_positive_samples_are_the_clicks(day):
+    positives = sum(np.frombuffer(s.labels, "<f4").sum() for s in day.samples)
+    assert positives == day.log.counts.clicks > 50
+
+
+def test_the_state_left_is_what_the_loop_would_have_folded(day):
+    items, users = fold_like_the_loop(day)
+    ids = day.world.items.ids[: TINY.items].tolist()
+    assert [state.pack() for state in day.log.state.items] == [items[item].pack() for item in ids]
+    seen = {
+        int(day.world.users.ids[i]): state.pack()
+        for i, state in enumerate(day.log.state.users)
+        if state is not None
+    }
+    assert seen == {user: state.pack() for user, state in users.items()}
+
+
+@pytest.mark.parametrize("tiles", [1, 7, 500_000])
+def test_shifted_state_is_the_state_of_shifted_events(day, tiles):
+    by_us = tiles * TILE_US
+    items, users = fold_like_the_loop(day, by_us)
+    moved_items, moved_users = packed(day)
+    ids = day.world.items.ids[: TINY.items].tolist()
+    assert shift.item_states(moved_items, by_us).tobytes() == b"".join(items[i].pack() for i in ids)
+    order = [int(day.world.users.ids[i]) for i, state in enumerate(day.log.state.users) if state is not None]
+    assert shift.user_states(moved_users, by_us).tobytes() == b"".join(users[u].pack() for u in order)
+
+
+def test_a_shift_by_part_of_a_tile_is_refused(day):
+    with pytest.raises(ValueError, match="whole number of tiles"):
+        shift.item_states(packed(day)[0], TILE_US + 1)
+
+
+def test_popular_clicks_fall_into_the_hops_of_their_shifted_time(day):
+    items, times = (np.array(column) for column in zip(*day.log.state.clicked, strict=True))
+    by_us = 3 * TILE_US
+    hops = shift.popular(items.astype(np.uint64), times, by_us)
+    newest = redis_keys.popular_hop(int(times.max()) + by_us)
+    assert max(hops) == newest and min(hops) > newest - redis_keys.POPULAR_HOPS
+    recent = times + by_us >= (newest - redis_keys.POPULAR_HOPS + 1) * redis_keys.POPULAR_HOP_US
+    assert sum(sum(clicks.values()) for clicks in hops.values()) == recent.sum() > 0
+
+
+def test_the_model_forgets_nobody_when_its_day_is_moved():
+    state = ModelState(trained_until_us=END_US)
+    table = state.tables["item"]
+    ids = np.array([3, 4], np.uint64)
+    table.last_seen_us[table.add(ids)] = END_US - 5
+    table.pending.set(np.array([9], np.uint64), np.array([1], np.uint32), np.array([END_US - 7]))
+    shift.model(state, 11)
+    assert table.last_seen_us[table.slots(ids)].tolist() == [END_US + 6] * 2
+    assert table.pending.items()[2].tolist() == [END_US + 4]
+    assert state.trained_until_us == END_US + 11
+    assert table.last_seen_us[0] == 0
+
+
+def test_features_are_those_of_before_the_request(day):
+    """The first request met a state without events; a clicked item has clicks only in later requests."""
+    first = day.samples[0]
+    assert first.schema_hash == features.SCHEMA_HASH
+    shown = {name: i for i, name in enumerate(c.name for c in features.ITEM_COLUMNS)}
+    earliest = min(day.samples, key=lambda s: to_us(s.occurred_at))
+    matrix = np.frombuffer(earliest.item_features, "<f4").reshape(-1, features.ITEM_WIDTH)
+    assert (matrix[:, shown["item_log_impressions"]] == 0).all()
+    assert (matrix[:, shown["item_has_state"]] == 1).all()
+    late = max(day.samples, key=lambda s: to_us(s.occurred_at))
+    user = np.frombuffer(late.user_features, "<f4")
+    assert user[[c.name for c in features.USER_COLUMNS].index("user_log_impressions")] > 0
+
+
+def test_two_days_of_one_seed_are_the_same_bytes(day):
+    again = Day()
+    assert [s.events for s in again.sessions] == [s.events for s in day.sessions]
+    assert [one.samples for one in again.joined] == [one.samples for one in day.joined]
+
+
+def test_no_item_is_shown_before_its_birth(day):
+    born = dict(zip(day.world.items.ids.tolist(), day.world.items.born_s.tolist(), strict=True))
+    for source, record in day.events():
+        if source is Source.IMPRESSIONS and record.HasField("impression"):
+            at_s = (to_us(record.impression.occurred_at) - END_US) / 1e6
+            assert all(born[item] <= at_s for item in record.impression.item_ids)
+
+
+def test_the_old_system_showed_better_than_random_lists(day):
+    assert day.log.counts.clicks / day.log.counts.impressions > 0.02
+
+
+@given(hnp.arrays(np.int64, st.tuples(st.integers(1, 4), st.just(12)), elements=st.integers(0, 9)))
+def test_lists_are_distinct_and_keep_the_order_drawn(drawn):
+    kept = first_distinct(drawn, 6)
+    for row, wanted in zip(kept.tolist(), drawn.tolist(), strict=True):
+        assert len(set(row)) == 6
+        distinct = list(dict.fromkeys(wanted))[:6]
+        assert row[: len(distinct)] == distinct
+        assert min(row) >= 0
+
+
+def test_a_cached_folder_is_built_once_and_a_failed_one_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    built = []
+
+    def build(folder):
+        built.append(folder)
+        (folder / "file").write_text("whole")
+
+    def fail(folder):
+        (folder / "file").write_text("half")
+        raise RuntimeError("cut off")
+
+    with pytest.raises(RuntimeError):
+        cache.folder("day0", "b", fail)
+    first = cache.folder("day0", "a", build)
+    assert cache.folder("day0", "a", build) == first and len(built) == 1
+    assert (first / "file").read_text() == "whole"
+    assert not (tmp_path / "recloop" / "day0-b").exists()
+    assert [path for path in (tmp_path / "recloop").iterdir() if path.is_dir()] == [first]
+
+
+def test_only_the_folders_used_last_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for number in range(cache.KEPT + 3):
+        cache.folder("base", str(number), lambda folder: None)
+    assert len(list((tmp_path / "recloop").glob("base-*"))) == cache.KEPT
+    assert (tmp_path / "recloop" / f"base-{cache.KEPT + 2}").is_dir()
+
+
+def test_a_fingerprint_follows_facts_and_source():
+    one = cache.fingerprint([1], ["loadgen/world.py"])
+    assert one == cache.fingerprint([1], ["loadgen/world.py"])
+    assert one != cache.fingerprint([2], ["loadgen/world.py"])
+    assert one != cache.fingerprint([1], ["loadgen/world.py", "loadgen/items.py"])
+    with pytest.raises(FileNotFoundError):
+        cache.fingerprint([1], ["loadgen/nosuch*.py"])
