@@ -24,6 +24,7 @@ import asyncio
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -308,8 +309,8 @@ async def _read_topic(bootstrap: str, topic: topics.Topic) -> list[Any]:
         isolation_level="read_committed",
         request_timeout_ms=KAFKA_TIMEOUT_S * 1000,
     )
-    await asyncio.wait_for(consumer.start(), KAFKA_TIMEOUT_S)
     try:
+        await asyncio.wait_for(consumer.start(), KAFKA_TIMEOUT_S)
         partitions = [TopicPartition(topic.name, p) for p in range(topic.partitions)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
@@ -390,7 +391,8 @@ def main(argv: list[str]) -> int:
         check_explained(evidence),
     ]
     if not arguments.no_topics:
-        lines += _topic_lines(KafkaSettings().bootstrap_servers, evidence, print)
+        bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or KafkaSettings().bootstrap_servers
+        lines += _topic_lines(bootstrap, evidence, print)
     print(f"{'figure':<42}{path.name:>16}{'recomputed':>16}  ok")
     for line in lines:
         verdict = "yes" if line.ok else "NO"

@@ -74,6 +74,11 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
     subprocess.run(loadgen("day0", *WORLD), cwd=REPOSITORY, env=os.environ, check=True, timeout=240)
     run_dir = tmp_path / "run"
     seed = ["--world", "simulate", *WORLD, "--run-dir", str(run_dir)]
-    config = StackConfig(root=run_dir, ports=Ports.free(), seed=seed)
+    config = StackConfig(
+        root=run_dir,
+        ports=Ports.free(),
+        seed=seed,
+        process_env={"trainer": {"RECLOOP_BASE_INTERVAL_S": "8"}},
+    )
     with Stack(config) as stack:
         yield Loop(stack, tmp_path / "out")
