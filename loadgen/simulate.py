@@ -184,7 +184,8 @@ async def _progress(live: Live) -> None:
     while True:
         await asyncio.sleep(PROGRESS_S)
         latency = live.latency_ms()
-        spans = [span for span in live.ctr_per_span() if span is not None]
+        # The newest span has only begun: its shown items have not had the time to be clicked.
+        spans = [span for span in live.ctr_per_span() if span is not None][:-1]
         _say(
             f"  {time.monotonic() - began:4.0f} s  {live.requests:6} requests  "
             f"{live.requests - live.answered} errors  "

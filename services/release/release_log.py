@@ -21,6 +21,8 @@ from services.runtime.telemetry import counter, get_logger
 
 log = get_logger(__name__)
 _RELEASES = TopicPartition(topics.MODEL_RELEASES.name, 0)
+# Key of the tombstone that each opening writes; followers pass over tombstones.
+END_MARK = b"opened"
 
 
 class ReleaseLog:
@@ -54,7 +56,7 @@ class ReleaseLog:
             producer = TransactionalProducer(self._kafka, self._id)
             await producer.start()
             try:
-                self._registry = await self._read()
+                self._registry = await self._read(await self._mark(producer))
             except BaseException:
                 await producer.stop()
                 raise
@@ -119,16 +121,30 @@ class ReleaseLog:
         if not task.cancelled() and task.exception() is not None:
             log.warning("producer not closed", error=repr(task.exception()))
 
-    async def _read(self) -> Registry:
+    async def _mark(self, producer: TransactionalProducer) -> int:
+        """Writes a tombstone and gives its offset: everything decided before stands below it.
+
+        A broker that has just come back may name an end of the log that is too low; a registry read up to
+        there would number generations anew.
+        """
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await producer.begin()
+                marked = producer.send_nowait(_RELEASES.topic, None, END_MARK, partition=0)
+                await producer.commit()
+        except TimeoutError as error:
+            raise Unavailable("Kafka has not acknowledged the opening of the release log in time") from error
+        return (await marked).offset
+
+    async def _read(self, end: int) -> Registry:
         registry = Registry()
         reader = LogReader(self._kafka, f"{self._id}-log")
         await reader.start()
         try:
             async with asyncio.timeout(self._read_timeout_s):
                 begin = (await reader.beginning_offsets([_RELEASES]))[_RELEASES]
-                end = (await reader.end_offsets([_RELEASES]))[_RELEASES]
                 reader.assign({_RELEASES: begin})
-                while await reader.position(_RELEASES) < end:
+                while await reader.position(_RELEASES) <= end:
                     for record in (await reader.poll(timeout_ms=100)).get(_RELEASES, ()):
                         self._fold(registry, record)
         except TimeoutError as error:
