@@ -15,6 +15,7 @@ from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import topics
 from services.release.__main__ import serve
 from services.release.registry import delta_partition
+from services.release.release_log import END_MARK
 from services.release.settings import Settings
 from services.runtime.grpc_client import channel
 from services.runtime.grpc_errors import reason_of, violations_of
@@ -65,14 +66,14 @@ def base(sequence: int) -> model_pb2.BaseRef:
     )
 
 
-async def records_of(kafka: KafkaSettings, topic: str) -> list[tuple[str, bytes]]:
+async def records_of(kafka: KafkaSettings, topic: str) -> list[tuple[str, bytes | None]]:
     where = TopicPartition(topic, 0)
     reader = LogReader(kafka, "test")
     await reader.start()
     try:
         reader.assign({where: 0})
         end = (await reader.end_offsets([where]))[where]
-        found: list[tuple[str, bytes]] = []
+        found: list[tuple[str, bytes | None]] = []
         while await reader.position(where) < end:
             found += [(r.key.decode(), r.value) for r in (await reader.poll()).get(where, ())]
         return found
@@ -109,7 +110,10 @@ async def test_decisions_stand_in_both_logs_and_a_restart_answers_the_same(priva
         ("canary", 7),
     }
 
-    releases = await records_of(settings.kafka, topics.MODEL_RELEASES.name)
+    written = await records_of(settings.kafka, topics.MODEL_RELEASES.name)
+    # Each opening of the log leaves a mark without a value, and nothing else may.
+    assert {key for key, value in written if value is None} == {END_MARK.decode()}
+    releases = [(key, value) for key, value in written if value is not None]
     events = await records_of(settings.kafka, topics.RELEASE_EVENTS.name)
     assert [key for key, _ in releases] == [key for key, _ in events]
     revisions = [model_pb2.Release.FromString(value).revision for _, value in releases]
