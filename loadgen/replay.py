@@ -27,6 +27,7 @@ from loadgen import datasets
 from loadgen.evidence import EvidenceRecorder, Summary
 from loadgen.freshness import quantiles
 from loadgen.rows import AckRow, RequestRow
+from loadgen.visit import answered_row
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, Action, Impression
 from rec.v1 import (
     collector_pb2,
@@ -137,26 +138,8 @@ class Replay:
         async with self._slots:
             sent_us = time.time_ns() // 1000
             answer = await self._until_scored(request)
-        provenance = answer.provenance
-        return RequestRow(
-            request_id=request.request_id,
-            user_id=user_id,
-            intended_us=sent_us,
-            sent_us=sent_us,
-            answered_us=time.time_ns() // 1000,
-            status="OK",
-            arm=provenance.arm,
-            generation=provenance.model.lineage.generation,
-            policy=provenance.model.lineage.policy,
-            sequence=provenance.model.sequence,
-            applied_us=to_us(provenance.applied_at),
-            staleness_us=provenance.staleness.ToMicroseconds(),
-            served_us=to_us(provenance.served_at),
-            scored=provenance.scored,
-            candidates=answer.candidates,
-            degraded=",".join(f"{d.source}:{d.reason}" for d in provenance.degraded),
-            replica=provenance.replica,
-        )
+        times_us = (sent_us, sent_us, time.time_ns() // 1000)
+        return answered_row(request.request_id, user_id, times_us, answer, None)
 
     async def _until_scored(self, request: gateway_pb2.RecommendRequest) -> Any:
         """An answer scored with real features; a degraded one is asked again, since a replay has no hurry."""

@@ -6,19 +6,14 @@ for every run of one version, so the formatted folder is made once, kept in the 
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, for_code
 
 from local.child import POLL_S, Child
 from local.errors import StartFailed
@@ -27,11 +22,11 @@ from local.kafka_config import CLUSTER_ID, java_command, log4j_properties, serve
 from local.kafka_jars import jars
 from local.paths import cache_dir
 from local.ports import HOST, free_ports
+from local.topic_setup import create_topics
 from services.contract import topics
 
 START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 15.0
-TOPIC_ALREADY_EXISTS = 36
 FORMATTED_FILES = ("meta.properties", "bootstrap.checkpoint")
 
 
@@ -139,59 +134,3 @@ def formatted_template(jar_folder: Path) -> Path:
         for file_name in FORMATTED_FILES:
             (staging / "data" / file_name).replace(template / file_name)
     return template
-
-
-def create_topics(
-    bootstrap: str, wanted: Sequence[topics.Topic] = topics.ALL, timeout_s: float = 30.0
-) -> None:
-    """Creates the topics that do not exist yet, then waits until all their partitions have a leader.
-
-    Callable from inside a running event loop too. Raises StartFailed, naming the topic and Kafka's reason."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, _create_topics(bootstrap, wanted, timeout_s)).result()
-
-
-async def _create_topics(bootstrap: str, wanted: Sequence[topics.Topic], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
-        try:
-            await admin.start()
-            await _create_missing(admin, wanted)
-            while waiting := await _without_leader(admin, wanted):
-                if time.monotonic() > deadline:
-                    raise StartFailed(
-                        f"Kafka at {bootstrap}: no leader for {', '.join(waiting)} in {timeout_s:.0f} s"
-                    )
-                await asyncio.sleep(POLL_S)
-            return
-        except (KafkaError, OSError) as error:
-            if time.monotonic() > deadline:
-                raise StartFailed(f"Kafka at {bootstrap} does not answer: {error!r}") from error
-            await asyncio.sleep(0.2)
-        finally:
-            await admin.close()
-
-
-async def _create_missing(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> None:
-    existing = set(await admin.list_topics())
-    missing = [topic for topic in wanted if topic.name not in existing]
-    if not missing:
-        return
-    new = [NewTopic(topic.name, topic.partitions, 1, topic_configs=topic.kafka_config()) for topic in missing]
-    response = await admin.create_topics(new, timeout_ms=10_000)
-    for name, code, *message in response.topic_errors:
-        if code not in (0, TOPIC_ALREADY_EXISTS):
-            raise StartFailed(f"Kafka refused topic {name}: {for_code(code).__name__} {message}")
-
-
-async def _without_leader(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> list[str]:
-    described = {
-        found["topic"]: found for found in await admin.describe_topics([topic.name for topic in wanted])
-    }
-    waiting = []
-    for topic in wanted:
-        partitions = described.get(topic.name, {}).get("partitions", [])
-        if len(partitions) < topic.partitions or any(one["leader"] < 0 for one in partitions):
-            waiting.append(topic.name)
-    return waiting

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from local.child import Child
-from local.kafka_server import KafkaServer, create_topics
+from local.kafka_server import KafkaServer
 from local.paths import RunPaths
 from local.redis_server import RedisServer
 from local.stack_config import StackConfig
+from local.topic_setup import create_topics
 
 
 class Servers:

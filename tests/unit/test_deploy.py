@@ -1,5 +1,6 @@
 """The manifests say what the code says: services, ports, commands, settings, topics' image versions."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -108,3 +109,11 @@ def test_kustomize_builds_and_every_object_is_valid(tmp_path):
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_module_that_compose_runs_exists():
+    for name, service in COMPOSE["services"].items():
+        command = service.get("command", [])
+        if command[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(command[2]), f"{name}: no module {command[2]}"
+    assert COMPOSE["services"]["topics"]["command"] == ["python", "-m", "local.topic_setup"]
