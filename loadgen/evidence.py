@@ -85,7 +85,9 @@ class EvidenceRecorder:
         for old in folder.glob("*.parquet"):
             old.unlink()
         self._files = {row_type: RowFile(folder, row_type) for row_type in ROW_TYPES}
-        self._reader = LogReader(kafka, "loadgen-evidence")
+        # The evidence may come late, but its reading must not load the broker that is measured.
+        unhurried = kafka.model_copy(update={"fetch_max_wait_ms": 500, "fetch_min_bytes": 1024 * 1024})
+        self._reader = LogReader(unhurried, "loadgen-evidence")
         self._ranking_target = ranking_target
         self._tasks: list[asyncio.Task[None]] = []
         self._seen: set[tuple[str, int, int]] = set()

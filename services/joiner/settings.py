@@ -32,9 +32,9 @@ class Settings(ProcessSettings):
     """From here on inputs that are ahead of the slowest wait for it, unless it stays silent."""
     pause_silence_ms: int = Field(default=5_000, gt=0)
     """The slowest input is silent, not slow, when nothing came from it for this long."""
-    commit_interval_ms: int = Field(default=250, gt=0)
+    commit_interval_ms: int = Field(default=500, gt=0)
     """Negatives and reason rows gathered into one transaction."""
-    positive_commit_ms: int = Field(default=150, ge=0)
+    positive_commit_ms: int = Field(default=250, ge=0)
     """A positive waits at most this long for company: its way to the model is what freshness measures, and a
     transaction costs the broker six requests."""
     offsets_commit_ms: int = Field(default=1_000, gt=0)
