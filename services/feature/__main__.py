@@ -10,7 +10,7 @@ from rec.v1 import feature_pb2_grpc
 from services.feature import metrics
 from services.feature.barriers import BarrierWatch
 from services.feature.breaker import Breaker
-from services.feature.redis_reader import RedisReader
+from services.feature.near_cache import NearCache
 from services.feature.servicer import FeatureServicer
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
@@ -28,10 +28,14 @@ async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
     """Starts the feature server inside a process; returns its server, whose ports answer already."""
     client = redis_client.connect(settings.redis)
     process.push_close("redis", client.aclose)
-    reader = RedisReader(settings.redis, settings.max_reads)
-    process.push_close("redis reader", reader.close)
-    breaker = Breaker(settings.breaker_failures, settings.breaker_pause_ms / 1000)
-    store = FeatureStore(reader, breaker, settings.breaker_timeout_ms / 1000)
+    store = FeatureStore(
+        settings.redis,
+        max_reads=settings.max_reads,
+        breaker=Breaker(settings.breaker_failures, settings.breaker_pause_ms / 1000),
+        telling_s=settings.breaker_timeout_ms / 1000,
+        near=NearCache(settings.near_items, settings.near_age_ms / 1000) if settings.near_items else None,
+    )
+    process.push_close("redis reader", store.close)
     barriers = BarrierWatch(client, settings.max_barrier_waits, settings.barrier_poll_ms / 1000)
     process.spawn(barriers.run(), "barriers")
     servicer = FeatureServicer(settings, store, barriers, WallClock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rec.v1.feature_pb2 import DescribeFeaturesResponse, FeatureColumn, GetFeaturesResponse
 from services.contract import features
@@ -17,25 +18,24 @@ from services.feature.query import Query
 class Stored:
     """What Redis holds for one query.
 
-    user: packed UserState or None; items: n x ITEM_BYTES, zeros where there is none; impressions, clicks:
+    user: packed UserState or None; items: [n] ITEM_DTYPE, zeros where there is none; impressions, clicks:
     of the whole run.
     """
 
     user: bytes | None
-    items: bytes
+    items: NDArray
     impressions: int
     clicks: int
 
 
 def nothing(query: Query) -> Stored:
     """What is known when Redis cannot be asked."""
-    return Stored(None, bytes(len(query.item_ids) * ITEM_DTYPE.itemsize), 0, 0)
+    return Stored(None, np.zeros(len(query.item_ids), ITEM_DTYPE), 0, 0)
 
 
 def build(query: Query, stored: Stored) -> GetFeaturesResponse:
     """The answer without its degradations."""
-    users = features.user_records(stored.user)
-    items = np.frombuffer(stored.items, ITEM_DTYPE)
+    users, items = features.user_records(stored.user), stored.items
     user, matrix = features.encode_records(
         users,
         items,

@@ -7,6 +7,13 @@ from services.runtime import telemetry
 log = telemetry.get_logger("feature")
 
 ITEMS = telemetry.counter("feature_items", "Items asked for")
+ITEMS_READ = telemetry.counter("feature_items_read", "Items read from Redis, the others were near")
+NEAR_HITS = telemetry.counter("feature_near_hits", "Items answered from the near cache")
+NEAR_ITEMS = telemetry.gauge("feature_near_items", "Items in the near cache")
+NEAR_DROPPED = telemetry.counter("feature_near_dropped", "Items dropped: Redis said that they were written")
+NEAR_EVICTED = telemetry.counter("feature_near_evicted", "Items that left the full near cache")
+NEAR_CLEARED = telemetry.counter("feature_near_cleared", "Times that the near cache was emptied")
+UNTRACKED = telemetry.counter("feature_redis_untracked", "Connections to a Redis that cannot track keys")
 MISSING_ITEMS = telemetry.counter("feature_missing_items", "Items answered with defaults for lack of state")
 MISSING_USERS = telemetry.counter("feature_missing_users", "Users answered with defaults for lack of state")
 UNREADABLE = telemetry.counter("feature_unreadable_users", "User values of another version or length")

@@ -2,6 +2,11 @@
 
 A caller that gives up leaves its place in the row, and its reply is dropped when it comes. A connection that
 is lost fails everybody who waits on it with OSError; the next request opens another.
+
+With ``Tracking`` Redis also says on this connection which keys were written (RESP3, CLIENT TRACKING in
+broadcast mode). Replies and these messages are handed on in the order in which Redis sent them, inside the
+callback that received them: a reply's ``take`` has run before a later message is told. A server that cannot
+track (before Redis 6, or a proxy) is used without.
 """
 
 from __future__ import annotations
@@ -9,21 +14,40 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
 
 from redis.asyncio.connection import parse_url
 
 from services.feature import metrics
-from services.feature.resp import ProtocolError, Reply, command
+from services.feature.resp import PUSH, ProtocolError, Reply, Value, command, value
 from services.runtime.settings import RedisSettings
 
-Waiting = tuple[Reply, "asyncio.Future[list[bytes | None]]"]
+Values = list[bytes | None]
+Take = Callable[[Values], Any]
+Waiting = tuple[Reply, Take, "asyncio.Future[Any]"]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Whom to tell about keys below ``prefix``. written: keys (without the prefix); forget: whatever is known
+    may have been written (all keys flushed, connection lost or not yet tracked)."""
+
+    prefix: bytes
+    written: Callable[[list[bytes]], None]
+    forget: Callable[[], None]
+
+
+def _as_is(values: Values) -> Values:
+    return values
 
 
 class _Row(asyncio.Protocol):
     """The row of requests on one connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracking: Tracking | None) -> None:
+        self._tracking = tracking
         self._buffer = bytearray()
         self._waiting: deque[Waiting] = deque()
         self._transport: asyncio.Transport | None = None
@@ -36,22 +60,44 @@ class _Row(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Asyncio's."""
         self._buffer += data
-        at = 0
+        at, size = 0, len(self._buffer)
         try:
-            while self._waiting:
-                reply, future = self._waiting[0]
-                at = reply.feed(self._buffer, at)
-                if not reply.done:
+            while at < size:
+                begun = at
+                at = self._push(at) if self._between(at) else self._reply(at)
+                if at == begun:
                     break
-                self._waiting.popleft()
-                _answer(reply, future)
         except ProtocolError as error:
             self.abort(error)
         del self._buffer[:at]
 
+    def _between(self, at: int) -> bool:
+        """Whether a push begins here: no reply is half read, and none begins like this."""
+        return self._buffer[at] == PUSH and (not self._waiting or not self._waiting[0][0].begun)
+
+    def _reply(self, at: int) -> int:
+        if not self._waiting:
+            raise ProtocolError("an answer without a question")
+        reply, take, future = self._waiting[0]
+        at = reply.feed(self._buffer, at)
+        if reply.done:
+            self._waiting.popleft()
+            _answer(reply, take, future)
+        return at
+
+    def _push(self, at: int) -> int:
+        found = value(self._buffer, at)
+        if found is None:
+            return at
+        if self._tracking is not None:
+            _tell(self._tracking, found[0])
+        return found[1]
+
     def connection_lost(self, error: Exception | None) -> None:
         """Asyncio's."""
         self._transport = None
+        if self._tracking is not None:
+            self._tracking.forget()
         self._fail(error or ConnectionResetError("redis closed the connection"))
 
     @property
@@ -62,12 +108,12 @@ class _Row(asyncio.Protocol):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def send(self, request: bytes) -> asyncio.Future[list[bytes | None]]:
-        """The future of the reply; it fails with OSError."""
+    def send(self, request: bytes, take: Take = _as_is) -> asyncio.Future[Any]:
+        """The future of what ``take`` makes of the reply; it fails with OSError."""
         if self._transport is None:
             raise ConnectionResetError("not connected")
-        future: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((Reply(), future))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((Reply(), take, future))
         self._transport.write(request)
         return future
 
@@ -76,43 +122,62 @@ class _Row(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
+        if self._tracking is not None:
+            self._tracking.forget()
         self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         while self._waiting:
-            _, future = self._waiting.popleft()
+            _, _, future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
 
 
-def _answer(reply: Reply, future: asyncio.Future[list[bytes | None]]) -> None:
+def _answer(reply: Reply, take: Take, future: asyncio.Future[Any]) -> None:
     if future.done():  # the caller has given up
         return
     if reply.error is not None:
         future.set_exception(OSError(f"redis: {reply.error}"))
-    else:
-        future.set_result(reply.values)
+        return
+    try:
+        future.set_result(take(reply.values))
+    except Exception as error:
+        future.set_exception(error)
+
+
+def _tell(tracking: Tracking, message: Value) -> None:
+    """[b"invalidate", keys], or null for keys when all were flushed; other pushes are none of ours."""
+    match message:
+        case [b"invalidate", None]:
+            tracking.forget()
+        case [b"invalidate", list(keys)]:
+            skip = len(tracking.prefix)
+            tracking.written([key[skip:] for key in keys if isinstance(key, bytes)])
 
 
 class RedisReader:
     """Opens its connection with the first request, and again when it was lost."""
 
-    def __init__(self, settings: RedisSettings, max_waiting: int) -> None:
+    def __init__(self, settings: RedisSettings, max_waiting: int, tracking: Tracking | None = None) -> None:
+        self._tracking = tracking
+        self.tracked = False
         self._url = parse_url(settings.url)
         self._connect_s = settings.connect_timeout_ms / 1000
         self._max_waiting = max_waiting
         self._row: _Row | None = None
         self._opening = asyncio.Lock()
 
-    async def ask(self, request: bytes) -> list[bytes | None]:
-        """The reply to a packed command; OSError (also as TimeoutError) when there is none."""
+    async def ask(self, request: bytes, take: Take = _as_is) -> Any:
+        """What ``take`` makes of the reply to a packed command (default: its values); OSError (also as
+        TimeoutError) when there is none.
+        """
         row = self._row
         if row is None or not row.usable:
             row = await self._open()
         if len(row) >= self._max_waiting:
             metrics.ROW_FULL.inc()
             raise ConnectionRefusedError(f"{len(row)} reads wait for redis already")
-        return await row.send(request)
+        return await row.send(request, take)
 
     async def _open(self) -> _Row:
         async with self._opening:
@@ -123,6 +188,7 @@ class RedisReader:
                 try:
                     for words in self._greeting():
                         await row.send(command(*words))
+                    self.tracked = await self._track(row)
                 except BaseException:
                     row.abort(ConnectionAbortedError("not let in"))
                     raise
@@ -130,16 +196,35 @@ class RedisReader:
             self._row = row
             return row
 
+    async def _track(self, row: _Row) -> bool:
+        """Whether Redis tells of written keys from now on; False when it cannot."""
+        if self._tracking is None:
+            return False
+        try:
+            await row.send(command(b"HELLO", b"3"))
+            prefix = self._tracking.prefix
+            await row.send(command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", prefix))
+        except ConnectionError:
+            raise
+        except OSError as error:
+            metrics.UNTRACKED.inc()
+            metrics.log.warning("redis does not track keys: every item is read each time", error=str(error))
+            return False
+        return True
+
     async def _connect(self) -> _Row:
         loop = asyncio.get_running_loop()
         if "path" in self._url:
-            _, row = await loop.create_unix_connection(_Row, self._url["path"])
+            _, row = await loop.create_unix_connection(self._new_row, self._url["path"])
             return row
         secure = self._url.get("connection_class", None)
         tls = ssl.create_default_context() if secure is not None else None
         host, port = self._url.get("host", "localhost"), self._url.get("port", 6379)
-        _, row = await loop.create_connection(_Row, host, port, ssl=tls)
+        _, row = await loop.create_connection(self._new_row, host, port, ssl=tls)
         return row
+
+    def _new_row(self) -> _Row:
+        return _Row(self._tracking)
 
     def _greeting(self) -> list[tuple[bytes, ...]]:
         words: list[tuple[bytes, ...]] = []

@@ -84,4 +84,5 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         given_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else None
         wait_s = query.barrier_wait_s(request.barrier_id, given_s)
         passed_us = await self._barriers.wait(request.barrier_id, remaining_s(context, wait_s))
+        await self._store.fence()
         return FeatureServiceWaitForBarrierResponse(passed_at=times.from_us(passed_us))

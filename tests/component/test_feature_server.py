@@ -24,7 +24,7 @@ from rec.v1.feature_pb2 import (
 from services.contract import features, redis_keys, times
 from services.contract.columns import U64, encode
 from services.contract.feature_fold import ItemState, UserState
-from services.feature import resp
+from services.feature import metrics, resp
 from services.feature.__main__ import start
 from services.feature.redis_reader import RedisReader
 from services.feature.settings import FeatureSettings
@@ -227,3 +227,89 @@ async def test_waiting_callers_are_limited(stack: AsyncExitStack, redis_url: str
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     await made.redis.hset(redis_keys.BARRIER_KEY, "b", NOW)
     assert await first == NOW
+
+
+def counted(counter: Any) -> float:
+    return float(counter._value.get())
+
+
+def state_of(impressions: int) -> bytes:
+    state = ItemState(3, NOW)
+    for _ in range(impressions):
+        state.shown(NOW)
+    return state.pack()
+
+
+async def answered(server: Server, item: int) -> bytes:
+    answer = await server.ask([item])
+    assert reasons(answer) == []
+    return answer.item_features
+
+
+async def until_read_again(server: Server, item: int, old: bytes) -> bytes:
+    async with asyncio.timeout(5):
+        while (now := await answered(server, item)) == old:  # noqa: ASYNC110 - Redis' message decides when
+            await asyncio.sleep(0.01)
+    return now
+
+
+async def test_an_item_is_read_once_and_again_when_it_was_written(server: Server) -> None:
+    key = redis_keys.item_key(1)
+    await server.redis.set(key, state_of(1))
+    first = await answered(server, 1)
+    read, near = counted(metrics.ITEMS_READ), counted(metrics.NEAR_HITS)
+    assert await answered(server, 1) == first
+    assert (counted(metrics.ITEMS_READ) - read, counted(metrics.NEAR_HITS) - near) == (0, 1)
+
+    await server.redis.set(key, state_of(2))
+    second = await until_read_again(server, 1, first)
+    await server.redis.delete(key)
+    await until_read_again(server, 1, second)
+    assert list((await server.ask([1])).missing_items) == [1]
+    await server.redis.set(key, state_of(1))
+    async with asyncio.timeout(5):
+        while await answered(server, 1) != first:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+
+async def test_after_a_barrier_nothing_older_is_answered(server: Server) -> None:
+    for turn in range(50):
+        await server.redis.set(redis_keys.item_key(1), state_of(turn))
+        await server.redis.hset(redis_keys.BARRIER_KEY, f"b{turn}", NOW)
+        await server.wait(f"b{turn}", 1_000)
+        seen = await answered(server, 1)
+        _, rows, _ = features.encode(None, [state_of(turn)], NOW, item_ids=np.array([1], U64))
+        assert seen == rows.tobytes()
+
+
+async def test_a_flush_and_a_lost_connection_empty_what_was_kept(server: Server) -> None:
+    await server.redis.set(redis_keys.item_key(1), state_of(1))
+    first = await answered(server, 1)
+    await server.redis.client_kill_filter(_type="normal", skipme=True)
+    await server.redis.set(redis_keys.item_key(1), state_of(2))
+    async with asyncio.timeout(5):
+        while reasons(await server.ask([1])):  # noqa: ASYNC110 - until it has connected again
+            await asyncio.sleep(0.01)
+    second = await answered(server, 1)
+    assert second != first
+    await server.redis.flushall()
+    await until_read_again(server, 1, second)
+    assert list((await server.ask([1])).missing_items) == [1]
+
+
+async def test_a_redis_that_cannot_track_is_read_each_time(stack: AsyncExitStack, private_redis: Any) -> None:
+    """As a proxy or an old Redis: here by a user that may not."""
+    async with redis.Redis.from_url(private_redis.url) as admin:
+        rights = ("~*", "&*", "+@all", "-client", "-hello")
+        await admin.execute_command("ACL", "SETUSER", "plain", "on", ">secret", *rights)
+    made = Server(stack)
+    refused = counted(metrics.UNTRACKED)
+    await made.open(private_redis.url.replace("redis://", "redis://plain:secret@"))
+    await made.ask([])
+    assert counted(metrics.UNTRACKED) == refused + 1
+    read = counted(metrics.ITEMS_READ)
+    for turn in range(3):
+        await made.redis.set(redis_keys.item_key(1), state_of(turn))
+        _, rows, _ = features.encode(None, [state_of(turn)], NOW, item_ids=np.array([1], U64))
+        assert await answered(made, 1) == rows.tobytes()
+    assert counted(metrics.ITEMS_READ) == read + 3

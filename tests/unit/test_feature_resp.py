@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.feature.resp import ProtocolError, Reply, command, mget
+from services.feature.resp import ProtocolError, Reply, command, mget, value
 
 VALUES = st.lists(st.one_of(st.none(), st.binary(max_size=40), st.just(b"\r\n$-1\r\n")), max_size=12)
 
@@ -56,3 +56,31 @@ def test_a_refusal_is_kept_and_a_line_is_a_value() -> None:
 def test_what_is_no_reply_is_an_error_not_a_wait(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         Reply().feed(bytearray(data), 0)
+
+
+HELLO = b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nmodules\r\n*1\r\n%1\r\n+id\r\n:5\r\n"
+
+
+def test_the_greeting_of_the_newer_protocol_is_read_to_its_end_in_any_pieces() -> None:
+    for cut in range(len(HELLO)):
+        reply, buffer = Reply(), bytearray(HELLO[:cut])
+        at = reply.feed(buffer, 0)
+        assert not reply.done
+        buffer += HELLO[cut:] + b"+next"
+        assert (reply.feed(buffer, at), reply.done, reply.error) == (len(HELLO), True, None)
+
+
+def test_the_newer_null_is_a_null() -> None:
+    reply = Reply()
+    reply.feed(bytearray(b"*3\r\n$1\r\na\r\n_\r\n$1\r\nb\r\n"), 0)
+    assert (reply.done, reply.values) == (True, [b"a", None, b"b"])
+
+
+def test_a_push_is_a_value_once_it_is_whole() -> None:
+    push = b">2\r\n$10\r\ninvalidate\r\n*2\r\n$3\r\na\r\n\r\n$1\r\nb\r\n"
+    assert value(bytearray(push + b"*"), 0) == ([b"invalidate", [b"a\r\n", b"b"]], len(push))
+    assert [value(bytearray(push[:cut]), 0) for cut in range(len(push))] == [None] * len(push)
+    flushed = bytearray(b">2\r\n$10\r\ninvalidate\r\n_\r\n")
+    assert value(flushed, 0) == ([b"invalidate", None], len(flushed))
+    with pytest.raises(ProtocolError):
+        value(bytearray(b"?2\r\n"), 0)
