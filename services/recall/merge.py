@@ -59,11 +59,14 @@ def interleave(proposals: Sequence[Proposal]) -> tuple[Ids, Bits]:
     places = np.concatenate([(np.arange(len(p.ids)) + 0.5) / p.share for p in offered])
     tags = np.concatenate([np.full(len(p.ids), p.source.bit, np.uint8) for p in offered])
     order = np.argsort(places, kind="stable")
-    distinct, first, inverse = np.unique(ids[order], return_index=True, return_inverse=True)
-    bits = np.zeros(len(distinct), np.uint8)
-    np.bitwise_or.at(bits, inverse, tags[order])
+    ids, tags = ids[order], tags[order]
+    # Equal ids side by side, the best place of each first: the sort is stable. Half the time of np.unique.
+    alike = np.argsort(ids, kind="stable")
+    heads = np.flatnonzero(np.concatenate([[True], ids[alike[1:]] != ids[alike[:-1]]]))
+    first = alike[heads]
+    bits = np.bitwise_or.reduceat(tags[alike], heads)
     best = np.argsort(first)
-    return distinct[best], bits[best]
+    return ids[first[best]], bits[best]
 
 
 def explore(catalogue: Ids, request_id: str, *, taken: Ids, count: int) -> Ids:

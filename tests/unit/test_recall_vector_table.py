@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from services.recall.vector_table import VectorTable, best
+from services.recall.vector_table import VectorTable, best, largest
 
 FACTORS = 4
 some_ids = st.lists(st.integers(0, 60), unique=True, max_size=30)
@@ -87,3 +87,23 @@ def test_growth_keeps_all_rows() -> None:
 def test_rows_of_the_wrong_width_are_refused() -> None:
     with pytest.raises(ValueError, match="width 2"):
         VectorTable(2).upsert(np.array([1], np.uint64), np.zeros((1, 3), np.float32))
+
+
+@given(st.integers(1, 40_000), st.integers(1, 3_000), st.integers(0, 2**32), st.integers(1, 5_000))
+@settings(max_examples=150, deadline=None)
+def test_the_largest_are_the_largest_however_many_and_however_tied(
+    size: int, k: int, seed: int, distinct: int
+) -> None:
+    scores = np.random.default_rng(seed).integers(0, distinct, size).astype(np.float32)
+    k = min(k, size)
+    places = largest(scores, k)
+    assert len(np.unique(places)) == k
+    assert np.array_equal(np.sort(scores[places]), np.sort(scores)[size - k :])
+
+
+def test_scores_that_fool_the_sample_are_partitioned_all_the_same() -> None:
+    """Every sampled score is large, and nearly no other."""
+    scores = np.zeros(65_536, np.float32)
+    scores[::16] = 1.0
+    scores[1:900] += 2.0
+    assert np.array_equal(np.sort(scores[largest(scores, 1_000)]), np.sort(scores)[-1_000:])
