@@ -260,6 +260,8 @@ class EvidenceRecorder:
             self._rejected[row.reason] += row.items
 
     def _on_delta(self, record: Any) -> None:
+        if record.value is None:  # the mark of a trainer that has started
+            return
         delta = ParameterDelta.FromString(record.value)
         header = DeltaHeader.FromString(delta.header)
         body = DeltaBody.FromString(delta.body)

@@ -342,6 +342,8 @@ async def check_topics(bootstrap: str, evidence: Evidence) -> list[Line]:
     forged = 0
     hashes = set()
     for record in await _read_topic(bootstrap, topics.MODEL_DELTAS):
+        if record.value is None:  # the mark of a trainer that has started
+            continue
         delta = ParameterDelta.FromString(record.value)
         forged += hashlib.sha256(delta.header + delta.body).digest() != delta.hash
         hashes.add(delta.hash.hex())

@@ -1,4 +1,4 @@
-"""Reads one partition from an offset to the end that it has now."""
+"""Reads one partition from an offset to the end that it has now, or to a mark."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ _MAX_EMPTY = 300
 
 
 async def read_to(
-    reader: LogReader, where: TopicPartition, offset: int, *, max_records: int = 200
+    reader: LogReader,
+    where: TopicPartition,
+    offset: int,
+    *,
+    end: int | None = None,
+    max_records: int = 200,
 ) -> AsyncIterator[ConsumerRecord]:
-    """Every committed record from ``offset`` to the end at the call, in order. Takes over the reader's
-    assignment.
+    """Every committed record from ``offset`` to ``end``, in order; None = the end that the broker names now,
+    which may be too low when the broker has just come back. Takes over the reader's assignment.
 
     Unavailable when a minute passes without progress."""
-    end = (await reader.end_offsets([where]))[where]
+    if end is None:
+        end = (await reader.end_offsets([where]))[where]
     reader.assign({where: offset})
     empty = 0
     while await reader.position(where) < end:

@@ -4,6 +4,9 @@ A delta is published or it is not; when Kafka goes away during a commit nobody k
 starts anew (which fences its own past) and looks into the log: the delta stands there, or it does not and
 is sent again, the same bytes. Anything else at its place was written by somebody else, and the trainer has
 to stop.
+
+A start writes a mark, a record without value, behind everything that older writers may have published: what
+is read up to the mark is complete, whatever end of the log a broker names that has just come back.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from trainer.core import Plan
 from trainer.log_end import read_to
 
 log = get_logger(__name__)
+# In front of the lineage's key, so that no reader takes the mark for a delta of it.
+_MARK = b"opened:"
 
 
 class Publisher:
@@ -35,12 +40,25 @@ class Publisher:
         self.where = TopicPartition(topics.MODEL_DELTAS.name, partition)
         # The offset behind the last delta of the lineage, as far as this process knows.
         self.next_offset = 0
+        # The offset of the mark that the last start wrote.
+        self.mark = -1
         self._repairs = counter("trainer_publish_repairs", "Publications whose outcome had to be read back.")
 
     async def start(self) -> None:
-        """Connects and fences every older writer of the lineage."""
-        self._producer = TransactionalProducer(self._kafka, self._id)
-        await self._producer.start()
+        """Connects, fences every older writer of the lineage and marks where its deltas end."""
+        producer = TransactionalProducer(self._kafka, self._id)
+        try:
+            await producer.start()
+            await producer.begin()
+            marked = producer.send_nowait(
+                topics.MODEL_DELTAS.name, None, key=_MARK + self._key, partition=self.where.partition
+            )
+            await producer.commit()
+        except BaseException:
+            await producer.stop()
+            raise
+        self.mark = int((await marked).offset)
+        self._producer = producer
 
     async def stop(self) -> None:
         """Closes; an open transaction is aborted by the next owner."""
@@ -87,12 +105,13 @@ class Publisher:
         return int((await sent).offset)
 
     async def _restart(self) -> bool:
-        """A new producer; False (and tried again by the caller) while Kafka is away."""
+        """Whether there is a new producer; not (and tried again by the caller) while Kafka is away."""
         await self.stop()
         try:
             await self.start()
-        except Unavailable as error:
+        except (Unavailable, TimeoutError) as error:
             log.warning("kafka away", error=repr(error))
+            return False
         return True
 
     async def _find(self, plan: Plan) -> int | None:
@@ -101,7 +120,7 @@ class Publisher:
         reader = LogReader(self._kafka, f"{self._id} repair")
         await reader.start()
         try:
-            async for record in read_to(reader, self.where, self.next_offset):
+            async for record in read_to(reader, self.where, self.next_offset, end=self.mark):
                 if record.value is None or record.key != self._key:
                     continue
                 try:

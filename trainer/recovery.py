@@ -1,7 +1,7 @@
 """Where an online trainer goes on: the newest base of its arm's lineage, and its own deltas behind it.
 
-Order matters: fence first (Publisher.start), then read. What the log shows after the fence no older writer
-can change, so the chain is continued where it ends and never forked.
+Order matters: fence and mark first (Publisher.start), then read up to the mark. What stands below it no older
+writer can change, so the chain is continued where it ends and never forked.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def load_base(release: model_pb2.Release, root: str) -> ModelState:
 
 
 async def replay_deltas(
-    reader: LogReader, state: ModelState, where: TopicPartition, offset: int
+    reader: LogReader, state: ModelState, where: TopicPartition, offset: int, mark: int
 ) -> Recovered:
-    """Applies the lineage's own deltas from ``offset`` to the end of the log; Conflict when the chain is
+    """Applies the lineage's own deltas from ``offset`` to the publisher's mark; Conflict when the chain is
     broken."""
     slot = ModelSlot(state.generation, state.policy)
     slot.base_loaded(Position(state.sequence, state.epoch, state.chain_hash, offset))
     applied = 0
-    async for record in read_to(reader, where, offset):
+    async for record in read_to(reader, where, offset, end=mark):
         if record.value is None:
             continue
         try:

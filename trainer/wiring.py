@@ -54,7 +54,9 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
     # Once more behind the fence: the newest base may have come in between.
     release = await recovery.wait_for_release(reader, settings.arm, settings.release_wait_s)
     state = await asyncio.to_thread(recovery.load_base, release, settings.model_store_uri)
-    recovered = await recovery.replay_deltas(reader, state, publisher.where, release.base.delta_offset)
+    recovered = await recovery.replay_deltas(
+        reader, state, publisher.where, release.base.delta_offset, publisher.mark
+    )
     publisher.next_offset = recovered.next_offset
 
     starts, partitions = await sample_starts(reader, state.sample_offsets)

@@ -58,7 +58,8 @@ class KafkaDeltaFeed:
     async def poll(self) -> list[FeedRecord]:
         """See DeltaFeed."""
         found = await self._reader.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-        return [FeedRecord(record.offset, record.value or b"") for record in found.get(self._where, ())]
+        # A record without value is the mark of a trainer that has started.
+        return [FeedRecord(r.offset, r.value) for r in found.get(self._where, ()) if r.value is not None]
 
     def seek(self, offset: int) -> None:
         """See DeltaFeed."""

@@ -1,7 +1,7 @@
 """The snapshots on their way to Kafka: off the caller's path, bounded, and counted when lost.
 
 A snapshot goes to the producer's queue in the moment its answer is made and leaves with the next batch
-(the producer's linger, few ms), so a kill loses less than the 200 ms that the design allows. While Kafka is
+(the producer's linger), so a kill loses less than the 200 ms that the design allows. While Kafka is
 away, or when too many are pending, new ones are dropped: recommendations go on, and the joiner names the
 rows ``snapshot_lost``.
 """

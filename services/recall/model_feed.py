@@ -158,6 +158,8 @@ class ModelFeed:
             metrics.RESYNCS.labels("base").inc()
             return
         for record in found.get(followed.where, ()):
+            if record.value is None:  # the mark of a trainer that has started
+                continue
             verdict = await self._take(followed, record)
             if verdict.action is Action.RESYNC_LOG and verdict.seek_offset is not None:
                 metrics.RESYNCS.labels("log").inc()
@@ -178,7 +180,7 @@ class ModelFeed:
         """One record of the log: judged, and applied when the rules say so."""
         slot = followed.slot
         try:
-            sealed = await asyncio.to_thread(delta.unseal, record.value or b"")
+            sealed = await asyncio.to_thread(delta.unseal, record.value)
             verdict = slot.offer(sealed.header, sealed.hash, record.offset)
             if verdict.action is Action.APPLY:
                 body = await asyncio.to_thread(delta.open_body, sealed)

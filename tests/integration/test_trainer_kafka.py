@@ -109,7 +109,8 @@ class Rig:
         state, _ = model_store.load_base(self.base.manifest_uri, manifest_digest=self.base.manifest_digest)
         chain = Chain(state, self.base)
         async for record in self.read(TopicPartition(topics.MODEL_DELTAS.name, PARTITION)):
-            chain.offer(record.value or b"", record.offset)
+            if record.value is not None:  # the mark of a start
+                chain.offer(record.value, record.offset)
         return chain
 
     async def read(self, where: TopicPartition) -> AsyncIterator:
