@@ -58,10 +58,10 @@ ML_100K_MIN_AUC = 0.72
 class Targets:
     """host:port of the services that a replay talks to."""
 
-    gateway: str = "127.0.0.1:50051"
-    feature: str = "127.0.0.1:50053"
-    ranking: str = "127.0.0.1:50054"
-    collector: str = "127.0.0.1:50055"
+    gateway: str = "127.0.0.1:7051"
+    feature: str = "127.0.0.1:7053"
+    ranking: str = "127.0.0.1:7054"
+    collector: str = "127.0.0.1:7055"
 
 
 @dataclass

@@ -72,7 +72,7 @@ class SeedSettings(_Command):
     """Where world.json is written: the moment that the world's clock counts from."""
     model_store_uri: str = "out/model-store"
     """Root of the stack's model store; generation 1 is copied there."""
-    release_target: str = "127.0.0.1:50058"
+    release_target: str = "127.0.0.1:7058"
     """host:port of release."""
     release_timeout_ms: int = Field(default=30_000, gt=0)
     """How long release may take to come up and to register the first generation."""
@@ -96,9 +96,9 @@ class SimulateSettings(_Command):
     n: int = Field(default=100, ge=10, le=500)
     """Recommended per request; the first ten are shown."""
     deadline_ms: int = Field(default=5_000, gt=0)
-    """Of each Recommend call. Latency is reported whatever it is; the deadline only says when the gateway gives
-    up on scores, and an answer without scores gives no samples. Above the worst stall seen on two cores that
-    run the whole stack and the load (1.6 s)."""
+    """Of each Recommend call. Latency is reported whatever it is; the deadline only says when the gateway
+    gives up on scores, and an answer without scores gives no samples. Above the worst stall seen on two cores
+    that run the whole stack and the load (1.6 s)."""
     max_in_flight: int = Field(default=256, gt=0)
     """Requests in flight; one more is dropped and counted, since a client that queues without limit only
     measures its own queue.
@@ -131,11 +131,11 @@ class SimulateSettings(_Command):
     """Folder of demo.json and evidence/."""
     run_dir: Path = Path("out/run")
     """Where seed left world.json and the launcher state.json."""
-    gateway_target: str = "127.0.0.1:50051"
+    gateway_target: str = "127.0.0.1:7051"
     """host:port of the gateway."""
-    collector_target: str = "127.0.0.1:50055"
+    collector_target: str = "127.0.0.1:7055"
     """host:port of the collector."""
-    ranking_target: str = "127.0.0.1:50054"
+    ranking_target: str = "127.0.0.1:7054"
     """host:port of ranking, watched for applied deltas."""
 
 

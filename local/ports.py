@@ -19,20 +19,22 @@ HOST = "127.0.0.1"
 REDIS = 6379
 KAFKA = 9092
 KAFKA_CONTROLLER = 9093
+# Below the range (32768 and up on Linux) from which the kernel takes the ports of outgoing connections: one
+# in there, like gRPC's customary 50051, is now and then taken by a client when its service starts.
 SERVICES = {
-    "gateway": 50051,
-    "recall": 50052,
-    "feature": 50053,
-    "ranking": 50054,
-    "collector": 50055,
-    "joiner": 50056,
-    "feature_pipeline": 50057,
-    "release": 50058,
-    "trainer": 50059,
+    "gateway": 7051,
+    "recall": 7052,
+    "feature": 7053,
+    "ranking": 7054,
+    "collector": 7055,
+    "joiner": 7056,
+    "feature_pipeline": 7057,
+    "release": 7058,
+    "trainer": 7059,
 }
 ADMIN_ABOVE = 100
 METRICS_ABOVE = 200
-# Below the range from which the kernel takes the ports of outgoing connections.
+# As above.
 FREE_RANGE = range(20_000, 30_000)
 
 

@@ -77,7 +77,7 @@ class OnlineSettings(ProcessSettings):
 
     name: str = "trainer"
     """Name in logs and as Kafka client id."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50059)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7059)
     """The service port, the admin port and their limits."""
     learning: LearningSettings = LearningSettings()
     """The optimiser."""
@@ -87,7 +87,7 @@ class OnlineSettings(ProcessSettings):
     """The arm whose lineage this trainer continues."""
     model_store_uri: str = "out/model-store"
     """Where bases are kept."""
-    release_target: str = "127.0.0.1:50058"
+    release_target: str = "127.0.0.1:7058"
     """host:port of the release service, which is told of new bases."""
     publish_interval_ms: int = Field(default=500, ge=10)
     """Between deltas: a good half of the freshness that users can see."""

@@ -25,7 +25,7 @@ class CollectorSettings(ProcessSettings):
 
     name: str = "collector"
     """Name in logs and as Kafka client id."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50055)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7055)
     """The service port, the admin port and their limits."""
     event_time: EventTimeSettings = EventTimeSettings()
     """Which event times are believed."""

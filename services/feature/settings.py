@@ -12,7 +12,7 @@ class FeatureSettings(ProcessSettings):
 
     name: str = "feature"
     """Name in logs."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50053)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7053)
     """The service port, the admin port and their limits."""
     default_deadline_ms: int = Field(default=100, gt=0)
     """For a call without a deadline: what a ranking may usefully wait for features."""

@@ -12,7 +12,7 @@ class FeaturePipelineSettings(ProcessSettings):
 
     name: str = "feature_pipeline"
     """Name in logs."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50057)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7057)
     """The service port, the admin port and their limits."""
     split_records: int = Field(default=500, gt=0)
     """Origin records per round of stage 1."""

@@ -17,13 +17,13 @@ class GatewaySettings(ProcessSettings):
 
     name: str = "gateway"
     """Name in logs."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50051)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7051)
     """The service port, the admin port and their limits."""
-    recall_target: str = "127.0.0.1:50052"
+    recall_target: str = "127.0.0.1:7052"
     """Address of recall: host:port or dns:///name:port."""
-    feature_target: str = "127.0.0.1:50053"
+    feature_target: str = "127.0.0.1:7053"
     """Address of the feature server."""
-    ranking_target: str = "127.0.0.1:50054"
+    ranking_target: str = "127.0.0.1:7054"
     """Address of ranking."""
     default_deadline_ms: int = Field(default=500, gt=0)
     """For a request without a deadline: a list that comes later is of no use to anybody."""

@@ -13,7 +13,7 @@ class Settings(ProcessSettings):
 
     name: str = "joiner"
     """Name in logs and as Kafka client id."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50056)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7056)
     """The service port, the admin port and their limits."""
     group_id: str = "joiner"
     """Consumer group; also the prefix of the transactional ids, so that two groups do not fence each

@@ -14,7 +14,7 @@ class Settings(ProcessSettings):
 
     name: str = "ranking"
     """Name in logs and as Kafka client id."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50054)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7054)
     """The service port, the admin port and their limits."""
     replica: str = Field(default_factory=socket.gethostname)
     """Names this process in provenance and heartbeats. Default: the host's name."""

@@ -39,7 +39,7 @@ class RecallSettings(ProcessSettings):
 
     name: str = "recall"
     """Name in logs and as Kafka client id."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50052)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7052)
     """The service port, the admin port and their limits."""
     shares: Shares = Shares()
     """How the answer is divided among the sources."""

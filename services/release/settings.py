@@ -12,7 +12,7 @@ class Settings(ProcessSettings):
 
     name: str = "release"
     """Name in logs and as Kafka client id."""
-    grpc: GrpcServerSettings = GrpcServerSettings(port=50058)
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7058)
     """The service port, the admin port and their limits."""
     transactional_id: str = "release"
     """Kafka lets one owner per id live: a second release fences the first, which then ends."""

@@ -1,6 +1,6 @@
 """Settings: small frozen groups, parsed once, every bad field reported at once.
 
-Precedence: command line (``--grpc.port 50051``), environment (``RECLOOP_GRPC__PORT``; also the customary
+Precedence: command line (``--grpc.port 7051``), environment (``RECLOOP_GRPC__PORT``; also the customary
 ``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``), default. The text under a field is its reason and is what
 ``--help`` prints. No other file reads ``os.environ``.
 """

@@ -14,15 +14,15 @@ BASE = ROOT / "k8s/base"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 # name -> (module, service port): the same as services/*/settings.py, which the next test reads.
 PORTS = {
-    "gateway": ("services.gateway", 50051),
-    "recall": ("services.recall", 50052),
-    "feature": ("services.feature", 50053),
-    "ranking": ("services.ranking", 50054),
-    "collector": ("services.collector", 50055),
-    "joiner": ("services.joiner", 50056),
-    "feature-pipeline": ("services.feature_pipeline", 50057),
-    "release": ("services.release", 50058),
-    "trainer": ("trainer", 50059),
+    "gateway": ("services.gateway", 7051),
+    "recall": ("services.recall", 7052),
+    "feature": ("services.feature", 7053),
+    "ranking": ("services.ranking", 7054),
+    "collector": ("services.collector", 7055),
+    "joiner": ("services.joiner", 7056),
+    "feature-pipeline": ("services.feature_pipeline", 7057),
+    "release": ("services.release", 7058),
+    "trainer": ("trainer", 7059),
 }
 
 

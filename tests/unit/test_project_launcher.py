@@ -141,8 +141,8 @@ def test_a_process_gets_its_own_ports_and_the_addresses_of_the_others():
     ports = Ports.shifted(100)
     addresses = Addresses(ports, "127.0.0.1:9192", "redis://127.0.0.1:6479/0", "store", "run")
     environment = process_environment(BY_NAME["gateway"], addresses, {"RECLOOP_A": "1"}, {"RECLOOP_A": "2"})
-    assert environment["RECLOOP_GRPC__PORT"] == "50151"
-    assert environment["RECLOOP_RECALL_TARGET"] == "127.0.0.1:50152"
+    assert environment["RECLOOP_GRPC__PORT"] == "7151"
+    assert environment["RECLOOP_RECALL_TARGET"] == "127.0.0.1:7152"
     assert environment["RECLOOP_KAFKA__BOOTSTRAP_SERVERS"] == "127.0.0.1:9192"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["RECLOOP_A"] == "2"
