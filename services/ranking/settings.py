@@ -29,8 +29,9 @@ class Settings(ProcessSettings):
     replicas."""
     max_candidates: int = Field(default=10_000, ge=1, le=10_000)
     """Rows of one request; above it the request is refused."""
-    max_queue: int = Field(default=64, ge=1)
-    """Requests waiting for the scoring thread: at some 3 ms each a longer queue only misses deadlines."""
+    max_queue: int = Field(default=256, ge=1)
+    """Requests waiting for the scoring thread: about a second of work. What waits beyond its own deadline is
+    dropped unscored; this only bounds the memory and the wait of callers with long deadlines."""
     default_deadline_ms: int = Field(default=1_000, gt=0)
     """For callers that set none."""
     base_retry_ms: int = Field(default=1_000, gt=0)
