@@ -1,7 +1,8 @@
-"""``python -m loadgen day0|seed|simulate|replay``; each has ``--help``."""
+"""``python -m loadgen day0|seed|simulate|replay|join-traffic``; each has ``--help``."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 COMMANDS = {
@@ -9,20 +10,22 @@ COMMANDS = {
     "seed": "fill a running stack: catalogue, features, generation 1",
     "simulate": "simulated users against a running stack; writes out/demo.json",
     "replay": "a real log in event time against a running stack; writes out/replay.json",
+    "join-traffic": "the joiner's three inputs, written straight to Kafka",
 }
+
+# Commands whose options are not settings.
+OWN_ARGUMENTS = {"replay": "loadgen.replay", "join-traffic": "loadgen.join_traffic"}
 
 
 def main(argv: list[str]) -> int:
     """Dispatches; exit code 2 for an unknown command."""
     command, arguments = (argv[0], argv[1:]) if argv else ("", [])
     if command not in COMMANDS:
-        lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+        lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
         print("\n".join(["usage: python -m loadgen COMMAND [--help]", *lines]), file=sys.stderr)
         return 0 if command in ("-h", "--help") else 2
-    if command == "replay":
-        from loadgen import replay
-
-        return replay.main(arguments)
+    if command in OWN_ARGUMENTS:
+        return int(importlib.import_module(OWN_ARGUMENTS[command]).main(arguments))
     from loadgen import day0, seed, settings, simulate
     from services.contract.errors import LoopError
     from services.runtime.settings import load
