@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay test lint up down status logs audit doctor protos clean
+.PHONY: help setup demo replay chaos-join test lint up down status logs audit doctor protos clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ demo: setup ## the whole loop for two minutes under load; out/demo.json
 replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
+
+chaos-join: setup ## kill, pause and restart the joiner and Kafka under load, then count; out/chaos-join.json
+	@$(PY) -m local chaos-join $(ARGS)
 
 lint: setup ## ruff, mypy, import rules, buf
 	@$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
 
+# Commands with a command line of their own.
+OWN_ARGUMENTS = {"audit": "local.audit", "chaos-join": "local.chaos_join"}
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -38,13 +41,14 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what is added")
     logs.add_argument("-n", "--lines", type=int, default=20, help="lines of each log")
     commands.add_parser("audit", help="recompute every figure from the evidence", add_help=False)
+    commands.add_parser("chaos-join", help="kills around the joiner under load, counted", add_help=False)
     for command in (up, demo, replay, commands.choices["doctor"]):
         command.add_argument(
             "--port-offset", type=int, default=0, help="moves every port, for a second stack"
         )
         command.add_argument("--free-ports", action="store_true", help="any free ports instead")
     for name, command in commands.choices.items():
-        if name != "audit":  # it has a command line of its own
+        if name not in OWN_ARGUMENTS:
             command.add_argument(
                 "--run-dir", type=Path, default=REPOSITORY / "out" / "run", help="state and logs"
             )
@@ -53,10 +57,8 @@ def parser() -> argparse.ArgumentParser:
 
 def dispatch(argv: list[str]) -> int:
     """Runs one command; its exit status."""
-    if argv[:1] == ["audit"]:
-        from local import audit
-
-        return int(audit.main(argv[1:]))
+    if argv and argv[0] in OWN_ARGUMENTS:
+        return int(importlib.import_module(OWN_ARGUMENTS[argv[0]]).main(argv[1:]))
     top = parser()
     arguments, rest = top.parse_known_args(argv)
     if rest and arguments.command not in PASS_ON:

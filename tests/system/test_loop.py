@@ -60,7 +60,7 @@ async def digests_along_the_chain(loop) -> dict[int, str]:
     await consumer.start()
     try:
         consumer.assign([where])
-        await consumer.seek_to_beginning(where)
+        consumer.seek(where, 0)
         end = (await consumer.end_offsets([where]))[where]
         found = {0: model_state.digest(state).hex()}
         while await consumer.position(where) < end:
