@@ -22,12 +22,12 @@ _SAMPLE_TAG = b"\x0a"
 
 @dataclass(slots=True)
 class Outgoing:
-    """One record to send. ``partition`` None: by key."""
+    """One record to send."""
 
     topic: str
     value: bytes
     key: bytes | None
-    partition: int | None = None
+    partition: int
     headers: list[tuple[str, bytes]] | None = None
 
 
@@ -64,6 +64,7 @@ def sample_record(sample: bytes) -> bytes:
 def _rejected(row: Rejected, partition: int, key: bytes | None) -> Outgoing:
     headers = topics.rejection_headers(str(row.reason), TOPIC_OF[row.source], partition, row.offset)
     headers += row.headers()
-    if row.reason is Reason.MALFORMED:
-        return Outgoing(topics.DEAD_LETTERS.name, row.raw, key, headers=headers)
-    return Outgoing(topics.LATE_EVENTS.name, row.raw, topics.request_key(row.request_id), headers=headers)
+    topic = topics.DEAD_LETTERS if row.reason is Reason.MALFORMED else topics.LATE_EVENTS
+    key = key if row.reason is Reason.MALFORMED else topics.request_key(row.request_id)
+    # Rows of one input partition stay together.
+    return Outgoing(topic.name, row.raw, key, partition % topic.partitions, headers)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from services.contract.errors import Conflict, Overloaded
+from services.contract.errors import Conflict
 from services.contract.join import JoinTask
 from services.contract.join_config import JoinConfig
 from services.contract.join_events import SOURCES, Source
@@ -235,22 +235,7 @@ class PartitionJoin:
         """Outputs and positions become visible together, or neither does."""
         producer = self._producer
         await producer.begin()
-        sent: list[asyncio.Future] = []
-        for record in batch:
-            while True:
-                try:
-                    sent.append(
-                        producer.send_nowait(
-                            record.topic, record.value, record.key, record.headers, record.partition
-                        )
-                    )
-                    break
-                except Overloaded:
-                    # More than the producer holds at once: let it empty, inside the same transaction.
-                    if not producer.pending:
-                        raise
-                    await asyncio.gather(*sent)
-                    sent.clear()
+        await producer.send_all(batch)
         await producer.send_offsets(
             {self.inputs[source]: (p.offset, encode_position(p)) for source, p in positions.items()},
             self._settings.group_id,

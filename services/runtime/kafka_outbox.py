@@ -150,6 +150,16 @@ class Outbox:
             record.future.set_exception(self._translated(error, record))
             record.future.exception()  # seen: a sender that does not wait relies on the counter
 
+    def batch_ended(self, topic: str, count: int, answer: asyncio.Future[RecordMetadata]) -> None:
+        """Counts the records of a batch that was sent beside the queue."""
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is None:
+            self._acked.labels(topic).inc(count)
+        else:
+            self._failed.labels(topic, type(error).__name__).inc(count)
+
     @staticmethod
     def _translated(error: BaseException, record: Outgoing) -> LoopError:
         return loop_error(error, f"send to {record.topic}")

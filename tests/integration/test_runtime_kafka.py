@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -221,6 +222,67 @@ async def test_a_transaction_of_many_records_commits_in_order(
         await owner.commit()
     assert await read(reader, topic, 0, 3000) == [b"%d" % i for i in range(3000)]
     await owner.stop()
+
+
+@dataclass
+class Sent:
+    topic: str
+    value: bytes
+    partition: int
+    key: bytes | None = None
+    headers: list[tuple[str, bytes]] | None = None
+
+
+async def test_records_sent_as_whole_batches_keep_their_order_over_many_batches(
+    settings: KafkaSettings, reader: LogReader, topic: str
+) -> None:
+    owner = TransactionalProducer(settings.model_copy(update={"max_batch_bytes": 4096}), f"x-{topic}")
+    await owner.start()
+    await owner.begin()
+    await owner.send_all([Sent(topic, b"%04d" % i * 50, i % 2) for i in range(400)])
+    # One larger than a batch is a batch of its own.
+    large = Sent(topic, b"L" * 20_000, 0, b"key", [("name", b"value")])
+    await owner.send_all([large])
+    owner.send_nowait(topic, b"last", partition=0)
+    await owner.commit()
+    even = [b"%04d" % i * 50 for i in range(0, 400, 2)]
+    assert await read(reader, topic, 0, 202) == [*even, large.value, b"last"]
+    assert await read(reader, topic, 1, 200) == [b"%04d" % i * 50 for i in range(1, 400, 2)]
+    await owner.stop()
+
+
+async def test_a_batch_with_a_record_too_large_is_refused_whole(
+    settings: KafkaSettings, reader: LogReader, topic: str
+) -> None:
+    owner = TransactionalProducer(settings, f"x-{topic}")
+    await owner.start()
+    await owner.begin()
+    with pytest.raises(InvalidInput, match="at most"):
+        await owner.send_all([Sent(topic, b"fine", 0), Sent(topic, bytes(MAX_RECORD_BYTES + 1), 0)])
+    await owner.abort()
+    await owner.begin()
+    await owner.send_all([Sent(topic, b"after", 0)])
+    await owner.commit()
+    assert await read(reader, topic) == [b"after"]
+    await owner.stop()
+
+
+async def test_batches_of_a_dead_owner_are_never_seen(
+    settings: KafkaSettings, reader: LogReader, topic: str
+) -> None:
+    dead = TransactionalProducer(settings, f"x-{topic}")
+    await dead.start()
+    await dead.begin()
+    await dead.send_all([Sent(topic, b"dead", 0)])
+    owner = TransactionalProducer(settings, f"x-{topic}")
+    await owner.start()
+    with pytest.raises((Conflict, Unavailable)):
+        await dead.commit()
+    await owner.begin()
+    await owner.send_all([Sent(topic, b"owner", 0)])
+    await owner.commit()
+    assert await read(reader, topic) == [b"owner"]
+    await asyncio.gather(dead.stop(), owner.stop())
 
 
 async def test_an_empty_transaction_commits(settings: KafkaSettings, topic: str) -> None:
