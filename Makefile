@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay chaos-join test lint up down status logs audit doctor protos clean
+.PHONY: help setup demo replay chaos-join bench-join test lint up down status logs audit doctor protos clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<e
 
 chaos-join: setup ## kill, pause and restart the joiner and Kafka under load, then count; out/chaos-join.json
 	@$(PY) -m local chaos-join $(ARGS)
+
+bench-join: setup ## the join from Kafka to Kafka, per core; out/bench-join.json
+	@$(PY) -m benchmarks.bench_join $(ARGS)
 
 lint: setup ## ruff, mypy, import rules, buf
 	@$(BIN)/ruff check .
