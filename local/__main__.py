@@ -11,6 +11,7 @@ from pathlib import Path
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
+from local.processes import OPTIONAL
 
 # Commands with a command line of their own.
 OWN_ARGUMENTS = {"audit": "local.audit", "chaos-join": "local.chaos_join"}
@@ -27,6 +28,14 @@ def parser() -> argparse.ArgumentParser:
         "--seed", default="simulate", help="simulate (default), none, or replay:<MovieLens folder>"
     )
     up.add_argument("--detach", action="store_true", help="return when it is up; stop it with 'down'")
+    up.add_argument(
+        "--with",
+        dest="extra",
+        action="append",
+        default=[],
+        choices=OPTIONAL,
+        help="a process beside the loop",
+    )
     up.add_argument("--time-scale", type=float, help="RECLOOP_TIME_SCALE; default 1, for replay seeds 0")
     demo = commands.add_parser("demo", allow_abbrev=False, help="up, the simulated load, down")
     replay = commands.add_parser("replay", allow_abbrev=False, help="up, a data set in event time, down")
@@ -72,10 +81,11 @@ def _up(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int
 
     seed, scale = arguments.seed, arguments.time_scale
     if not arguments.detach:
-        config = stack_config(paths, _ports(arguments), seed, scale, os.environ)
+        config = stack_config(paths, _ports(arguments), seed, scale, os.environ, extra=arguments.extra)
         prepare(seed)
         return up(config)
     again = ["up", "--seed", seed, "--port-offset", str(arguments.port_offset), "--run-dir", str(paths.root)]
+    again += [part for name in arguments.extra for part in ("--with", name)]
     if arguments.free_ports:
         again.append("--free-ports")
     if scale is not None:

@@ -12,6 +12,7 @@ from local.child import GUARD
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
+from local.processes import LOOP
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, require_down, say
@@ -44,9 +45,17 @@ def seed_arguments(seed: str) -> list[str] | None:
 
 
 def stack_config(
-    paths: RunPaths, ports: Ports, seed: str, time_scale: float | None, environ: Mapping[str, str]
+    paths: RunPaths,
+    ports: Ports,
+    seed: str,
+    time_scale: float | None,
+    environ: Mapping[str, str],
+    *,
+    extra: Sequence[str] = (),
 ) -> StackConfig:
-    """The stack that the command line and the user's environment ask for."""
+    """The stack that the command line and the user's environment ask for; ``extra``: processes beside the
+    loop.
+    """
     arguments = seed_arguments(seed)
     replay = seed.startswith(REPLAY)
     scale = time_scale if time_scale is not None else 0.0 if replay else 1.0
@@ -54,11 +63,13 @@ def stack_config(
         root=paths.root,
         ports=ports,
         seed=arguments,
+        services=(*LOOP, *dict.fromkeys(extra)),
         env={"RECLOOP_TIME_SCALE": str(scale), **(REPLAY_KAFKA if replay else {})},
         process_env={"trainer": REPLAY_TRAINER, "joiner": REPLAY_JOIN} if replay else {},
         kafka_bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         redis_url=environ.get("REDIS_URL") or None,
         model_store_uri=environ.get("RECLOOP_MODEL_STORE_URI") or None,
+        lake_uri=environ.get("RECLOOP_LAKE_URI") or None,
     )
 
 

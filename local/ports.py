@@ -31,6 +31,7 @@ SERVICES = {
     "feature_pipeline": 7057,
     "release": 7058,
     "trainer": 7059,
+    "lake": 7060,
 }
 ADMIN_ABOVE = 100
 METRICS_ABOVE = 200

@@ -21,6 +21,8 @@ class ProcessSpec:
     name: str
     module: tuple[str, ...]
     stage: int
+    # Whether the loop needs it; the others are started when they are asked for (up --with).
+    in_loop: bool = True
 
     def command(self) -> list[str]:
         """The command line, with the interpreter that runs the launcher."""
@@ -30,6 +32,7 @@ class ProcessSpec:
 SPECS = (
     ProcessSpec("release", ("services.release",), 1),
     ProcessSpec("trainer", ("trainer", "online"), 2),
+    ProcessSpec("lake", ("services.lake",), 2, in_loop=False),
     ProcessSpec("joiner", ("services.joiner",), 3),
     ProcessSpec("feature_pipeline", ("services.feature_pipeline",), 3),
     ProcessSpec("collector", ("services.collector",), 4),
@@ -39,6 +42,8 @@ SPECS = (
     ProcessSpec("gateway", ("services.gateway",), 5),
 )
 BY_NAME = {spec.name: spec for spec in SPECS}
+LOOP = tuple(spec.name for spec in SPECS if spec.in_loop)
+OPTIONAL = tuple(spec.name for spec in SPECS if not spec.in_loop)
 
 # Threads: two cores are shared by nine processes, and a pool per process would only switch contexts.
 # Arenas: glibc gives each thread a heap of its own, which never shrinks.
@@ -60,6 +65,7 @@ class Addresses:
     redis_url: str
     model_store_uri: str
     run_dir: str
+    lake_uri: str
 
     def target(self, name: str) -> str:
         """host:port of a service's gRPC port."""
@@ -81,6 +87,7 @@ def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[s
         "REDIS_URL": addresses.redis_url,
         "RECLOOP_REDIS__URL": addresses.redis_url,
         "RECLOOP_MODEL_STORE_URI": addresses.model_store_uri,
+        "RECLOOP_LAKE_URI": addresses.lake_uri,
         "RECLOOP_RUN_DIR": addresses.run_dir,
         **extra,
     }

@@ -111,6 +111,9 @@ class Stack:
             shutil.rmtree(self.paths.kafka, ignore_errors=True)
             if self.config.model_store_uri is None:
                 shutil.rmtree(self.addresses.model_store_uri, ignore_errors=True)
+            if self.config.lake_uri is None:
+                # Its files are named by offsets, and those begin anew.
+                shutil.rmtree(self.addresses.lake_uri, ignore_errors=True)
 
     def _start_service(self, name: str) -> None:
         spec = BY_NAME[name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local.ports import HOST, Ports
-from local.processes import BY_NAME, Addresses
+from local.processes import BY_NAME, LOOP, Addresses
 
 READY_TIMEOUT_S = 120.0
 
@@ -25,13 +25,14 @@ class StackConfig:
     root: Path
     ports: Ports = field(default_factory=Ports.shifted)
     seed: Sequence[str] | None = None
-    services: Sequence[str] = tuple(BY_NAME)
+    services: Sequence[str] = LOOP
     wait_for: Sequence[str] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     process_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     kafka_bootstrap: str | None = None
     redis_url: str | None = None
     model_store_uri: str | None = None
+    lake_uri: str | None = None
     ready_timeout_s: float = READY_TIMEOUT_S
 
     def __post_init__(self) -> None:
@@ -60,4 +61,5 @@ class StackConfig:
             redis_url=self.redis_url or f"redis://{HOST}:{self.ports.redis}/0",
             model_store_uri=self.model_store_uri or str(self.root / "model-store"),
             run_dir=str(self.root),
+            lake_uri=self.lake_uri or str(self.root / "lake"),
         )

@@ -23,6 +23,7 @@ PORTS = {
     "feature-pipeline": ("services.feature_pipeline", 7057),
     "release": ("services.release", 7058),
     "trainer": ("trainer", 7059),
+    "lake": ("services.lake", 7060),
 }
 
 

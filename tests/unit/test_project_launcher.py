@@ -20,7 +20,7 @@ from local.kafka_jars import JarsFailed, Pin, jars, read_pins
 from local.logs import follow_files
 from local.paths import RunPaths, cache_dir
 from local.ports import Ports, free_ports, is_free, require_free
-from local.processes import BY_NAME, SPECS, Addresses, process_environment, stop_order
+from local.processes import BY_NAME, LOOP, SPECS, Addresses, process_environment, stop_order
 from local.redis_server import parse_server_version
 from local.stack_config import StackConfig
 from local.state import ProcessState, StackState, read_state, write_state
@@ -139,7 +139,7 @@ def test_requests_stop_before_what_serves_them_and_the_servers_last():
 
 def test_a_process_gets_its_own_ports_and_the_addresses_of_the_others():
     ports = Ports.shifted(100)
-    addresses = Addresses(ports, "127.0.0.1:9192", "redis://127.0.0.1:6479/0", "store", "run")
+    addresses = Addresses(ports, "127.0.0.1:9192", "redis://127.0.0.1:6479/0", "store", "run", "lake")
     environment = process_environment(BY_NAME["gateway"], addresses, {"RECLOOP_A": "1"}, {"RECLOOP_A": "2"})
     assert environment["RECLOOP_GRPC__PORT"] == "7151"
     assert environment["RECLOOP_RECALL_TARGET"] == "127.0.0.1:7152"
@@ -198,7 +198,7 @@ def test_a_stack_refuses_contradictions(tmp_path):
 
 def test_an_unseeded_stack_waits_for_release_only(tmp_path):
     assert StackConfig(tmp_path).awaited() == ("release",)
-    assert set(StackConfig(tmp_path, seed=["--world", "simulate"]).awaited()) == set(BY_NAME)
+    assert set(StackConfig(tmp_path, seed=["--world", "simulate"]).awaited()) == set(LOOP)
 
 
 def test_state_is_read_as_it_was_written_and_rubbish_is_no_state(tmp_path):

@@ -1,0 +1,57 @@
+"""``python -m services.lake``: wiring only. ``python -m services.lake <command>``: see commands.py.
+
+Down: NOT_SERVING -> reading stops -> every buffer is flushed -> the group is left -> admin port."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from rec.v1 import worker_pb2_grpc
+from services.contract.lake_store import LakeStore
+from services.lake.commands import COMMANDS, command
+from services.lake.host import LakeHost
+from services.lake.servicer import WorkerServicer
+from services.lake.settings import Settings
+from services.runtime.grpc_server import GrpcServer
+from services.runtime.process import Process, run
+from services.runtime.settings import load
+
+_READY_CHECK_S = 0.1
+
+
+async def serve(process: Process, settings: Settings) -> tuple[GrpcServer, LakeHost]:
+    """Starts everything; SERVING follows the state of the owned partitions."""
+    host = LakeHost(settings, LakeStore(settings.lake_uri))
+    register = worker_pb2_grpc.add_WorkerServiceServicer_to_server
+    server = GrpcServer(settings.grpc, process, [(register, WorkerServicer(host), "rec.v1.WorkerService")])
+    await server.start()
+    process.push_close("lake host", host.close)
+    await host.start()
+    process.spawn(host.run(process.stopping), "lake", finishes=True)
+    process.spawn(_tell_health(server, host), "health")
+    return server, host
+
+
+async def _tell_health(server: GrpcServer, host: LakeHost) -> None:
+    while True:
+        server.set_serving(host.ready)
+        await asyncio.sleep(_READY_CHECK_S)
+
+
+async def main(process: Process) -> None:
+    """Serves until the process stops."""
+    await serve(process, settings)
+    await process.stopping.wait()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] and sys.argv[1] in ("join", "reconcile"):
+        # Imported here: the writer does not need DuckDB.
+        from services.lake import batch
+
+        raise SystemExit(batch.command(sys.argv[1], sys.argv[2:]))
+    if sys.argv[1:] and sys.argv[1] in COMMANDS:
+        raise SystemExit(command(sys.argv[1], sys.argv[2:]))
+    settings = load(Settings)
+    run(settings, main)

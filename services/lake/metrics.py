@@ -1,0 +1,24 @@
+"""What the lake's writer counts."""
+
+from __future__ import annotations
+
+from services.runtime import telemetry
+
+log = telemetry.get_logger("lake")
+
+RECORDS = telemetry.counter("lake_records", "Records that the lake covers", ["table"])
+ROWS = telemetry.counter("lake_rows", "Rows written", ["table"])
+FILES = telemetry.counter("lake_files", "Parquet files written", ["table"])
+BYTES = telemetry.counter("lake_bytes", "Bytes of Parquet written", ["table"])
+BAD = telemetry.counter("lake_bad_records", "Records of samples that could not become rows", ["table"])
+LOST = telemetry.counter(
+    "lake_lost_records", "Offsets that Kafka no longer held when they were due", ["table"]
+)
+FLUSHES = telemetry.counter("lake_flushes", "Flushes by what made them due", ["table", "why"])
+FLUSH_SECONDS = telemetry.histogram("lake_flush_seconds", "Duration of a flush", ["table"])
+RETRIES = telemetry.counter(
+    "lake_retries", "Times that Kafka or the store failed and was tried again", ["what"]
+)
+FENCED = telemetry.counter("lake_fenced", "Times that another writer had opened a partition", ["table"])
+ORPHANS = telemetry.counter("lake_orphans", "Files removed that no record of the log named", ["table"])
+BUFFERED = telemetry.gauge("lake_buffered_bytes", "Bytes of records waiting for a flush")

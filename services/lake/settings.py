@@ -1,0 +1,40 @@
+"""Settings of the lake's writer."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.runtime.settings import GrpcServerSettings, ProcessSettings
+
+
+class Settings(ProcessSettings):
+    """Writes snapshots, impressions, actions and samples to Parquet."""
+
+    name: str = "lake"
+    """Name in logs and as Kafka client id."""
+    grpc: GrpcServerSettings = GrpcServerSettings(port=7060)
+    """The service port, the admin port and their limits."""
+    lake_uri: str = "out/lake"
+    """Folder or object-store URI of the lake."""
+    group_id: str = "lake"
+    """Consumer group: it only shares the partitions out. Where to go on is what the lake itself says."""
+    flush_records: int = Field(default=50_000, gt=0)
+    """Records of a partition that are written at once: larger files compress and read better."""
+    flush_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    """Bytes of the same; a flush needs about four times this while it builds its columns."""
+    flush_age_ms: int = Field(default=30_000, gt=0)
+    """A record waits at most this long: what a reader of the lake may miss. Shorter makes more small files,
+    until compaction merges them."""
+    max_buffered_bytes: int = Field(default=128 * 1024 * 1024, gt=0)
+    """Bytes of all partitions together; above it the largest are written early."""
+    max_poll_records: int = Field(default=2_000, gt=0)
+    """Records taken between two turns of the event loop. While a flush runs none are taken: the client stops
+    fetching when its own buffers are full."""
+    retry_ms: int = Field(default=500, gt=0)
+    """Pause before the next try while the store or Kafka is away."""
+    fenced_retry_ms: int = Field(default=60_000, gt=0)
+    """A partition that another writer has opened waits for the group's word; without any for this long it is
+    taken back."""
+    release_timeout_ms: int = Field(default=5_000, gt=0)
+    """Time for the last flush when partitions are revoked or the process stops; what is not written is the
+    next owner's to read."""
