@@ -244,11 +244,12 @@ class EvidenceRecorder:
             self._columns.label_waits_s.append((row.acted_us - row.impressed_us) / 1e6)
 
     def _on_rejected(self, record: Any) -> None:
-        headers = {name: value.decode() for name, value in record.headers}
+        # Not all of them are text: item-ids is a packed column.
+        headers = dict(record.headers)
         row = RejectedRow(
             topic=record.topic,
-            reason=headers.get(topics.HEADER_REASON, "unknown"),
-            origin_topic=headers.get(topics.HEADER_ORIGIN_TOPIC, ""),
+            reason=headers.get(topics.HEADER_REASON, b"unknown").decode(),
+            origin_topic=headers.get(topics.HEADER_ORIGIN_TOPIC, b"").decode(),
             origin_partition=int(headers.get(topics.HEADER_ORIGIN_PARTITION, -1)),
             origin_offset=int(headers.get(topics.HEADER_ORIGIN_OFFSET, -1)),
             items=int(headers.get("items", 0)),

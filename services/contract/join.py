@@ -12,10 +12,10 @@ So a host may stop anywhere: it commits ``positions()`` with the outputs, and a 
 ``JoinTask.restore`` from them, feeds the records from ``replay_from`` to ``replay_until`` (nothing is
 said), calls ``end_replay`` and goes on.
 
-An action at exactly impression + window counts; the window closes when the watermark is above that. A
-repeat is a record with the event id and time of an earlier one of its input; it is suppressed for
-``JoinConfig.memory_us`` (by the input's watermark) and is ``late`` after that. No I/O, no clock, no
-randomness here.
+When a row is said, how often, and with which label is the matter of join_config. An action at exactly
+impression + window counts; the window closes when the watermark is above that. A repeat is a record with the
+event id and time of an earlier one of its input; it is suppressed for ``JoinConfig.memory_us`` (by the
+input's watermark) and is ``late`` after that. No I/O, no clock, no randomness here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class JoinStats:
     records: Counter[str] = field(default_factory=Counter)
     repeats: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    # Impressed items by what became of them: positive, negative, or the reason.
+    # Impressed items by what became of them: positive, negative, or the reason. On top: correction (rows
+    # said anew).
     items: Counter[str] = field(default_factory=Counter)
     barriers_passed: int = 0
     barriers_repeated: int = 0
@@ -290,16 +291,22 @@ class JoinTask:
             self.stats.evicted_events += matching.evict([clock.held for clock in self.inputs])
         out = matching.out
         if not out:
-            return out
+            return []
         if self.replaying:
             out.clear()
-            return out
+            return []
         matching.out = []
         for output in out:
             if isinstance(output, Sample):
-                self.stats.items["positive" if output.positive else "negative"] += output.rows
+                self.stats.items[_outcome(output)] += output.rows
             elif isinstance(output, Rejected):
                 self.stats.reasons[output.reason] += 1
                 if output.items:
                     self.stats.items[output.reason] += output.items
         return out
+
+
+def _outcome(sample: Sample) -> str:
+    if sample.correction:
+        return "correction"
+    return "positive" if sample.positive else "negative"

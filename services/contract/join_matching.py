@@ -1,20 +1,20 @@
 """The state of a join and its transitions: accepted events in, outputs out.
 
-Life of an impression: open -> (snapshot taken: rows known) -> closed by the watermark, a barrier or
-eviction -> released. Life of an action: pending (no impression yet) or waiting (no snapshot yet) -> outcome
--> released. The watermark moves things on; it never decides which events belong together (join_rules does).
+Life of an impression: open -> (snapshot taken: rows known) -> settled (no action that takes effect on
+arrival can follow) -> closed by the watermark, a barrier or eviction -> released. Life of an action: pending
+(no impression yet) or waiting (no snapshot yet, or not its turn yet) -> outcome -> released. The watermark
+moves things on; it never decides which events belong together (join_rules does).
 """
 
 from __future__ import annotations
 
-import heapq
-import struct
 from collections import deque
-from typing import Any
 
 from services.contract import join_rules as rules
 from services.contract.join_config import JoinConfig
 from services.contract.join_events import Source
+from services.contract.join_labels import keeps_negative, labelled
+from services.contract.join_memory import Memory
 from services.contract.join_output import Output, Reason, Rejected, Sample
 from services.contract.join_position import NEVER_US
 from services.contract.join_rows import ShownRows
@@ -24,24 +24,22 @@ from services.contract.join_state import Acted, Held, Mark, Shown, Snap
 EVICT_SHARE = 10
 
 
-class Matching:
+class Matching(Memory):
     """Snapshots, impressions and actions that still matter. Appends to ``out``."""
 
     def __init__(self, config: JoinConfig, evicted_us: int = NEVER_US) -> None:
+        super().__init__()
         self.config = config
         self.out: list[Output] = []
-        self.snaps: dict[str, Snap] = {}
-        self.shown: dict[str, Shown] = {}
-        self.acts: dict[tuple[str, int], Acted] = {}
         self.pending: dict[str, list[Acted]] = {}
         self.evicted_us = evicted_us
-        self.held_events = 0
-        self.held_bytes = 0
-        self.not_shown = 0
         self._open: dict[int, Shown] = {}
-        self._timers: list[tuple[int, int, Held]] = []
-        self._timer_count = 0
         self._labels = config.label_windows()
+        self._rules = {rule.kind: rule for rule in config.labels}
+        self._correcting = config.emission == "correcting"
+        self._at_end = config.label_may_change and not self._correcting
+        # Else every action takes effect on arrival.
+        self._settles = self._correcting or self._at_end
 
     @property
     def open_impressions(self) -> int:
@@ -71,9 +69,8 @@ class Matching:
         """An impression that is neither late nor a repeat nor a second one."""
         shown.older = self.shown.get(shown.request_id)
         self.shown[shown.request_id] = shown
-        self._hold(
-            shown, shown.occurred_us + self.config.memory_us, shown.occurred_us + self.config.window_us
-        )
+        first_us = self.config.early_negative_us if self._correcting else self.config.window_us
+        self._hold(shown, shown.occurred_us + self.config.memory_us, shown.occurred_us + first_us)
         if shown.unscored:
             self._reject_items(shown, Reason.UNSCORED, len(shown.row_of))
             self._strip(shown)
@@ -110,12 +107,11 @@ class Matching:
 
     def advance(self, watermark_us: int) -> None:
         """Closes and releases what lies below the watermark of the task."""
-        timers = self._timers
-        while timers and timers[0][0] < watermark_us:
-            _, _, held = heapq.heappop(timers)
-            if held.released:
-                continue
+        for held in self._due(watermark_us):
             if isinstance(held, Shown) and held.open:
+                if self._correcting and not held.early_passed:
+                    self._pass_early(held)
+                    continue
                 self._close(held)
             elif isinstance(held, Acted) and held.pending:
                 self._give_up(held, Reason.NO_IMPRESSION)
@@ -154,8 +150,7 @@ class Matching:
                 self._give_up(h, Reason.EVICTED)
         for h in gone:
             self._release(h)
-        self._timers = [timer for timer in self._timers if not timer[2].released]
-        heapq.heapify(self._timers)
+        self._sweep_timers()
         return len(gone)
 
     # -- outcomes ----------------------------------------------------------------------------------------
@@ -164,7 +159,7 @@ class Matching:
         if snap.message is None or shown.message is None:
             return
         rows = shown.rows = ShownRows(snap.message, shown.message, shown.occurred_us)
-        for row, item in enumerate(struct.unpack(f"<{rows.size}Q", rows.ids)):
+        for row, item in enumerate(rows.item_ids()):
             shown.row_of[item] = row
         if rows.absent:
             self._reject_items(shown, Reason.NOT_IN_SNAPSHOT, len(rows.absent) // 8, rows.absent)
@@ -176,6 +171,8 @@ class Matching:
         waiting, shown.waiting = shown.waiting, []
         for acted in waiting:
             self._apply(acted, shown)
+        if shown.early_passed:
+            self._settle(shown)
 
     def _settle_pending(self, shown: Shown) -> None:
         waiting = self.pending.get(shown.request_id)
@@ -187,9 +184,8 @@ class Matching:
             self._apply(acted, shown)
 
     def _apply(self, acted: Acted, shown: Shown) -> None:
-        label, window_us = self._labels[acted.kind]
         row = shown.row_of.get(acted.item_id)
-        if not rules.action_in_window(acted, shown, window_us):
+        if not rules.action_in_window(acted, shown, self._labels[acted.kind][1]):
             self._reject_action(acted, Reason.AFTER_WINDOW)
         elif row is None:
             self._reject_action(acted, Reason.NOT_IMPRESSED)
@@ -202,13 +198,66 @@ class Matching:
                 self._reject_action(acted, Reason.SNAPSHOT_LOST)
         elif row < 0:
             self._reject_action(acted, Reason.NOT_IN_SNAPSHOT)
-        elif row in shown.decided or not shown.open:
+        elif not shown.open:
             self._reject_action(acted, Reason.ALREADY_LABELLED)
+        elif self._settles and rules.action_waits(self.config, acted, shown):
+            shown.waiting.append(acted)
         else:
-            shown.decided.add(row)
-            message = shown.rows.positive(row, label, acted.occurred_us)
-            self.out.append(Sample(message, 1, True))
-            self._done(acted)
+            self._label(acted, shown, row)
+
+    def _label(self, acted: Acted, shown: Shown, row: int) -> None:
+        before = shown.labels.get(row)
+        after = labelled(self.config.reducer, before, self._rules[acted.kind], acted.occurred_us)
+        shown.labels[row] = after
+        if before is not None and after.value == before.value:
+            self._reject_action(acted, Reason.ALREADY_LABELLED)
+            return
+        if not self._at_end:
+            self._say_label(shown, row)
+        self._done(acted)
+
+    def _say_label(self, shown: Shown, row: int) -> None:
+        assert shown.rows is not None
+        label, version = shown.labels[row], shown.said.get(row, 0)
+        shown.said[row] = version + 1
+        message = shown.rows.positive(row, label.value, label.acted_us, version)
+        self.out.append(Sample(message, 1, True, version > 0))
+
+    def _pass_early(self, shown: Shown) -> None:
+        """No action stamped up to the early negative can follow."""
+        shown.early_passed = True
+        if shown.rows is not None:
+            self._settle(shown)
+        self._arm(shown, shown.occurred_us + self.config.window_us)
+
+    def _settle(self, shown: Shown) -> None:
+        """The actions that take effect on arrival are all in: early negatives, then the other actions."""
+        shown.settled = True
+        if self._correcting:
+            self._say_negatives(shown, last=False)
+        waiting, shown.waiting = shown.waiting, []
+        for acted in waiting:
+            self._label(acted, shown, shown.row_of[acted.item_id])
+        if self._at_end:
+            for row in sorted(shown.labels):
+                self._say_label(shown, row)
+
+    def _say_negatives(self, shown: Shown, last: bool) -> None:
+        """What has not been said yet; ``last``: with a reason for what the sampling leaves out."""
+        config, rows = self.config, shown.rows
+        assert rows is not None
+        left = kept = [row for row in range(rows.size) if row not in shown.said]
+        if config.negative_rate < 1.0:
+            ids, request, below = rows.item_ids(), shown.request_id, config.keep_below
+            kept = [row for row in left if keeps_negative(request, ids[row], below)]
+        if last and len(kept) < len(left):
+            chosen = set(kept)
+            dropped = [row for row in left if row not in chosen]
+            self._reject_items(shown, Reason.SAMPLED_OUT, len(dropped), rows.ids_of(dropped))
+        if kept:
+            if not last:
+                shown.said.update(dict.fromkeys(kept, 1))
+            self.out.append(Sample(rows.negatives(kept, config.negative_rate, last), len(kept), False))
 
     def _close(self, shown: Shown, evicted: bool = False) -> None:
         """The window is over: what no action has labelled is negative (or leaves with its reason)."""
@@ -217,17 +266,22 @@ class Matching:
         lost = Reason.EVICTED if evicted else Reason.SNAPSHOT_LOST
         if shown.rows is None:
             self._reject_items(shown, lost, len(shown.row_of))
-            for acted in shown.waiting:
-                self._reject_action(acted, lost)
-            shown.waiting = []
+            self._reject_waiting(shown, lost)
+        elif evicted:
+            self._reject_waiting(shown, lost)
+            left = [row for row in range(shown.rows.size) if row not in shown.said]
+            if left:
+                self._reject_items(shown, lost, len(left), shown.rows.ids_of(left))
         else:
-            left = [row for row in range(shown.rows.size) if row not in shown.decided]
-            if left and evicted:
-                ids = b"".join([shown.rows.ids[8 * row : 8 * row + 8] for row in left])
-                self._reject_items(shown, Reason.EVICTED, len(left), ids)
-            elif left:
-                self.out.append(Sample(shown.rows.negatives(left), len(left), False))
+            if self._settles and not shown.settled:
+                self._settle(shown)
+            self._say_negatives(shown, last=True)
         self._strip(shown)
+
+    def _reject_waiting(self, shown: Shown, reason: Reason) -> None:
+        for acted in shown.waiting:
+            self._reject_action(acted, reason)
+        shown.waiting = []
 
     def _strip(self, shown: Shown) -> None:
         """Leaves the tombstone: enough to name the reason of whatever still refers to it."""
@@ -235,11 +289,14 @@ class Matching:
             shown.rows.drop()
         shown.raw = b""
         shown.message = None
+        shown.labels.clear()
+        shown.said.clear()
         self._resize(shown, 0)
 
     def _reject_items(self, shown: Shown, reason: Reason, items: int, item_ids: bytes = b"") -> None:
+        raw = b"" if reason is Reason.SAMPLED_OUT else shown.raw
         self.out.append(
-            Rejected(reason, Source.IMPRESSIONS, shown.offset, shown.raw, shown.request_id, items, item_ids)
+            Rejected(reason, Source.IMPRESSIONS, shown.offset, raw, shown.request_id, items, item_ids)
         )
 
     def _reject_action(self, acted: Acted, reason: Reason) -> None:
@@ -260,45 +317,3 @@ class Matching:
     def _done(self, acted: Acted) -> None:
         acted.raw = b""
         self._resize(acted, 0)
-
-    # -- keeping -----------------------------------------------------------------------------------------
-
-    def _hold(self, held: Held, hold_us: int, first_due_us: int | None = None) -> None:
-        held.hold_us = hold_us
-        self.held_events += 1
-        self.held_bytes += held.size
-        self._arm(held, hold_us if first_due_us is None else first_due_us)
-
-    def _arm(self, held: Held, due_us: int) -> None:
-        self._timer_count += 1
-        heapq.heappush(self._timers, (due_us, self._timer_count, held))
-
-    def _resize(self, held: Held, size: int) -> None:
-        self.held_bytes += size - held.size
-        held.size = size
-
-    def _release(self, held: Held) -> None:
-        held.released = True
-        self.held_events -= 1
-        self._resize(held, 0)
-        if isinstance(held, Snap):
-            self.not_shown += held.message is not None
-            held.message = None
-            _unchain(self.snaps, held)
-        elif isinstance(held, Shown):
-            _unchain(self.shown, held)
-        elif isinstance(held, Acted):
-            del self.acts[held.event_id, held.occurred_us]
-
-
-def _unchain(heads: dict[str, Any], held: Held) -> None:
-    at = heads[held.request_id]
-    if at is held:
-        if held.older is None:
-            del heads[held.request_id]
-        else:
-            heads[held.request_id] = held.older
-        return
-    while at.older is not held:
-        at = at.older
-    at.older = held.older

@@ -1,8 +1,8 @@
 """What a join says: samples, rows with the reason why they are none, barriers passed.
 
 Every record that goes in and is not used comes out as exactly one ``Rejected`` or is counted as a repeat;
-every impressed item comes out as exactly one row of a ``Sample`` or is counted in exactly one
-``Rejected.items``.
+every impressed item comes out as exactly one row of a ``Sample`` with label_version 0 (corrections come on
+top) or is counted in exactly one ``Rejected.items``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Reason(StrEnum):
     NO_IMPRESSION = "no_impression"
     # Action on an item that its impression does not show.
     NOT_IMPRESSED = "not_impressed"
-    # Second action that would label the same item.
+    # Action that does not change the label which its item has.
     ALREADY_LABELLED = "already_labelled"
     # Action of a kind that labels nothing.
     NO_LABEL_RULE = "no_label_rule"
@@ -43,6 +43,8 @@ class Reason(StrEnum):
     # Another impression, or snapshot, of a request that has one.
     SECOND_IMPRESSION = "second_impression"
     SECOND_SNAPSHOT = "second_snapshot"
+    # Negatives that the sampling left out. Without the original bytes: request id and item ids name them.
+    SAMPLED_OUT = "sampled_out"
     # Given up undecided because the state was full.
     EVICTED = "evicted"
     # Not an event at all: goes to dead-letters.
@@ -51,11 +53,14 @@ class Reason(StrEnum):
 
 @dataclass(slots=True)
 class Sample:
-    """Rows of one request that are decided now. ``message.joined_at`` is left to the host."""
+    """Rows of one request that are decided now. ``message.joined_at`` is left to the host.
+
+    ``correction``: rows said before, with a label_version above 0."""
 
     message: ev.TrainingSample
     rows: int
     positive: bool
+    correction: bool = False
 
 
 @dataclass(slots=True)

@@ -70,6 +70,10 @@ class ShownRows:
         set_us(head.impressed_at, impressed_us)
         self.head = head
 
+    def item_ids(self) -> tuple[int, ...]:
+        """The item of each row."""
+        return struct.unpack(f"<{self.size}Q", self.ids)
+
     def bytes_held(self) -> int:
         """Size of the columns (without what Python adds)."""
         return len(self.ids) * 2 + len(self.features) + len(self.head.user_features)
@@ -79,31 +83,41 @@ class ShownRows:
         self.ids = self.positions = self.scores = self.features = b""
         self.head = _EMPTY
 
-    def positive(self, row: int, label: float, acted_us: int) -> ev.TrainingSample:
+    def positive(self, row: int, label: float, acted_us: int, version: int = 0) -> ev.TrainingSample:
         """The one row that an action has decided."""
         sample = ev.TrainingSample()
         sample.CopyFrom(self.head)
         sample.item_ids = self.ids[8 * row : 8 * row + 8]
         sample.labels = struct.pack("<f", label)
-        sample.label_versions = _ZERO_U32
+        sample.label_versions = struct.pack("<I", version) if version else _ZERO_U32
         sample.positions = self.positions[4 * row : 4 * row + 4]
         sample.scores = self.scores[4 * row : 4 * row + 4]
         sample.item_features = self.features[self.row_bytes * row : self.row_bytes * (row + 1)]
         set_us(sample.acted_at, acted_us)
         return sample
 
-    def negatives(self, rows: list[int]) -> ev.TrainingSample:
-        """The given rows (ascending), decided by the window's end. The caller does not use ``self`` again."""
+    def negatives(self, rows: list[int], rate: float, last: bool) -> ev.TrainingSample:
+        """The given rows (ascending), decided by time. After the ``last`` call the caller does not use
+        ``self`` again. ``rate``: share of the negatives that is kept."""
         sample, width = self.head, self.row_bytes
+        if not last:
+            sample = ev.TrainingSample()
+            sample.CopyFrom(self.head)
         count = len(rows)
+        if rate < 1.0:
+            sample.sample_rate = rate
         sample.labels = _ZERO_F32 * count
         sample.label_versions = _ZERO_U32 * count
         if count == self.size:
             sample.item_ids, sample.positions = self.ids, self.positions
             sample.scores, sample.item_features = self.scores, self.features
         else:
-            sample.item_ids = b"".join([self.ids[8 * r : 8 * r + 8] for r in rows])
+            sample.item_ids = self.ids_of(rows)
             sample.positions = b"".join([self.positions[4 * r : 4 * r + 4] for r in rows])
             sample.scores = b"".join([self.scores[4 * r : 4 * r + 4] for r in rows])
             sample.item_features = b"".join([self.features[width * r : width * (r + 1)] for r in rows])
         return sample
+
+    def ids_of(self, rows: list[int]) -> bytes:
+        """The item ids of some rows, uint64 LE."""
+        return b"".join([self.ids[8 * r : 8 * r + 8] for r in rows])

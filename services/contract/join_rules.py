@@ -31,6 +31,11 @@ def action_in_window(acted: Acted, shown: Shown, window_us: int) -> bool:
     return acted.occurred_us <= shown.occurred_us + window_us and shown.occurred_us >= acted.floor_us
 
 
+def action_waits(config: JoinConfig, acted: Acted, shown: Shown) -> bool:
+    """It takes effect only when all actions that take effect on arrival are in."""
+    return not shown.settled and acted.occurred_us > shown.occurred_us + config.instant_us
+
+
 def window_over(config: JoinConfig, shown: Shown, watermark_us: int, floor_us: int) -> bool:
     """No action in the window can follow. Strictly above: one at exactly its end may still come at that
     watermark."""

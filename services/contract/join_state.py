@@ -12,6 +12,7 @@ from typing import Any
 
 from rec.events.v1 import events_pb2 as ev
 from services.contract.join_events import Source
+from services.contract.join_labels import Label
 from services.contract.join_position import NEVER_US, Position
 from services.contract.join_rows import ShownRows
 
@@ -63,9 +64,21 @@ class Snap(Held):
 
 
 class Shown(Held):
-    """An impression. Open until each of its items is decided; then only a tombstone is left."""
+    """An impression. Open until its window is over; then only a tombstone is left."""
 
-    __slots__ = ("decided", "message", "open", "raw", "row_of", "rows", "unscored", "waiting")
+    __slots__ = (
+        "early_passed",
+        "labels",
+        "message",
+        "open",
+        "raw",
+        "row_of",
+        "rows",
+        "said",
+        "settled",
+        "unscored",
+        "waiting",
+    )
 
     def __init__(
         self, clock: InputClock, offset: int, occurred_us: int, event: ev.Impression, raw: bytes
@@ -79,10 +92,14 @@ class Shown(Held):
         # missing.
         self.row_of: dict[int, int] = dict.fromkeys(event.item_ids, -1)
         self.rows: ShownRows | None = None
-        # Rows that an action has labelled.
-        self.decided: set[int] = set()
-        # Actions in the window that came before the snapshot, in their order.
+        # Row -> what its actions have made of it; row -> how often it was said.
+        self.labels: dict[int, Label] = {}
+        self.said: dict[int, int] = {}
+        # Actions in the window, in their order, that came before the snapshot or before their turn.
         self.waiting: list[Acted] = []
+        # The watermark is above impression + JoinConfig.instant_us; and what waited for that has been said.
+        self.early_passed = False
+        self.settled = False
 
 
 class Acted(Held):

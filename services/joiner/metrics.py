@@ -14,7 +14,9 @@ RECORDS = telemetry.counter("joiner_records", "Records joined, by kind", [*_P, "
 REPEATS = telemetry.counter("joiner_repeats", "Records suppressed as repeats, by input", [*_P, "input"])
 REASONS = telemetry.counter("joiner_rejected", "Records on late-events and dead-letters", [*_P, "reason"])
 ITEMS = telemetry.counter(
-    "joiner_items", "Impressed items: positive, negative, or the reason why neither", [*_P, "outcome"]
+    "joiner_items",
+    "Impressed items: positive, negative, or the reason why neither; and corrections",
+    [*_P, "outcome"],
 )
 NOT_SHOWN = telemetry.counter("joiner_not_shown", "Snapshots whose list was never shown (normal)", _P)
 EVICTED = telemetry.counter("joiner_evicted_events", "Events given up because the state was full", _P)

@@ -155,7 +155,8 @@ class PartitionJoin:
         self._batch.append(outgoing(output, self.partition, record.key, joined_us))
         now_s = time.monotonic()
         if isinstance(output, Sample):
-            self._decided.append(("positive" if output.positive else "negative", record.timestamp))
+            outcome = "correction" if output.correction else "positive" if output.positive else "negative"
+            self._decided.append((outcome, record.timestamp))
             if output.positive:
                 self._waiting.note(now_s, positive=True)
         elif isinstance(output, BarrierPassed):

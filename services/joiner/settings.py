@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from services.contract.join_config import JoinConfig
-from services.runtime.settings import GrpcServerSettings, ProcessSettings
+from rec.events.v1 import events_pb2 as ev
+from services.contract.join_config import Emission, JoinConfig, LabelRule, Reducer
+from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+
+
+class LabelSettings(Group):
+    """What one kind of action makes of a shown item."""
+
+    kind: Literal["click", "like", "hide", "purchase"]
+    """The kind, as in rec.events.v1.ActionKind."""
+    label: float = Field(default=1.0, gt=0.0, le=1.0)
+    """The label that it gives: how good a sign it is, 1 = the best."""
+    window_ms: int | None = Field(default=None, gt=0)
+    """Event time after the impression in which it counts: purchases come later than clicks. Default: the
+    join's window_ms."""
+    priority: int = Field(default=0, ge=0)
+    """Overrides the label by actions of lower priority: a purchase says more than any number of clicks."""
+
+    def rule(self) -> LabelRule:
+        """As the join takes it."""
+        kind = ev.ActionKind.Value(f"ACTION_KIND_{self.kind.upper()}")
+        window_us = None if self.window_ms is None else self.window_ms * 1000
+        return LabelRule(kind, self.label, window_us, self.priority)
 
 
 class Settings(ProcessSettings):
@@ -26,6 +49,23 @@ class Settings(ProcessSettings):
     """Disorder bound: wall time, multiplied by time_scale; event time when time_scale is 0. Too small makes
     events late, too large delays negatives.
     """
+    labels: tuple[LabelSettings, ...] = (LabelSettings(kind="click"),)
+    """The kinds of action that label an item, as JSON: [{"kind": "click"}, {"kind": "purchase", "label": 1.0,
+    "window_ms": 20000, "priority": 1}]. Actions of other kinds are answered with no_label_rule."""
+    reducer: Reducer = "any"
+    """Label of an item with several actions of the same priority: any = the first one's, said at once when
+    all priorities are equal; max = the largest; sum = their sum, at most 1. A label that may still change
+    waits for the window's end, unless emission is correcting."""
+    emission: Emission = "final"
+    """final: each row once, negatives at the window's end. correcting: negatives early, numbered corrections
+    when actions come: fresher, but needs a trainer with a loss for delayed feedback."""
+    early_negative_ms: int = Field(default=0, ge=0)
+    """Only with correcting: event time after the impression at which an unlabelled row is said as a negative.
+    Longer = fewer corrections, later negatives. 0 = as soon as the snapshot is in and the watermark is
+    above the impression."""
+    negative_rate: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Share of the negatives kept, chosen by hash of the sample id: less to train on. It travels on them as
+    sample_rate, so that training or serving can correct for it."""
     max_held_events: int = Field(default=2_000_000, gt=0)
     """Snapshots, impressions and actions in memory, per partition; beyond it the oldest leave undecided."""
     pause_held_events: int = Field(default=500_000, gt=0)
@@ -59,4 +99,9 @@ class Settings(ProcessSettings):
             bound_us=int(self.bound_ms * 1000 * (self.time_scale or 1.0)),
             show_within_us=None if self.show_within_ms is None else self.show_within_ms * 1000,
             max_held_events=self.max_held_events,
+            labels=tuple(label.rule() for label in self.labels),
+            reducer=self.reducer,
+            emission=self.emission,
+            early_negative_us=self.early_negative_ms * 1000,
+            negative_rate=self.negative_rate,
         )

@@ -125,6 +125,8 @@ def canonical(output: Output) -> tuple:
         struct.unpack(f"<{n}I", m.positions),
         floats(m.scores),
         [m.item_features[k * 8 : k * 8 + 8] for k in range(n)],
+        struct.unpack(f"<{n}I", m.label_versions),
+        [m.sample_rate] * n,
         strict=True,
     )
     acted = times.to_us(m.acted_at) if m.HasField("acted_at") else None
@@ -138,14 +140,15 @@ def canonical(output: Output) -> tuple:
     )
 
 
-def rows_of(outputs: Iterable[Output]) -> Counter[tuple[str, int]]:
-    """(request, item) -> how many samples it got."""
-    found: Counter[tuple[str, int]] = Counter()
+def rows_of(outputs: Iterable[Output]) -> Counter[tuple[str, int, int]]:
+    """(request, item, label_version) -> how many samples it got."""
+    found: Counter[tuple[str, int, int]] = Counter()
     for output in outputs:
         if isinstance(output, Sample):
-            ids = output.message.item_ids
-            for item in struct.unpack(f"<{len(ids) // 8}Q", ids):
-                found[output.message.request_id, item] += 1
+            m, n = output.message, output.rows
+            ids, versions = struct.unpack(f"<{n}Q", m.item_ids), struct.unpack(f"<{n}I", m.label_versions)
+            for item, version in zip(ids, versions, strict=True):
+                found[m.request_id, item, version] += 1
     return found
 
 
@@ -188,9 +191,12 @@ REQUESTS = ("a", "b", "c")
 ITEMS = st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True)
 NAMES = st.sampled_from([None, None, None, "x", "y"])
 KINDS = st.sampled_from([ev.ACTION_KIND_CLICK] * 6 + [ev.ACTION_KIND_LIKE, ev.ACTION_KIND_HIDE])
+MIXED_KINDS = st.sampled_from([ev.ACTION_KIND_CLICK, ev.ACTION_KIND_LIKE, ev.ACTION_KIND_PURCHASE])
 # Time of an event relative to its request: mostly as it should be, on the rules' edges now and then.
 SOON = st.integers(0, 4)
 EDGES = st.integers(-6, 26)
+# Of an action after its impression, in windows of 6 to 14.
+ACTED = (5, 2, 1, 0, -1, -2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 14, 15)
 BARRIERS = (("one", 20), ("two", 35), ("three", 35), ("four", 60))
 
 
@@ -226,5 +232,32 @@ def stories(draw: st.DrawFn) -> Logs:
     return {s: [raw for _, raw in sorted(placed[s], key=lambda pair: pair[0])] for s in SOURCES}
 
 
+@st.composite
+def busy_stories(draw: st.DrawFn) -> Logs:
+    """Requests that match, with many actions of several kinds on few items: for label policies."""
+    placed: dict[Source, list[tuple[int, bytes]]] = {s: [] for s in SOURCES}
+    for request in REQUESTS[: draw(st.integers(1, 2))]:
+        shown = draw(st.integers(5, 20))
+        scored = shown - draw(st.sampled_from([-1, 0, 1, 2, 3]))
+        placed[S].append((scored, snapshot(request, scored)))
+        placed[IMP].append((shown, impression(request, shown)))
+        for k in range(draw(st.sampled_from([6, 4, 2, 8]))):
+            acted = shown + draw(st.sampled_from(ACTED))
+            raw = action(request, acted, draw(st.integers(1, 2)), f"{request}{k}", draw(MIXED_KINDS))
+            placed[A].append((acted + draw(st.sampled_from([0, 0, 1, 2, 3])), raw))
+    for source in SOURCES:
+        for at in draw(st.lists(st.integers(5, 45), max_size=2)):
+            placed[source].append((at + 2, heartbeat(at)))
+    if draw(st.integers(0, 3)) == 0:
+        at = draw(st.integers(5, 30))
+        for source in SOURCES:
+            placed[source].append((at, barrier("busy", at)))
+    end = draw(st.sampled_from([None, 30, 100]))
+    for source in SOURCES if end else ():
+        placed[source].append((end, heartbeat(end)))
+    return {s: [raw for _, raw in sorted(placed[s], key=lambda pair: pair[0])] for s in SOURCES}
+
+
 LOGS = stories()
+BUSY_LOGS = busy_stories()
 ORDERS = st.lists(st.sampled_from(SOURCES), max_size=40)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
+import xxhash
 from oracles.join_logs import IMP, A, Logs, S
 
 from services.contract.join_config import JoinConfig
@@ -97,7 +99,6 @@ def joined(config: JoinConfig, logs: Logs) -> Counter:
     for name in set.intersection(*(set(j.barriers) for j in inputs.values())):
         said["barrier", name] += 1
     windows = {r.kind: config.window_us if r.window_us is None else r.window_us for r in config.labels}
-    labels = {r.kind: r.label for r in config.labels}
     explained: set[int] = set()
     for shown in inputs[IMP].records:
         closed = complete > shown.at + config.window_us or shown.at < floor
@@ -119,9 +120,9 @@ def joined(config: JoinConfig, logs: Logs) -> Counter:
         ]
         assert not explained & {a.offset for a in about}
         explained |= {a.offset for a in about}
-        one = Shown(shown, snaps[0] if snaps else None, closed)
-        labelled = say_actions(said, one, about, windows, labels)
-        say_items(said, one, labelled)
+        early = closed or complete > shown.at + config.early_negative_us
+        one = Shown(shown, snaps[0] if snaps else None, closed, early)
+        say_items(config, said, one, say_actions(said, one, about, windows))
     for a in inputs[A].records:
         if a.event.kind not in windows:
             reject(said, "no_label_rule", (A, a.offset))
@@ -137,6 +138,8 @@ class Shown:
     shown: Judged
     snap: Judged | None
     closed: bool
+    # Its early negative is due.
+    early: bool
 
     @property
     def ids(self) -> list[int]:
@@ -151,29 +154,36 @@ class Shown:
         ids = self.snap.event.item_ids
         return {item: k for k, item in enumerate(struct.unpack(f"<{len(ids) // 8}Q", ids))}
 
-    def sample(self, items: list[int], label: float, acted: int | None) -> tuple:
-        """The canonical tuple of one sample record."""
+    def sample(self, rows: list[tuple[int, float]], acted: int | None, version: int, rate: float) -> tuple:
+        """The canonical tuple of one sample record, of (item, label)."""
         assert self.snap is not None
         places = list(self.shown.event.positions) or list(range(len(self.ids)))
         e = self.snap.event
-        rows = tuple(
+        cut = tuple(
             (
                 item,
-                label,
+                float32(label),
                 places[self.ids.index(item)],
                 struct.unpack_from("<f", e.scores, 4 * self.served[item])[0],
                 e.item_features[8 * self.served[item] : 8 * self.served[item] + 8],
+                version,
+                float32(rate),
             )
-            for item in items
+            for item, label in rows
         )
-        return ("sample", e.request_id, self.snap.at, self.shown.at, acted, rows)
+        return ("sample", e.request_id, self.snap.at, self.shown.at, acted, cut)
+
+
+def float32(value: float) -> float:
+    """As it travels."""
+    return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
 def say_actions(
-    said: Counter, one: Shown, about: list[Judged], windows: dict[int, int], labels: dict[int, float]
-) -> set[int]:
-    """The actions about one impression, in offset order; the items that they label."""
-    labelled: set[int] = set()
+    said: Counter, one: Shown, about: list[Judged], windows: dict[int, int]
+) -> dict[int, list[Judged]]:
+    """Rejects the actions about one impression that count for nothing; item -> those that count, in order."""
+    counting: dict[int, list[Judged]] = {}
     for a in about:
         item = a.event.item_id
         reason = ""
@@ -187,28 +197,87 @@ def say_actions(
             reason = "snapshot_lost" if one.closed else "wait"
         elif item not in one.served:
             reason = "not_in_snapshot"
-        elif item in labelled:
-            reason = "already_labelled"
         else:
-            labelled.add(item)
-            said[one.sample([item], labels[a.event.kind], a.at)] += 1
+            counting.setdefault(item, []).append(a)
         if reason not in {"", "wait"}:
             reject(said, reason, (A, a.offset))
-    return labelled
+    return counting
 
 
-def say_items(said: Counter, one: Shown, labelled: set[int]) -> None:
-    """What no action labelled."""
+def label_of(config: JoinConfig, actions: list[Judged]) -> float:
+    """The label that some actions on an item give, by the definition."""
+    rules = {r.kind: r for r in config.labels}
+    top = max(rules[a.event.kind].priority for a in actions)
+    labels = [rules[a.event.kind].label for a in actions if rules[a.event.kind].priority == top]
+    if config.reducer == "max":
+        return max(labels)
+    return labels[0] if config.reducer == "any" else min(1.0, sum(labels))
+
+
+def changes(config: JoinConfig, said: Counter, actions: list[Judged]) -> list[tuple[float, int]]:
+    """(label, time) after each action that changed the label; the others are rejected."""
+    found: list[tuple[float, int]] = []
+    for k, a in enumerate(actions):
+        label = label_of(config, actions[: k + 1])
+        if k and label == label_of(config, actions[:k]):
+            reject(said, "already_labelled", (A, a.offset))
+        else:
+            found.append((label, a.at))
+    return found
+
+
+def kept(config: JoinConfig, request: str, item: int) -> bool:
+    """The negative survives the sampling."""
+    digest = xxhash.xxh64(f"{request}:{item}".encode(), seed=0).digest()
+    return Fraction(int.from_bytes(digest, "big"), 2**64) < Fraction(config.negative_rate)
+
+
+def say_items(config: JoinConfig, said: Counter, one: Shown, counting: dict[int, list[Judged]]) -> None:
+    """What becomes of each shown item."""
     where = (IMP, one.shown.offset)
     if one.shown.event.unscored:
         reject(said, "unscored", where, len(one.ids))
-    elif one.snap is None:
+        return
+    if one.snap is None:
         if one.closed:
             reject(said, "snapshot_lost", where, len(one.ids))
-    else:
-        absent = [item for item in one.ids if item not in one.served]
-        if absent:
-            reject(said, "not_in_snapshot", where, len(absent), struct.pack(f"<{len(absent)}Q", *absent))
-        rest = [item for item in one.ids if item in one.served and item not in labelled]
-        if rest and one.closed:
-            said[one.sample(rest, 0.0, None)] += 1
+        return
+    absent = [item for item in one.ids if item not in one.served]
+    if absent:
+        reject(said, "not_in_snapshot", where, len(absent), struct.pack(f"<{len(absent)}Q", *absent))
+    say = say_correcting if config.emission == "correcting" else say_final
+    negative = [
+        item
+        for item in one.ids
+        if item in one.served and say(config, said, one, item, counting.get(item, []))
+    ]
+    dropped = [item for item in negative if not kept(config, one.shown.event.request_id, item)]
+    rest = [item for item in negative if item not in dropped]
+    if rest:
+        said[one.sample([(item, 0.0) for item in rest], None, 0, config.negative_rate)] += 1
+    if config.emission == "correcting":
+        dropped = [item for item in dropped if item not in counting]
+    if dropped and one.closed:
+        reject(said, "sampled_out", where, len(dropped), struct.pack(f"<{len(dropped)}Q", *dropped))
+
+
+def say_final(config: JoinConfig, said: Counter, one: Shown, item: int, actions: list[Judged]) -> bool:
+    """Says an item's positive; True when it is a negative by now."""
+    at_once = config.reducer == "any" and len({r.priority for r in config.labels}) == 1
+    if actions and (at_once or one.closed):
+        label, at = changes(config, said, actions)[-1]
+        said[one.sample([(item, label)], at, 0, 1.0)] += 1
+    return one.closed and not actions
+
+
+def say_correcting(config: JoinConfig, said: Counter, one: Shown, item: int, actions: list[Judged]) -> bool:
+    """Says an item's positives; True when its early negative is due (what the sampling keeps of it)."""
+    due = one.shown.at + config.early_negative_us
+    first = [a for a in actions if a.at <= due]
+    later = [a for a in actions if a.at > due] if one.early else []
+    negative = one.early and not first
+    version = int(negative and kept(config, one.shown.event.request_id, item))
+    for label, at in changes(config, said, first + later):
+        said[one.sample([(item, label)], at, version, 1.0)] += 1
+        version += 1
+    return negative

@@ -24,7 +24,7 @@ from oracles.join_logs import (
 from rec.events.v1 import events_pb2 as ev
 from services.contract.errors import Conflict, InvalidInput, MalformedRecord
 from services.contract.join import MAX_PENDING_BARRIERS, JoinTask, OtherRules
-from services.contract.join_config import JoinConfig, LabelRule
+from services.contract.join_config import MAX_PRIORITY, MAX_WINDOW_US, JoinConfig, LabelRule
 from services.contract.join_events import SOURCES, Source
 from services.contract.join_output import BarrierPassed, Output, Reason, Rejected, Sample
 from services.contract.join_position import MAX_BYTES, Position, decode_position, encode_position, start
@@ -65,7 +65,10 @@ def test_a_click_is_said_at_once_and_the_rest_when_the_window_has_passed() -> No
     assert task.feed(IMP, 0, BOTH[IMP][0]) == []
     (positive,) = task.feed(A, 0, action("r", 106, item=2))
     assert isinstance(positive, Sample)
-    assert canonical(positive)[4:] == (106, ((2, 1.0, 1, pytest.approx(0.02), struct.pack("<2f", 2, 100)),))
+    assert canonical(positive)[4:] == (
+        106,
+        ((2, 1.0, 1, pytest.approx(0.02), struct.pack("<2f", 2, 100), 0, 1.0),),
+    )
     assert task.feed(S, 1, heartbeat(1000)) == []
     assert task.feed(IMP, 1, heartbeat(1000)) == []
     assert task.feed(A, 1, heartbeat(117)) == []
@@ -265,7 +268,19 @@ def test_offsets_must_grow_and_a_replay_says_nothing_and_ends_where_it_must() ->
 
 def test_a_position_survives_the_metadata_of_a_commit() -> None:
     barriers = ("ü" * 128,) * 4
-    position = Position(70, 40, 10**15, -5, 3, barriers, JoinConfig(window_us=10, bound_us=3).fingerprint())
+    widest = JoinConfig(
+        MAX_WINDOW_US,
+        MAX_WINDOW_US,
+        tuple(
+            LabelRule(k, 1 / 3 - 1e-9 * k, MAX_WINDOW_US, MAX_PRIORITY) for k in ev.ActionKind.values()[1:]
+        ),
+        MAX_WINDOW_US,
+        reducer="max",
+        emission="correcting",
+        early_negative_us=MAX_WINDOW_US,
+        negative_rate=1 / 3,
+    )
+    position = Position(70, 40, 10**15, -5, 3, barriers, widest.fingerprint())
     text = encode_position(position)
     assert len(text.encode()) < MAX_BYTES
     assert decode_position(70, text) == position

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from oracles.join_logs import IMP, A, S, one_sample
 
 from rec.events.v1 import events_pb2 as ev
 from services.contract import topics
 from services.contract.errors import Conflict, InvalidInput
+from services.contract.join_config import JoinConfig, LabelRule
 from services.contract.join_events import SOURCES
 from services.contract.join_output import BarrierPassed, Reason, Rejected, Sample
 from services.contract.join_position import NEVER_US, Position, encode_position, start
@@ -15,7 +18,8 @@ from services.contract.times import to_us
 from services.joiner.cadence import NEVER_S, Cadence, Waiting, inputs_ahead
 from services.joiner.outgoing import outgoing, sample_record
 from services.joiner.recovery import recover
-from services.joiner.settings import Settings
+from services.joiner.settings import LabelSettings, Settings
+from services.runtime.settings import load
 
 CADENCE = Cadence(positive_s=0.02, output_s=0.1, offsets_s=1.0)
 
@@ -69,7 +73,7 @@ def test_the_envelope_by_hand_is_the_envelope_by_protobuf(size: int) -> None:
 def test_a_row_keeps_its_bytes_and_says_why_and_where_it_stood() -> None:
     row = Rejected(Reason.LATE, IMP, 17, b"raw", "r", items=3)
     record = outgoing(row, 2, b"k", 0)
-    assert (record.topic, record.value, record.key, record.partition) == ("late-events", b"raw", b"r", None)
+    assert (record.topic, record.value, record.key, record.partition) == ("late-events", b"raw", b"r", 0)
     assert dict(record.headers or ()) == {
         topics.HEADER_REASON: b"late",
         topics.HEADER_ORIGIN_TOPIC: b"impressions",
@@ -132,3 +136,68 @@ def test_the_bound_is_wall_time_scaled_and_event_time_in_a_replay() -> None:
     assert Settings(bound_ms=2000, time_scale=0.0).join_config().bound_us == 2_000_000
     with pytest.raises(InvalidInput):
         Settings(window_ms=10**12).join_config()
+
+
+def test_the_policies_of_the_settings_become_those_of_the_join() -> None:
+    assert Settings().join_config() == JoinConfig(window_us=20_000_000, bound_us=2_000_000)
+    labels = (
+        LabelSettings(kind="click", label=0.25),
+        LabelSettings(kind="purchase", window_ms=9_000, priority=2),
+    )
+    settings = Settings(
+        labels=labels, reducer="max", emission="correcting", early_negative_ms=1_500, negative_rate=0.1
+    )
+    config = settings.join_config()
+    assert config.labels == (
+        LabelRule(ev.ACTION_KIND_CLICK, 0.25),
+        LabelRule(ev.ACTION_KIND_PURCHASE, 1.0, 9_000_000, 2),
+    )
+    assert (config.reducer, config.emission) == ("max", "correcting")
+    assert (config.early_negative_us, config.negative_rate) == (1_500_000, 0.1)
+
+
+def test_every_kind_of_action_can_be_named() -> None:
+    kinds = [name.removeprefix("ACTION_KIND_").lower() for name in ev.ActionKind.keys()[1:]]
+    assert kinds == list(get_args(LabelSettings.model_fields["kind"].annotation))
+    assert [LabelSettings(kind=kind).rule().kind for kind in kinds] == ev.ActionKind.values()[1:]
+    assert [name for name, f in LabelSettings.model_fields.items() if not f.description] == []
+
+
+def test_label_rules_come_as_json_from_the_environment_and_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECLOOP_LABELS", '[{"kind": "like", "label": 0.5}, {"kind": "click"}]')
+    assert load(Settings, []).labels == (LabelSettings(kind="like", label=0.5), LabelSettings(kind="click"))
+    argv = ["--labels", '[{"kind": "purchase", "priority": 1}]']
+    assert load(Settings, argv).labels == (LabelSettings(kind="purchase", priority=1),)
+    with pytest.raises(SystemExit) as ended:
+        load(Settings, ["--labels", '[{"kind": "wink", "label": 2}]', "--negative_rate", "0"])
+    assert ended.value.code == 2
+    text = capsys.readouterr().err
+    for field in ("labels.0.kind", "labels.0.label", "negative_rate"):
+        assert f"setting {field} =" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("early_negative_us", {"early_negative_ms": 5}),
+        ("early_negative_us", {"emission": "correcting", "early_negative_ms": 20_001}),
+        ("labels.window_us", {"labels": ({"kind": "click", "window_ms": 20_001},)}),
+        ("labels", {"labels": ({"kind": "click"}, {"kind": "click"})}),
+        ("labels", {"labels": ()}),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_name(field: str, bad: dict) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings(**bad).join_config()
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_rows_left_out_by_sampling_say_which_and_carry_no_impression() -> None:
+    row = Rejected(Reason.SAMPLED_OUT, IMP, 17, b"", "r", items=2, item_ids=b"12345678" * 2)
+    record = outgoing(row, 2, b"k", 0)
+    assert (record.topic, record.value, record.key) == ("late-events", b"", b"r")
+    headers = dict(record.headers or ())
+    assert (headers[topics.HEADER_REASON], headers["items"]) == (b"sampled_out", b"2")
+    assert headers["item-ids"] == b"12345678" * 2
