@@ -71,7 +71,7 @@ def train_file(
     for _ in range(epochs):
         rolling = Rolling(_EVALUATED_ROWS)
         for records in read_records(path):
-            decoded = decode(records, _MAX_RECORD_ROWS)
+            decoded = decode(records, _MAX_RECORD_ROWS, learning)
             report.barriers += len(decoded.barriers)
             _count(report.rejected, decoded.bad)
             for part in decoded.batch.split(learning.minibatch_rows) if decoded.batch else []:
@@ -80,7 +80,7 @@ def train_file(
                     report.skipped[result.skipped] += len(part)
                     continue
                 report.rows += len(part)
-                rolling.add(part.labels, part.scores, result.predictions)
+                rolling.add(part.labels, part.scores, result.predictions, part.negatives)
         report.figures = rolling.figures()
     return report
 

@@ -90,7 +90,7 @@ class TrainerCore:
         before and is left out."""
         fresh = [record for record in raw if record.offset >= self.offsets.get(record.partition, 0)]
         self.counts["records_repeated"] += len(raw) - len(fresh)
-        decoded = decode(fresh, self._max_record_rows)
+        decoded = decode(fresh, self._max_record_rows, self._learning)
         self._reject(list(decoded.bad))
         trained = 0
         for part in decoded.batch.split(self._learning.minibatch_rows) if decoded.batch else []:
@@ -172,7 +172,8 @@ class TrainerCore:
             self._reject([Bad(part.records[index], f"step_{result.skipped}") for index in owners.tolist()])
             return 0
         self.counts["steps"] += 1
-        self.rolling.add(part.labels, part.scores, result.predictions)
+        self.counts["corrections_trained"] += int(part.corrections.sum())
+        self.rolling.add(part.labels, part.scores, result.predictions, part.negatives)
         for name, (rows, pending) in result.touched.items():
             self.touched.touch(name, rows, pending)
         return len(part)

@@ -1,4 +1,8 @@
-"""Progressive validation: every sample is judged by predictions made before it was learned. Pure."""
+"""Progressive validation: every sample is judged by predictions made before it was learned. Pure.
+
+A row is positive when its label is above 0. Where negatives were left out, those that are there stand for
+them too; the AUC needs no such weights, since its negatives are a fair draw.
+"""
 
 from __future__ import annotations
 
@@ -21,39 +25,50 @@ def auc(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
     return above / (positives * negatives)
 
 
-def log_loss(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
-    """Mean of -log of the probability given to what happened; NaN without rows."""
+def log_loss(
+    labels: NDArray[np.float32], scores: NDArray[np.float32], weights: NDArray[np.float32] | None = None
+) -> float:
+    """Mean, by ``weights`` [n] if given, of -log of the probability given to what happened; NaN without
+    rows."""
     if not len(labels):
         return float("nan")
     given = np.where(labels > 0, scores, 1 - scores).clip(_EDGE, 1)
-    return float(-np.log(given).mean())
+    return float(np.average(-np.log(given), weights=weights))
 
 
 class Rolling:
-    """The last ``size`` rows: labels, served scores, the candidate's own predictions."""
+    """The last ``size`` rows: labels, served scores, the candidate's own predictions, weights."""
 
     def __init__(self, size: int) -> None:
-        self._rows = np.zeros((size, 3), np.float32)
+        self._rows = np.zeros((size, 4), np.float32)
         self._next = 0
         self._filled = 0
 
-    def add(self, labels: NDArray[np.float32], served: NDArray[np.float32], own: NDArray[np.float32]) -> None:
-        """Adds rows [n]; the oldest leave."""
-        new = np.column_stack((labels, served, own))[-len(self._rows) :]
+    def add(
+        self,
+        labels: NDArray[np.float32],
+        served: NDArray[np.float32],
+        own: NDArray[np.float32],
+        negatives: NDArray[np.float32],
+    ) -> None:
+        """Adds rows [n]; the oldest leave. ``negatives``: how many a row with label 0 stands for."""
+        weights = np.where(labels > 0, np.float32(1), negatives)
+        new = np.column_stack((labels, served, own, weights))[-len(self._rows) :]
         places = (self._next + np.arange(len(new))) % len(self._rows)
         self._rows[places] = new
         self._next = int(self._next + len(new)) % len(self._rows)
         self._filled = min(len(self._rows), self._filled + len(new))
 
     def figures(self) -> dict[str, float]:
-        """AUC and log loss of what was served and of the candidate, and how many rows they come from."""
-        rows = self._rows[: self._filled]
-        labels, served, own = rows[:, 0], rows[:, 1], rows[:, 2]
+        """AUC and log loss of what was served and of the candidate, the share of positives, and how many rows
+        they come from."""
+        labels, served, own, weights = self._rows[: self._filled].T
+        rate = float(np.average(labels > 0, weights=weights)) if self._filled else float("nan")
         return {
             "evaluated_rows": float(self._filled),
-            "base_rate": float(labels.mean()) if self._filled else float("nan"),
+            "base_rate": rate,
             "auc_served": auc(labels, served),
             "auc_candidate": auc(labels, own),
-            "log_loss_served": log_loss(labels, served),
-            "log_loss_candidate": log_loss(labels, own),
+            "log_loss_served": log_loss(labels, served, weights),
+            "log_loss_candidate": log_loss(labels, own, weights),
         }

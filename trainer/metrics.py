@@ -13,13 +13,16 @@ _FIGURES = (
 class Metrics:
     """One object per process."""
 
-    def __init__(self) -> None:
+    def __init__(self, arm: str) -> None:
         self.step_seconds = histogram("trainer_train_seconds", "Learning from one run of records.")
         self.publish_seconds = histogram(
             "trainer_publish_seconds", "A delta from sealing to acknowledgement."
         )
         self.poll_failures = counter("trainer_poll_failures", "Polls of samples that failed.")
         self._rows = counter("trainer_rows", "Sample rows trained.")
+        self._corrections = counter(
+            "trainer_corrections", "Positives trained after their negative, by the trainer's arm.", ["arm"]
+        ).labels(arm)
         self._events = counter("trainer_events", "What the core counts, by name.", ["name"])
         self._deltas = counter("trainer_deltas", "Deltas acknowledged.")
         self._delta_rows = counter("trainer_delta_rows", "Rows in acknowledged deltas.")
@@ -34,6 +37,8 @@ class Metrics:
     def trained(self, rows: int, core: TrainerCore) -> None:
         """After one run of records; called while the core rests."""
         self._rows.inc(rows)
+        corrections = "corrections_trained"
+        self._corrections.inc(core.counts[corrections] - self._seen.get(corrections, 0))
         for name, count in core.counts.items():
             grown = count - self._seen.get(name, 0)
             if grown > 0:

@@ -73,7 +73,7 @@ class OnlineTrainer:
         self._published_s = 0.0
         self._base_s = 0.0
         self._base_due = base_due
-        self._metrics = Metrics()
+        self._metrics = Metrics(settings.arm)
         self._pressure = counter("trainer_backpressure", "Polls put off because a delta was due.", ["reason"])
 
     async def run(self) -> None:

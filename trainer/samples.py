@@ -6,15 +6,19 @@ empty               neither a sample with rows nor a barrier
 schema_hash         features encoded under another schema
 columns             a column of the wrong length, or more rows than allowed
 not_finite          NaN or infinity among features or scores
-label               a label that is neither 0 nor 1
-label_version       a correction: this trainer takes first labels only
+label               a label outside [0, 1]
+label_version       a correction, and the loss takes first labels only (``log``)
+lowered             a correction to label 0: what was learned of the positive cannot be taken back
+corrected_again     a second correction: the label it replaces is not on it, and would count twice
 sample_rate         not in (0, 1]
+other_rate          negatives kept at another rate than the negative_rate that the settings declare
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -22,7 +26,10 @@ from numpy.typing import NDArray
 
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from services.contract import columns, features, times
+from services.contract.join_labels import keeps_negative
+from trainer.settings import LearningSettings
 
+_FIRST_LABELS = LearningSettings()
 _ITEM_BYTES = features.ITEM_WIDTH * 4
 _USER_BYTES = features.USER_WIDTH * 4
 
@@ -65,8 +72,8 @@ class Batch:
     labels: NDArray[np.float32]
     scores: NDArray[np.float32]
     positions: NDArray[np.int64]
-    # Of the loss: a kept negative stands for 1 / sample_rate of them.
-    weights: NDArray[np.float32]
+    # How many negatives a row stands for; fnw needs the same of positives (``_stands_for``).
+    negatives: NDArray[np.float32]
     user_features: NDArray[np.float32]
     item_features: NDArray[np.float32]
     occurred_us: NDArray[np.int64]
@@ -74,12 +81,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def corrections(self) -> NDArray[np.bool_]:
+        """Which rows are positives whose impression was said as a negative before, or stood for by those
+        that were kept [n]."""
+        return self.negatives == 0
+
     def rows(self, start: int, stop: int) -> Batch:
         """Rows [start, stop); ``owner`` still points into all ``records``."""
         cut = slice(start, stop)
         return Batch(
             self.records, self.owner[cut], self.user_ids[cut], self.item_ids[cut], self.labels[cut],
-            self.scores[cut], self.positions[cut], self.weights[cut], self.user_features[cut],
+            self.scores[cut], self.positions[cut], self.negatives[cut], self.user_features[cut],
             self.item_features[cut], self.occurred_us[cut],
         )  # fmt: skip
 
@@ -107,8 +120,11 @@ class Decoded:
     bad: list[Bad]
 
 
-def decode(raw: Sequence[RawRecord], max_rows: int = 1_000) -> Decoded:
-    """Decodes and checks records; never raises because of what stands in one."""
+def decode(
+    raw: Sequence[RawRecord], max_rows: int = 1_000, learning: LearningSettings = _FIRST_LABELS
+) -> Decoded:
+    """Decodes and checks records; never raises because of what stands in one. ``learning`` says whether
+    corrections can be trained and which rate negatives must have."""
     barriers: list[BarrierSeen] = []
     bad: list[Bad] = []
     records: list[RawRecord] = []
@@ -122,24 +138,26 @@ def decode(raw: Sequence[RawRecord], max_rows: int = 1_000) -> Decoded:
         if message.HasField("barrier") and message.barrier.barrier_id:
             barriers.append(BarrierSeen(message.barrier.barrier_id, record.partition))
             continue
-        reason = _wrong(message.sample, max_rows) if message.HasField("sample") else "empty"
+        reason = _wrong(message.sample, max_rows) or _untrainable(message.sample, learning)
         if reason:
             bad.append(Bad(record, reason))
         else:
             records.append(record)
             samples.append(message.sample)
-    batch = _join(records, samples) if records else None
+    batch = _join(records, samples, learning) if records else None
     if batch is not None:
         found = _bad_values(batch, samples)
         bad.extend(Bad(records[index], reason) for index, reason in found.items())
         if found:
             kept = [index for index in range(len(records)) if index not in found]
-            batch = _join([records[i] for i in kept], [samples[i] for i in kept]) if kept else None
+            rest = [records[i] for i in kept], [samples[i] for i in kept]
+            batch = _join(*rest, learning) if kept else None
     return Decoded(batch, barriers, bad)
 
 
 def _wrong(sample: TrainingSample, max_rows: int) -> str | None:
     rows = len(sample.item_ids) // 8
+    # Also what a record without a sample looks like.
     if rows == 0:
         return "empty"
     if sample.schema_hash != features.SCHEMA_HASH:
@@ -154,12 +172,25 @@ def _wrong(sample: TrainingSample, max_rows: int) -> str | None:
     )
     if not fits:
         return "columns"
-    if sample.label_versions.count(0) != rows * 4:
-        return "label_version"
     return None if 0 < sample.sample_rate <= 1 else "sample_rate"
 
 
-def _join(records: list[RawRecord], samples: list[TrainingSample]) -> Batch:
+def _untrainable(sample: TrainingSample, learning: LearningSettings) -> str | None:
+    labels = np.frombuffer(sample.labels, columns.F32)
+    rate = learning.expected_rate
+    if rate is not None and sample.sample_rate != np.float32(rate) and (labels == 0).any():
+        return "other_rate"
+    if sample.label_versions.count(0) == len(sample.label_versions):
+        return None
+    if learning.loss == "log":
+        return "label_version"
+    versions = np.frombuffer(sample.label_versions, columns.U32)
+    if (versions > 1).any():
+        return "corrected_again"
+    return "lowered" if (labels[versions > 0] == 0).any() else None
+
+
+def _join(records: list[RawRecord], samples: list[TrainingSample], learning: LearningSettings) -> Batch:
     counts = np.array([len(sample.item_ids) // 8 for sample in samples])
     owner = np.repeat(np.arange(len(samples)), counts)
 
@@ -167,27 +198,45 @@ def _join(records: list[RawRecord], samples: list[TrainingSample]) -> Batch:
         # A bytearray: torch wants memory that it could write to.
         return np.frombuffer(bytearray().join([getattr(sample, field) for sample in samples]), dtype)
 
-    labels = column("labels", columns.F32)
+    labels, item_ids = column("labels", columns.F32), column("item_ids", columns.U64)
     rates = np.array([sample.sample_rate for sample in samples], np.float32)[owner]
+    negatives = np.where(labels > 0, 1, 1 / rates).astype(np.float32)
+    if learning.loss == "fnw":
+        negatives[column("label_versions", columns.U32) > 0] = 0
+        first = (labels > 0) & (negatives > 0) & (learning.negative_rate < 1)
+        for row in np.flatnonzero(first).tolist():
+            request_id = samples[owner[row]].request_id
+            negatives[row] = _stands_for(request_id, int(item_ids[row]), learning.negative_rate)
     users = column("user_features", columns.F32).reshape(-1, features.USER_WIDTH)
     return Batch(
         records=records,
         owner=owner,
         user_ids=np.array([sample.user_id for sample in samples], np.uint64)[owner],
-        item_ids=column("item_ids", columns.U64),
+        item_ids=item_ids,
         labels=labels,
         scores=column("scores", columns.F32),
         positions=column("positions", columns.U32).astype(np.int64),
-        weights=np.where(labels > 0, np.float32(1), 1 / rates).astype(np.float32),
+        negatives=negatives,
         user_features=users[owner],
         item_features=column("item_features", columns.F32).reshape(-1, features.ITEM_WIDTH),
         occurred_us=np.array([times.to_us(sample.occurred_at) for sample in samples], np.int64)[owner],
     )
 
 
+def _stands_for(request_id: str, item_id: int, rate: float) -> float:
+    """How many negatives a positive that is a first label stands for under ``fnw``.
+
+    A correction stands for none: its negative was said before. A first label is either early, before any
+    negative was said, or late and its negative was left out; of a fair share ``rate`` of all impressions the
+    negative would have been kept, and in that share every positive that comes as a first label is early.
+    """
+    return 1 / rate if keeps_negative(request_id, item_id, ceil(rate * (1 << 64))) else 0.0
+
+
 def _bad_values(batch: Batch, samples: list[TrainingSample]) -> dict[int, str]:
     finite = np.isfinite(batch.user_features).all(1) & np.isfinite(batch.item_features).all(1)
     finite &= np.isfinite(batch.scores)
-    binary = (batch.labels == 0) | (batch.labels == 1)
-    found = {int(index): "label" for index in np.unique(batch.owner[~binary])}
+    # Written so that a NaN is outside.
+    inside = (batch.labels >= 0) & (batch.labels <= 1)
+    found = {int(index): "label" for index in np.unique(batch.owner[~inside])}
     return found | {int(index): "not_finite" for index in np.unique(batch.owner[~finite])}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
 
@@ -43,8 +45,33 @@ class LearningSettings(Group):
     """Positives of one step that take part in recall's softmax; 0 switches it off."""
     position_window_rows: int = Field(default=1_000_000, ge=1)
     """Length of the running mean of position shares."""
+    loss: Literal["log", "fnw"] = "log"
+    """log: cross-entropy on final labels; a correction is rejected. fnw: fake negative weighted, for a joiner
+    that says negatives early and corrects them: clicks are learned at once without pulling the probabilities
+    down (trainer/loss.py)."""
+    rate_correction: Literal["training", "serving"] = "training"
+    """Where down-sampled negatives are set right. training: a kept one weighs 1/r. serving: it weighs 1,
+    which keeps the steps smooth when r is small, and the served logit is the fitted one + ln r."""
+    negative_rate: float = Field(default=1.0, gt=0, le=1)
+    """r, the joiner's negative_rate, where positives must be weighed by it as well: with rate_correction
+    serving and with loss fnw. Then a record of negatives with another rate is rejected."""
     seed: int = Field(default=1, ge=0)
     """Of the start of a new model."""
+
+    @model_validator(mode="after")
+    def _rate_is_corrected_once(self) -> LearningSettings:
+        if self.expected_rate is None and self.negative_rate != 1:
+            raise ValueError(
+                f"negative_rate {self.negative_rate} is for rate_correction serving or loss fnw; "
+                "else the rate comes with the samples"
+            )
+        return self
+
+    @property
+    def expected_rate(self) -> float | None:
+        """The sample_rate that negatives must carry; None = any."""
+        declared = self.rate_correction == "serving" or self.loss == "fnw"
+        return self.negative_rate if declared else None
 
 
 class AdmissionSettings(Group):
@@ -117,6 +144,7 @@ class OnlineSettings(ProcessSettings):
     threads: int = Field(default=1, ge=1)
     """Of torch; set from the container's limit, torch would take the node's cores."""
     evaluation_rows: int = Field(default=50_000, ge=100)
-    """Rows over which the rolling AUC and log loss are taken."""
+    """Rows over which the rolling AUC and log loss are taken, as the stream has them: under fnw a corrected
+    row counts twice."""
     status_interval_s: float = Field(default=2.0, gt=0)
     """Between refreshes of the rolling AUC in the metrics."""

@@ -1,8 +1,8 @@
 """One training step on a batch of samples: predict, then learn, then write back; or nothing at all.
 
-The loss is binary cross-entropy on ranking's columns and the dense tensors, plus a softmax over the step's
-items for recall's columns, with the sampling bias taken out (logQ): items come into a batch as often as
-they are shown, and recall must not learn just that.
+The loss is binary cross-entropy on ranking's columns and the dense tensors (its weights: trainer/loss.py),
+plus a softmax over the step's items for recall's columns, with the sampling bias taken out (logQ): items
+come into a batch as often as they are shown, and recall must not learn just that.
 
 Rows learn with row-wise Adagrad (one accumulator per row and column group) from the sum of their gradients;
 dense tensors with Adagrad from the sum as well. Everything is computed aside. A step whose loss or result
@@ -22,6 +22,7 @@ from torch import Tensor
 from services.contract import model_net, model_schema
 from services.contract.model_state import ModelState
 from trainer import rows as working
+from trainer.loss import row_loss
 from trainer.rows import WorkingRows
 from trainer.samples import Batch
 from trainer.settings import AdmissionSettings, LearningSettings
@@ -114,13 +115,17 @@ def _backward(
     )
     plain = model_net.training_logits(dense, user, item, category, inputs)
     positions = torch.from_numpy(np.minimum(batch.positions, model_schema.POSITIONS - 1))
+    logits = plain + dense["position_bias"][positions]
     with torch.no_grad():
         served = dense | {"position_share": torch.from_numpy(state.dense["position_share"])}
         predictions = torch.sigmoid(plain + model_net.serving_position(served)).numpy()
+        # Of the row where it was shown: a weight in the loss, not a path of the gradient.
+        shown = torch.sigmoid(logits).numpy()
+    of_rows = row_loss(batch.labels, batch.negatives, shown, learning)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(
-        plain + dense["position_bias"][positions],
-        torch.from_numpy(batch.labels),
-        weight=torch.from_numpy(batch.weights),
+        logits + of_rows.offset,
+        torch.from_numpy(of_rows.target),
+        weight=torch.from_numpy(of_rows.weight),
         reduction="sum",
     )
     names = [*leaves, *dense]
@@ -223,8 +228,12 @@ def _exploded(
 
 
 def _count_positions(state: ModelState, batch: Batch, window: int) -> None:
-    places = np.minimum(batch.positions, model_schema.POSITIONS - 1)
+    # A corrected row was counted when it was said first.
+    places = np.minimum(batch.positions[~batch.corrections], model_schema.POSITIONS - 1)
+    rows = len(places)
+    if not rows:
+        return
     seen = np.bincount(places, minlength=model_schema.POSITIONS)
-    weight = len(batch) / min(state.samples_trained + len(batch), max(window, len(batch)))
+    weight = rows / min(state.samples_trained + rows, max(window, rows))
     share = state.dense["position_share"]
-    share += ((seen / len(batch) - share) * weight).astype(np.float32)
+    share += ((seen / rows - share) * weight).astype(np.float32)

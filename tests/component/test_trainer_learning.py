@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from services.contract import features, model_net, model_schema, model_state, model_store
+from rec.events.v1.events_pb2 import TrainingSample
+from services.contract import columns, features, model_net, model_schema, model_state, model_store
+from services.contract.join_labels import keeps_negative
 from services.contract.model_state import ModelState
 from tests.trainer_kit import START_US, World, barrier_bytes, new_core, sample_bytes
 from trainer.base import main
+from trainer.core import TrainerCore
 from trainer.evaluate import auc
 from trainer.samples import RawRecord
 from trainer.settings import LearningSettings
@@ -165,3 +171,155 @@ def test_a_file_without_samples_writes_nothing(tmp_path: Path, capsys: pytest.Ca
 def test_the_command_says_what_it_can_do() -> None:
     done = subprocess.run([sys.executable, "-m", "trainer"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "trainer online" in done.stderr and "trainer base" in done.stderr
+
+
+# -- Labels that come late, and negatives that were left out ------------------------------------------------
+
+
+def _grid(state: ModelState, world: World) -> NDArray[np.float32]:
+    """Served probabilities of every user and item."""
+    user_features = np.zeros(features.USER_WIDTH, np.float32)
+    item_features = np.zeros((len(world.items), features.ITEM_WIDTH), np.float32)
+    item_features[:, features.CATEGORY_COLUMN] = world.categories
+    return np.stack(
+        [
+            model_net.score(state, user, world.items, user_features, item_features)
+            for user in world.users.tolist()
+        ]
+    )
+
+
+def _calibration(state: ModelState, world: World) -> float:
+    """Mean served probability / click rate."""
+    return float(_grid(state, world).mean() / world.truth.mean())
+
+
+def _cut(sample: TrainingSample, rows: NDArray[np.bool_], labels: NDArray, version: int = 0) -> bytes:
+    """A record of some rows of a sample, with other labels."""
+    said = TrainingSample()
+    said.CopyFrom(sample)
+    for name, width in (("item_ids", 8), ("positions", 4), ("scores", 4)):
+        said_rows = np.frombuffer(getattr(sample, name), np.uint8).reshape(-1, width)
+        setattr(said, name, said_rows[rows].tobytes())
+    matrix = np.frombuffer(sample.item_features, np.float32).reshape(-1, features.ITEM_WIDTH)
+    said.item_features = matrix[rows].tobytes()
+    said.labels = columns.encode(labels[rows], columns.F32)
+    said.label_versions = columns.encode(np.full(int(rows.sum()), version), columns.U32)
+    return sample_bytes(said)
+
+
+def _corrected_stream(
+    world: World, version: int, random: np.random.Generator | None = None
+) -> Iterator[bytes]:
+    """Every impression at once as a negative; a click 30 requests later again, as ``version``. Cut off in
+    mid-stream: a tail of clicks alone would be learned last. With ``random`` the clicks have nothing to do
+    with who was shown what."""
+    late: deque[bytes | None] = deque([None] * 30)
+    for _ in range(REQUESTS):
+        shown = world.sample(10, labels=None if random is None else random.random(10) < world.truth.mean())
+        labels = np.frombuffer(shown.labels, np.float32)
+        yield _cut(shown, labels >= 0, np.zeros(10))
+        late.append(_cut(shown, labels > 0, labels, version) if labels.any() else None)
+        if (due := late.popleft()) is not None:
+            yield due
+
+
+def _trained_on(values: Iterator[bytes], learning: LearningSettings) -> TrainerCore:
+    core = new_core(learning=learning)
+    core.train([RawRecord(0, offset, value) for offset, value in enumerate(values)], START_US)
+    assert not any(count for name, count in core.counts.items() if name.startswith(("rejected", "steps_sk")))
+    return core
+
+
+def test_late_clicks_leave_the_probabilities_right_with_fnw_and_low_without() -> None:
+    world = World(seed=5, users=60, items=150)
+    learning = LearningSettings(minibatch_rows=64, loss="fnw")
+    core = _trained_on(_corrected_stream(world, version=1), learning)
+    assert _calibration(core.state, world) == pytest.approx(1, abs=0.1)
+    assert _truth_auc(core.state, world) > 0.75
+    clicks = core.counts["corrections_trained"]
+    assert clicks == core.state.samples_trained - 10 * REQUESTS > 0
+    assert core.state.dense["position_share"].sum() == pytest.approx(1, abs=1e-4)
+    # The same rows under the log loss, which knows corrections only when they call themselves first labels.
+    world = World(seed=5, users=60, items=150)
+    naive = _trained_on(_corrected_stream(world, version=0), LearningSettings(minibatch_rows=64))
+    assert _calibration(naive.state, world) < 0.85
+    assert naive.counts["corrections_trained"] == 0
+
+
+def test_with_shuffled_late_clicks_fnw_finds_nothing() -> None:
+    world = World(seed=5, users=60, items=150)
+    learning = LearningSettings(minibatch_rows=64, loss="fnw")
+    core = _trained_on(_corrected_stream(world, 1, np.random.default_rng(9)), learning)
+    assert abs(_truth_auc(core.state, world) - 0.5) < 0.08
+    assert _calibration(core.state, world) == pytest.approx(1, abs=0.1)
+
+
+RATE = 0.1
+
+
+def _thinned_stream(world: World, told: float) -> Iterator[bytes]:
+    """Every positive and a tenth of the negatives; ``told`` is the rate on the samples."""
+    random = np.random.default_rng(4)
+    for _ in range(4_000):
+        shown = world.sample(50)
+        shown.sample_rate = told
+        labels = np.frombuffer(shown.labels, np.float32)
+        kept = (labels > 0) | (random.random(50) < RATE)
+        if kept.any():
+            yield _cut(shown, kept, labels)
+
+
+@pytest.mark.parametrize(
+    ("told", "learning", "low", "high"),
+    [
+        (RATE, LearningSettings(), 0.9, 1.1),
+        (RATE, LearningSettings(rate_correction="serving", negative_rate=RATE), 0.9, 1.1),
+        # Nobody corrects: about 1 / RATE times too high.
+        (1.0, LearningSettings(), 6, 12),
+    ],
+    ids=["training", "serving", "nowhere"],
+)
+def test_left_out_negatives_leave_the_probabilities_right_when_corrected(
+    told: float, learning: LearningSettings, low: float, high: float
+) -> None:
+    world = World(seed=9, users=60, items=150)
+    world.truth *= 0.05
+    state = _trained_on(_thinned_stream(world, told), learning).state
+    assert low < _calibration(state, world) < high
+    assert _truth_auc(state, world) > 0.65
+
+
+QUARTER = 0.25
+
+
+def _thinned_and_corrected_stream(world: World) -> Iterator[bytes]:
+    """As a correcting joiner says it: three of ten clicks at once, a quarter of the other rows as negatives,
+    the other clicks 30 requests later: as corrections, or as first labels where the negative was left out."""
+    late: deque[list[bytes]] = deque([[] for _ in range(30)])
+    for _ in range(2_500):
+        shown = world.sample(20)
+        labels, ids = np.frombuffer(shown.labels, np.float32), np.frombuffer(shown.item_ids, np.uint64)
+        kept = np.array(
+            [keeps_negative(shown.request_id, item, int(QUARTER * 2**64)) for item in ids.tolist()]
+        )
+        early = (labels > 0) & (world.random.random(20) < 0.3)
+        if early.any():
+            yield _cut(shown, early, labels)
+        clicks = np.flatnonzero((labels > 0) & ~early)
+        late.append([_cut(shown, np.arange(20) == row, labels, int(kept[row])) for row in clicks])
+        shown.sample_rate = QUARTER
+        if (kept & ~early).any():
+            yield _cut(shown, kept & ~early, np.zeros(20))
+        yield from late.popleft()
+
+
+@pytest.mark.parametrize("place", ["training", "serving"])
+def test_late_clicks_and_left_out_negatives_together_leave_the_probabilities_right(
+    place: Literal["training", "serving"],
+) -> None:
+    world = World(seed=5, users=60, items=150)
+    learning = LearningSettings(minibatch_rows=64, loss="fnw", rate_correction=place, negative_rate=QUARTER)
+    state = _trained_on(_thinned_and_corrected_stream(world), learning).state
+    assert _calibration(state, world) == pytest.approx(1, abs=0.1)
+    assert _truth_auc(state, world) > 0.75

@@ -11,6 +11,7 @@ from tests.trainer_kit import World, barrier_bytes, sample_bytes
 from trainer.evaluate import Rolling, auc, log_loss
 from trainer.online import bounded
 from trainer.samples import RawRecord, decode
+from trainer.settings import LearningSettings
 
 
 def _sample(**changed: object) -> TrainingSample:
@@ -24,6 +25,11 @@ def _floats(*values: float) -> bytes:
     return columns.encode(np.array(values), columns.F32)
 
 
+# The first row of three says an earlier label again.
+_VERSION_1 = columns.encode(np.array([1, 0, 0]), columns.U32)
+FNW = LearningSettings(loss="fnw")
+
+
 def _item_features(value: float) -> bytes:
     matrix = np.zeros((3, features.ITEM_WIDTH), np.float32)
     matrix[2, 4] = value
@@ -33,8 +39,8 @@ def _item_features(value: float) -> bytes:
 BAD = {
     "schema_hash": sample_bytes(_sample(schema_hash=1)),
     "columns": sample_bytes(_sample(labels=_floats(0, 1))),
-    "label": sample_bytes(_sample(labels=_floats(0, 1, 0.5))),
-    "label_version": sample_bytes(_sample(label_versions=b"\x01" + bytes(11))),
+    "label": sample_bytes(_sample(labels=_floats(0, 1, 1.5))),
+    "label_version": sample_bytes(_sample(label_versions=_VERSION_1)),
     "sample_rate": sample_bytes(_sample(sample_rate=0.0)),
     "not_finite": sample_bytes(_sample(item_features=_item_features(np.nan))),
     "empty": sample_bytes(TrainingSample(schema_hash=features.SCHEMA_HASH)),
@@ -65,6 +71,62 @@ def test_no_value_that_is_not_finite_gets_through(value: float) -> None:
     assert decoded.bad[0].reason == "sample_rate"
 
 
+@pytest.mark.parametrize("label", [0.0, 1e-6, 0.5, 1.0])
+def test_any_label_from_0_to_1_is_trained(label: float) -> None:
+    batch = decode([RawRecord(0, 0, sample_bytes(_sample(labels=_floats(0, 1, label))))]).batch
+    assert batch is not None and batch.labels[2] == np.float32(label)
+
+
+@pytest.mark.parametrize("label", [-1e-6, 1.0001, np.nan, np.inf, -np.inf])
+def test_a_label_outside_0_to_1_has_a_name(label: float) -> None:
+    assert _reasons(_sample(labels=_floats(0, 1, label))) == ["label"]
+
+
+def _reasons(sample: TrainingSample, learning: LearningSettings | None = None) -> list[str]:
+    decoded = decode([RawRecord(0, 0, sample_bytes(sample))], learning=learning or LearningSettings())
+    assert (decoded.batch is None) == bool(decoded.bad)
+    return [bad.reason for bad in decoded.bad]
+
+
+def test_a_correction_is_trained_by_fnw_alone_and_stands_for_no_negative() -> None:
+    sample = _sample(labels=_floats(0.5, 1, 0), label_versions=_VERSION_1)
+    assert _reasons(sample) == ["label_version"]
+    batch = decode([RawRecord(0, 0, sample_bytes(sample))], learning=FNW).batch
+    assert batch is not None
+    assert batch.corrections.tolist() == [True, False, False]
+    assert batch.negatives.tolist() == [0, 1, 1]
+
+
+def test_of_thinned_positives_fnw_lets_those_stand_for_negatives_whose_own_would_have_been_kept() -> None:
+    learning = LearningSettings(loss="fnw", negative_rate=0.25)
+    world = World(seed=2)
+    ones = np.ones(10)
+    samples = [world.sample(labels=ones) for _ in range(200)]
+    batch = decode([RawRecord(0, n, sample_bytes(s)) for n, s in enumerate(samples)], learning=learning).batch
+    assert batch is not None
+    assert set(batch.negatives.tolist()) == {0, 4}
+    assert batch.negatives.mean() == pytest.approx(1, abs=0.1)
+    again = decode([RawRecord(0, 0, sample_bytes(samples[0]))], learning=learning).batch
+    assert again is not None and again.negatives.tolist() == batch.negatives[:10].tolist()
+    assert _reasons(_sample(labels=_floats(0, 0, 0)), learning) == ["other_rate"]
+
+
+def test_a_correction_that_cannot_be_taken_back_or_would_count_twice_is_named() -> None:
+    lowered = _sample(labels=_floats(0, 1, 0), label_versions=_VERSION_1)
+    again = _sample(labels=_floats(1, 1, 0), label_versions=columns.encode(np.array([2, 0, 0]), columns.U32))
+    assert _reasons(lowered, FNW) == ["lowered"]
+    assert _reasons(again, FNW) == ["corrected_again"]
+    assert _reasons(lowered) == _reasons(again) == ["label_version"]
+
+
+def test_negatives_must_have_the_rate_that_serving_corrects() -> None:
+    learning = LearningSettings(rate_correction="serving", negative_rate=0.1)
+    kept = _sample(labels=_floats(1, 0, 0), sample_rate=0.1)
+    assert _reasons(kept, learning) == []
+    assert _reasons(_sample(labels=_floats(1, 0, 0), sample_rate=0.2), learning) == ["other_rate"]
+    assert _reasons(_sample(labels=_floats(1, 1, 1), sample_rate=1.0), learning) == []
+
+
 def test_a_record_of_too_many_rows_is_refused() -> None:
     decoded = decode([RawRecord(0, 0, sample_bytes(_sample()))], max_rows=2)
     assert decoded.bad[0].reason == "columns"
@@ -87,7 +149,7 @@ def test_columns_come_out_in_row_order_and_negatives_weigh_for_those_left_out() 
     assert batch is not None
     assert batch.owner.tolist() == [0, 0, 0, 1, 1, 1]
     assert batch.labels.tolist() == [1, 0, 0, 0, 0, 1]
-    assert batch.weights.tolist() == [1, 4, 4, 1, 1, 1]
+    assert batch.negatives.tolist() == [1, 4, 4, 1, 1, 1]
     assert batch.item_ids.tobytes() == samples[0].item_ids + samples[1].item_ids
 
 
@@ -130,9 +192,19 @@ def test_the_rolling_figures_forget_the_oldest_rows() -> None:
     rolling = Rolling(10)
     for label, score in ((1, 0.0), (0, 0.5)):
         column = np.full(8, label, np.float32)
-        rolling.add(column, column * 0 + score, column * 0 + score)
+        rolling.add(column, column * 0 + score, column * 0 + score, np.ones(8, np.float32))
     assert rolling.figures()["evaluated_rows"] == 10
     assert rolling.figures()["base_rate"] == pytest.approx(0.2)
     assert log_loss(np.array([1, 0], np.float32), np.array([0.5, 0.5], np.float32)) == pytest.approx(
         np.log(2)
     )
+
+
+def test_the_rolling_figures_count_the_negatives_that_were_left_out() -> None:
+    labels = np.array([0.5, 0], np.float32)
+    scores = np.array([0.25, 0.25], np.float32)
+    rolling = Rolling(10)
+    rolling.add(labels, scores, scores, np.array([1, 3], np.float32))
+    figures = rolling.figures()
+    assert figures["base_rate"] == pytest.approx(0.25)
+    assert figures["log_loss_served"] == pytest.approx(-(np.log(0.25) + 3 * np.log(0.75)) / 4)
