@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from rec.events.v1 import events_pb2 as ev
 from services.contract.times import set_us
@@ -22,38 +23,36 @@ def find_row(item_ids: bytes, item: bytes) -> int:
     return -1
 
 
+@lru_cache(maxsize=64)
+def _in_order(count: int) -> bytes:
+    return struct.pack(f"<{count}I", *range(count))
+
+
 class ShownRows:
     """The scored rows of one impression, in the order shown. Columns are little-endian bytes."""
 
     __slots__ = ("absent", "features", "head", "ids", "positions", "row_bytes", "scores", "size")
 
     def __init__(self, snapshot: ev.FeatureSnapshot, impression: ev.Impression, impressed_us: int) -> None:
-        shown = impression.item_ids
-        count = len(shown)
-        packed = struct.pack(f"<{count}Q", *shown)
-        places = struct.pack(f"<{count}I", *(impression.positions or range(count)))
+        count = len(impression.item_ids)
+        packed = struct.pack(f"<{count}Q", *impression.item_ids)
+        places = impression.positions
+        positions = struct.pack(f"<{count}I", *places) if places else _in_order(count)
         served, scores, features = snapshot.item_ids, snapshot.scores, snapshot.item_features
-        width = 8 * len(features) // len(served)
-        absent: list[bytes] = []
-        ids: list[bytes] = []
-        at: list[int] = []
-        positions: list[bytes] = []
-        for k in range(count):
-            item = packed[8 * k : 8 * k + 8]
-            row = find_row(served, item)
-            if row < 0:
-                absent.append(item)
-                continue
-            ids.append(item)
-            at.append(row)
-            positions.append(places[4 * k : 4 * k + 4])
-        self.size = len(ids)
-        self.row_bytes = width
-        self.absent = b"".join(absent)
-        self.ids = b"".join(ids)
-        self.positions = b"".join(positions)
-        self.scores = b"".join([scores[4 * row : 4 * row + 4] for row in at])
-        self.features = b"".join([features[width * row : width * (row + 1)] for row in at])
+        self.row_bytes = width = 8 * len(features) // len(served)
+        if served.startswith(packed):
+            # Shown are mostly the best of the served, in their order.
+            self.size, self.absent, self.ids, self.positions = count, b"", packed, positions
+            self.scores, self.features = scores[: 4 * count], features[: width * count]
+        else:
+            rows = [find_row(served, packed[8 * k : 8 * k + 8]) for k in range(count)]
+            here = [k for k, row in enumerate(rows) if row >= 0]
+            self.size = len(here)
+            self.absent = b"".join([packed[8 * k : 8 * k + 8] for k, row in enumerate(rows) if row < 0])
+            self.ids = b"".join([packed[8 * k : 8 * k + 8] for k in here])
+            self.positions = b"".join([positions[4 * k : 4 * k + 4] for k in here])
+            self.scores = b"".join([scores[4 * rows[k] : 4 * rows[k] + 4] for k in here])
+            self.features = b"".join([features[width * rows[k] : width * (rows[k] + 1)] for k in here])
         head = ev.TrainingSample(
             request_id=snapshot.request_id,
             occurred_at=snapshot.occurred_at,
@@ -112,12 +111,30 @@ class ShownRows:
             sample.item_ids, sample.positions = self.ids, self.positions
             sample.scores, sample.item_features = self.scores, self.features
         else:
-            sample.item_ids = self.ids_of(rows)
-            sample.positions = b"".join([self.positions[4 * r : 4 * r + 4] for r in rows])
-            sample.scores = b"".join([self.scores[4 * r : 4 * r + 4] for r in rows])
-            sample.item_features = b"".join([self.features[width * r : width * (r + 1)] for r in rows])
+            spans = _spans(rows)
+            sample.item_ids = _cut(self.ids, 8, spans)
+            sample.positions = _cut(self.positions, 4, spans)
+            sample.scores = _cut(self.scores, 4, spans)
+            sample.item_features = _cut(self.features, width, spans)
         return sample
 
     def ids_of(self, rows: list[int]) -> bytes:
         """The item ids of some rows, uint64 LE."""
-        return b"".join([self.ids[8 * r : 8 * r + 8] for r in rows])
+        return _cut(self.ids, 8, _spans(rows))
+
+
+def _spans(rows: list[int]) -> list[tuple[int, int]]:
+    """Ascending rows as [first, end) of neighbours: all but a clicked one are two."""
+    spans: list[tuple[int, int]] = []
+    first = end = rows[0] if rows else 0
+    for row in rows:
+        if row > end:
+            spans.append((first, end))
+            first = row
+        end = row + 1
+    spans.append((first, end))
+    return spans
+
+
+def _cut(column: bytes, width: int, spans: list[tuple[int, int]]) -> bytes:
+    return b"".join([column[width * first : width * end] for first, end in spans])

@@ -15,6 +15,7 @@ from services.runtime.clock import WallClock
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.process import Process, run
 from services.runtime.settings import load
+from services.runtime.telemetry import collect_garbage_every
 
 _READY_CHECK_S = 0.1
 
@@ -29,6 +30,7 @@ async def serve(process: Process, settings: Settings) -> tuple[GrpcServer, JoinH
     await host.start()
     process.spawn(host.run(), "join")
     process.spawn(_tell_health(server, host), "health")
+    process.spawn(collect_garbage_every(settings.gc_interval_ms / 1000), "garbage")
     return server, host
 
 

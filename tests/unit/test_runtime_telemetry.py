@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
+import weakref
 
-from services.runtime.telemetry import Sparse, counter
+from services.runtime.telemetry import Sparse, collect_garbage_every, counter
 
 
 def record(name: str, message: str) -> logging.LogRecord:
@@ -31,3 +34,23 @@ def test_our_own_messages_always_pass() -> None:
 
 def test_a_metric_made_twice_is_the_same_metric() -> None:
     assert counter("made_twice", "Test.") is counter("made_twice", "Test.")
+
+
+async def test_garbage_is_collected_by_the_clock_and_the_rule_comes_back_afterwards() -> None:
+    class Node:
+        itself: object
+
+    collecting = asyncio.create_task(collect_garbage_every(0.05))
+    await asyncio.sleep(0)
+    assert not gc.isenabled()
+    node = Node()
+    node.itself = node
+    gone = weakref.ref(node)
+    del node
+    assert gone() is not None
+    async with asyncio.timeout(5):
+        while gone() is not None:  # noqa: ASYNC110 - the collector's clock decides when
+            await asyncio.sleep(0.01)
+    collecting.cancel()
+    await asyncio.gather(collecting, return_exceptions=True)
+    assert gc.isenabled()
