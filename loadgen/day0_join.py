@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from rec.events.v1.events_pb2 import SampleRecord
 from services.contract.join import JoinTask
 from services.contract.join_config import JoinConfig
 from services.contract.join_events import Source
 from services.contract.join_output import Rejected, Sample
-from services.contract.times import set_us
+from services.contract.join_wire import joined_at, sample_record
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ def join_session(window_us: int, bound_us: int, sources: list[int], events: list
         offsets[source] += 1
         for output in said:
             if isinstance(output, Sample):
-                set_us(output.message.joined_at, task.watermark_us)
-                samples.append(SampleRecord(sample=output.message).SerializeToString())
+                samples.append(sample_record(output.data, joined_at(task.watermark_us)))
                 rows += output.rows
             elif isinstance(output, Rejected):
                 rejected[output.reason] += 1

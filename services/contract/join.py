@@ -33,7 +33,6 @@ from services.contract.join_matching import Matching
 from services.contract.join_output import BarrierPassed, Output, Reason, Rejected, Sample
 from services.contract.join_position import MAX_PASSED, NEVER_US, Position, start
 from services.contract.join_state import Acted, Held, InputClock, Mark, Shown, Snap
-from services.contract.times import to_us
 
 # Barriers that may be under way at once; the oldest is dropped beyond that, and counted.
 MAX_PENDING_BARRIERS = 256
@@ -162,7 +161,7 @@ class JoinTask:
         clock.next_offset = offset + 1
         matching = self._matching
         try:
-            name, event = decode(source, raw, self.config.max_items)
+            name, occurred_us, event = decode(source, raw, self.config.max_items)
         except Malformed as error:
             self.stats.records["malformed"] += 1
             matching.out.append(
@@ -170,44 +169,53 @@ class JoinTask:
             )
             return self._said()
         self.stats.records[name] += 1
-        occurred_us = to_us(event.occurred_at)
         if name == "barrier":
             self._barrier(clock, offset, event.barrier_id, occurred_us)
             return self._said()
         if name != "heartbeat":
             self._event(clock, offset, occurred_us, event, raw)
-        if clock.observe(occurred_us):
-            self._settle_clocks()
+        if occurred_us > clock.clock_us:
+            slowest = clock.watermark_us <= self._watermark_us
+            clock.observe(occurred_us)
+            if slowest:
+                self._settle_clocks()
         return self._said()
 
     def _event(self, clock: InputClock, offset: int, occurred_us: int, event: Any, raw: bytes) -> None:
-        source, matching = clock.source, self._matching
-        if self._is_repeat(clock, occurred_us, event):
+        source, matching, ids = clock.source, self._matching, (event.event_id, event.request_id)
+        before: Held | None
+        if source is Source.ACTIONS:
+            before = matching.acts.get((ids[0], occurred_us))
+            repeat = before is not None and rules.remembered(self.config, before, clock)
+        else:
+            before = (matching.shown if source is Source.IMPRESSIONS else matching.snaps).get(ids[1])
+            repeat = before is not None and self._is_repeat(clock, occurred_us, ids[0], before)
+        if repeat:
             self.stats.repeats[source.name.lower()] += 1
             return
         items = len(event.item_ids) if source is Source.IMPRESSIONS else 0
         if occurred_us < clock.watermark_us:
             behind_us = clock.watermark_us - occurred_us
             matching.out.append(
-                Rejected(Reason.LATE, source, offset, raw, event.request_id, items, behind_us=behind_us)
+                Rejected(Reason.LATE, source, offset, raw, ids[1], items, behind_us=behind_us)
             )
             return
         held: Held
         if source is Source.ACTIONS:
-            acted = held = Acted(clock, offset, occurred_us, event, raw)
-        elif (first := self._remembered_first(clock, event.request_id)) is not None:
+            acted = held = Acted(clock, offset, occurred_us, ids, event, raw=raw)
+        elif before is not None and (first := self._remembered_first(clock, before)) is not None:
             # It stays until its replay can no longer need to refuse this one again.
             first.hold_us = max(first.hold_us, occurred_us + self.config.memory_us)
-            first.seconds = [*(first.seconds or ()), (event.event_id, occurred_us)]
+            first.seconds = [*(first.seconds or ()), (ids[0], occurred_us)]
             second = Reason.SECOND_IMPRESSION if items else Reason.SECOND_SNAPSHOT
-            matching.out.append(Rejected(second, source, offset, raw, event.request_id, items))
+            matching.out.append(Rejected(second, source, offset, raw, ids[1], items))
             return
         elif source is Source.IMPRESSIONS:
-            shown = held = Shown(clock, offset, occurred_us, event, raw)
+            shown = held = Shown(clock, offset, occurred_us, ids, event, raw=raw)
         else:
-            snap = held = Snap(clock, offset, occurred_us, event, len(raw))
-        if rules.last_needed_by(self.config, held) < matching.evicted_us:
-            matching.out.append(Rejected(Reason.EVICTED, source, offset, raw, event.request_id, items))
+            snap = held = Snap(clock, offset, occurred_us, ids, event, size=len(raw))
+        if matching.evicted_us > NEVER_US and rules.last_needed_by(self.config, held) < matching.evicted_us:
+            matching.out.append(Rejected(Reason.EVICTED, source, offset, raw, ids[1], items))
             return
         clock.held.append(held)
         if source is Source.ACTIONS:
@@ -217,27 +225,18 @@ class JoinTask:
         else:
             matching.add_snapshot(snap)
 
-    def _is_repeat(self, clock: InputClock, occurred_us: int, event: Any) -> bool:
-        if clock.source is Source.ACTIONS:
-            same = self._matching.acts.get((event.event_id, occurred_us))
-            return same is not None and rules.remembered(self.config, same, clock)
-        heads: Mapping[str, Held] = (
-            self._matching.shown if clock.source is Source.IMPRESSIONS else self._matching.snaps
-        )
-        held = heads.get(event.request_id)
+    def _is_repeat(self, clock: InputClock, occurred_us: int, event_id: str, newest: Held) -> bool:
+        held: Held | None = newest
         while held is not None:
-            if held.occurred_us == occurred_us and held.event_id == event.event_id:
+            if held.occurred_us == occurred_us and held.event_id == event_id:
                 return rules.remembered(self.config, held, clock)
-            if held.seconds is not None and (event.event_id, occurred_us) in held.seconds:
+            if held.seconds is not None and (event_id, occurred_us) in held.seconds:
                 return clock.watermark_us <= occurred_us + self.config.memory_us
             held = held.older
         return False
 
-    def _remembered_first(self, clock: InputClock, request_id: str) -> Held | None:
-        heads: Mapping[str, Held] = (
-            self._matching.shown if clock.source is Source.IMPRESSIONS else self._matching.snaps
-        )
-        held = heads.get(request_id)
+    def _remembered_first(self, clock: InputClock, newest: Held) -> Held | None:
+        held: Held | None = newest
         while held is not None:
             if rules.remembered(self.config, held, clock):
                 return held

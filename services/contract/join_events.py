@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from rec.events.v1 import events_pb2 as ev
 from services.contract.errors import MalformedRecord
 from services.contract.ids import MAX_EVENT_ID_CHARS, MAX_REQUEST_ID_CHARS
+from services.contract.times import MICROS
 
 MAX_BARRIER_ID_CHARS = 128
 # The range that a protobuf Timestamp may hold: years 1 to 9999.
@@ -29,6 +30,7 @@ class Source(IntEnum):
 
 SOURCES = (Source.SNAPSHOTS, Source.IMPRESSIONS, Source.ACTIONS)
 _EVENT_OF = ("snapshot", "impression", "action")
+_BESIDE = frozenset({"heartbeat", "barrier"})
 
 
 class Malformed(MalformedRecord):
@@ -44,8 +46,9 @@ def _refuse(field: str, value: object, allowed: str, items: int = 0) -> Malforme
     return error
 
 
-def decode(source: Source, raw: bytes, max_items: int) -> tuple[str, Any]:
-    """(name of the oneof field, its message) of one input record; Malformed says what is wrong."""
+def decode(source: Source, raw: bytes, max_items: int) -> tuple[str, int, Any]:
+    """(name of the oneof field, event time in us, message) of one input record; Malformed says what is
+    wrong."""
     try:
         record = ev.EventRecord.FromString(raw)
     except DecodeError as error:
@@ -56,18 +59,20 @@ def decode(source: Source, raw: bytes, max_items: int) -> tuple[str, Any]:
     event = getattr(record, name)
     wanted = _EVENT_OF[source]
     items = len(event.item_ids) if name == "impression" else 0
-    if name not in {wanted, "heartbeat", "barrier"}:
+    if name != wanted and name not in _BESIDE:
         raise _refuse("record", name, f"{wanted}, heartbeat or barrier", items)
-    if not event.HasField("occurred_at"):
+    stamp = event.occurred_at
+    seconds = stamp.seconds
+    if not seconds and not event.HasField("occurred_at"):
         raise _refuse("occurred_at", "unset", "a time", items)
-    if not _MIN_SECONDS <= event.occurred_at.seconds <= _MAX_SECONDS:
-        raise _refuse("occurred_at", event.occurred_at.seconds, "years 1 to 9999", items)
+    if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+        raise _refuse("occurred_at", seconds, "years 1 to 9999", items)
     if name == wanted:
         _check_ids(event, items)
         _CHECKS[source](event, max_items)
     elif name == "barrier" and not 0 < len(event.barrier_id) <= MAX_BARRIER_ID_CHARS:
         raise _refuse("barrier_id", event.barrier_id, f"1 to {MAX_BARRIER_ID_CHARS} characters")
-    return name, event
+    return name, seconds * MICROS + stamp.nanos // 1000, event
 
 
 def _check_ids(event: ev.FeatureSnapshot | ev.Impression | ev.Action, items: int) -> None:
@@ -92,7 +97,7 @@ def _check_snapshot(event: ev.FeatureSnapshot, max_items: int) -> None:
 
 
 def _check_impression(event: ev.Impression, max_items: int) -> None:
-    shown = list(event.item_ids)
+    shown = event.item_ids[:]
     rows = len(shown)
     if not 0 < rows <= max_items:
         raise _refuse("item_ids", rows, f"1 to {max_items} items", rows)

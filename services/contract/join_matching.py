@@ -107,7 +107,9 @@ class Matching(Memory):
 
     def advance(self, watermark_us: int) -> None:
         """Closes and releases what lies below the watermark of the task."""
-        for held in self._due(watermark_us):
+        for held in self._timers.due(watermark_us):
+            if held.released:
+                continue
             if isinstance(held, Shown) and held.open:
                 if self._correcting and not held.early_passed:
                     self._pass_early(held)
@@ -118,7 +120,7 @@ class Matching(Memory):
             if held.hold_us < watermark_us:
                 self._release(held)
             else:
-                self._arm(held, held.hold_us)
+                self._timers.arm(held.hold_us, held)
 
     def pass_floor(self, floor_us: int) -> None:
         """A barrier has come on every input: closes all earlier impressions, gives up earlier lone
@@ -156,14 +158,17 @@ class Matching(Memory):
     # -- outcomes ----------------------------------------------------------------------------------------
 
     def _take_rows(self, snap: Snap, shown: Shown) -> None:
-        if snap.message is None or shown.message is None:
+        if snap.message is None:
             return
-        rows = shown.rows = ShownRows(snap.message, shown.message, shown.occurred_us)
-        for row, item in enumerate(rows.item_ids()):
-            shown.row_of[item] = row
-        if rows.absent:
+        row_of = shown.row_of
+        rows = shown.rows = ShownRows(snap.message, row_of, shown.places, shown.occurred_us)
+        shown.scored = True
+        if not rows.absent:
+            shown.row_of = dict(zip(row_of, range(rows.size), strict=True))
+        else:
+            row_of.update((item, row) for row, item in enumerate(rows.item_ids()))
             self._reject_items(shown, Reason.NOT_IN_SNAPSHOT, len(rows.absent) // 8, rows.absent)
-        snap.message = shown.message = None
+        snap.message = None
         # Its replay must find the snapshot for as long as the impression is open.
         snap.hold_us = max(snap.hold_us, shown.occurred_us + self.config.window_us)
         self._resize(snap, 0)
@@ -191,7 +196,7 @@ class Matching(Memory):
             self._reject_action(acted, Reason.NOT_IMPRESSED)
         elif shown.unscored:
             self._reject_action(acted, Reason.UNSCORED)
-        elif shown.rows is None:
+        elif not shown.scored:
             if shown.open:
                 shown.waiting.append(acted)
             else:
@@ -220,15 +225,15 @@ class Matching(Memory):
         assert shown.rows is not None
         label, version = shown.labels[row], shown.said.get(row, 0)
         shown.said[row] = version + 1
-        message = shown.rows.positive(row, label.value, label.acted_us, version)
-        self.out.append(Sample(message, 1, True, version > 0))
+        data = shown.rows.positive(row, label.value, label.acted_us, version)
+        self.out.append(Sample(data, shown.request_id, 1, True, version > 0))
 
     def _pass_early(self, shown: Shown) -> None:
         """No action stamped up to the early negative can follow."""
         shown.early_passed = True
         if shown.rows is not None:
             self._settle(shown)
-        self._arm(shown, shown.occurred_us + self.config.window_us)
+        self._timers.arm(shown.occurred_us + self.config.window_us, shown)
 
     def _settle(self, shown: Shown) -> None:
         """The actions that take effect on arrival are all in: early negatives, then the other actions."""
@@ -257,7 +262,8 @@ class Matching(Memory):
         if kept:
             if not last:
                 shown.said.update(dict.fromkeys(kept, 1))
-            self.out.append(Sample(rows.negatives(kept, config.negative_rate, last), len(kept), False))
+            data = rows.negatives(kept, config.negative_rate)
+            self.out.append(Sample(data, shown.request_id, len(kept), False))
 
     def _close(self, shown: Shown, evicted: bool = False) -> None:
         """The window is over: what no action has labelled is negative (or leaves with its reason)."""
@@ -285,10 +291,8 @@ class Matching(Memory):
 
     def _strip(self, shown: Shown) -> None:
         """Leaves the tombstone: enough to name the reason of whatever still refers to it."""
-        if shown.rows is not None:
-            shown.rows.drop()
+        shown.rows = None
         shown.raw = b""
-        shown.message = None
         shown.labels.clear()
         shown.said.clear()
         self._resize(shown, 0)

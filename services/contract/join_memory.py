@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
 from typing import Any
 
 from services.contract.join_state import Acted, Held, Shown, Snap
+from services.contract.join_timers import Timers
 
 
 class Memory:
@@ -19,29 +18,16 @@ class Memory:
         self.held_events = 0
         self.held_bytes = 0
         self.not_shown = 0
-        self._timers: list[tuple[int, int, Held]] = []
-        self._timer_count = 0
-
-    def _due(self, watermark_us: int) -> Iterator[Held]:
-        timers = self._timers
-        while timers and timers[0][0] < watermark_us:
-            held = heapq.heappop(timers)[2]
-            if not held.released:
-                yield held
+        self._timers = Timers[Held]()
 
     def _sweep_timers(self) -> None:
-        self._timers = [timer for timer in self._timers if not timer[2].released]
-        heapq.heapify(self._timers)
+        self._timers.keep(lambda held: not held.released)
 
     def _hold(self, held: Held, hold_us: int, first_due_us: int | None = None) -> None:
         held.hold_us = hold_us
         self.held_events += 1
         self.held_bytes += held.size
-        self._arm(held, hold_us if first_due_us is None else first_due_us)
-
-    def _arm(self, held: Held, due_us: int) -> None:
-        self._timer_count += 1
-        heapq.heappush(self._timers, (due_us, self._timer_count, held))
+        self._timers.arm(hold_us if first_due_us is None else first_due_us, held)
 
     def _resize(self, held: Held, size: int) -> None:
         self.held_bytes += size - held.size

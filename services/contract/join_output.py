@@ -53,14 +53,21 @@ class Reason(StrEnum):
 
 @dataclass(slots=True)
 class Sample:
-    """Rows of one request that are decided now. ``message.joined_at`` is left to the host.
+    """Rows of one request that are decided now. ``data``: a TrainingSample without its ``joined_at``, which
+    is the host's to add (join_wire).
 
     ``correction``: rows said before, with a label_version above 0."""
 
-    message: ev.TrainingSample
+    data: bytes
+    request_id: str
     rows: int
     positive: bool
     correction: bool = False
+
+    @property
+    def message(self) -> ev.TrainingSample:
+        """A new message of ``data``."""
+        return ev.TrainingSample.FromString(self.data)
 
 
 @dataclass(slots=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from rec.events.v1 import events_pb2 as ev
-from services.contract.times import set_us
+from services.contract import join_wire as wire
 
-_EMPTY = ev.TrainingSample()
-_ZERO_U32 = b"\0\0\0\0"
-_ZERO_F32 = struct.pack("<f", 0.0)
+_ALL_KEPT = wire.sample_rate(1.0)
 
 
 def find_row(item_ids: bytes, item: bytes) -> int:
@@ -31,12 +30,17 @@ def _in_order(count: int) -> bytes:
 class ShownRows:
     """The scored rows of one impression, in the order shown. Columns are little-endian bytes."""
 
-    __slots__ = ("absent", "features", "head", "ids", "positions", "row_bytes", "scores", "size")
+    __slots__ = (
+        *("absent", "ids", "positions", "row_bytes", "scores", "features", "size"),
+        *("first", "user", "impressed", "scored"),
+    )
 
-    def __init__(self, snapshot: ev.FeatureSnapshot, impression: ev.Impression, impressed_us: int) -> None:
-        count = len(impression.item_ids)
-        packed = struct.pack(f"<{count}Q", *impression.item_ids)
-        places = impression.positions
+    def __init__(
+        self, snapshot: ev.FeatureSnapshot, shown: Collection[int], places: Sequence[int], impressed_us: int
+    ) -> None:
+        """``shown``: the impression's items, ``places`` their positions (empty: in order)."""
+        count = len(shown)
+        packed = struct.pack(f"<{count}Q", *shown)
         positions = struct.pack(f"<{count}I", *places) if places else _in_order(count)
         served, scores, features = snapshot.item_ids, snapshot.scores, snapshot.item_features
         self.row_bytes = width = 8 * len(features) // len(served)
@@ -53,21 +57,14 @@ class ShownRows:
             self.positions = b"".join([positions[4 * k : 4 * k + 4] for k in here])
             self.scores = b"".join([scores[4 * rows[k] : 4 * rows[k] + 4] for k in here])
             self.features = b"".join([features[width * rows[k] : width * (rows[k] + 1)] for k in here])
-        head = ev.TrainingSample(
-            request_id=snapshot.request_id,
-            occurred_at=snapshot.occurred_at,
-            user_id=snapshot.user_id,
-            schema_hash=snapshot.schema_hash,
-            arm=snapshot.arm,
-            user_features=snapshot.user_features,
-            sample_rate=1.0,
-        )
-        if snapshot.HasField("model"):
-            head.model.CopyFrom(snapshot.model)
+        # Fields 1 to 6, 13, 15 and 17 of every sample of this impression.
+        self.first = _first_fields(snapshot)
+        self.user = wire.delimited(13, snapshot.user_features)
+        self.impressed = wire.stamped(15, impressed_us)
+        self.scored = b""
         if snapshot.HasField("scored_at"):
-            head.scored_at.CopyFrom(snapshot.scored_at)
-        set_us(head.impressed_at, impressed_us)
-        self.head = head
+            stamp = snapshot.scored_at.SerializeToString()
+            self.scored = wire.head_of(17, len(stamp)) + stamp
 
     def item_ids(self) -> tuple[int, ...]:
         """The item of each row."""
@@ -75,57 +72,53 @@ class ShownRows:
 
     def bytes_held(self) -> int:
         """Size of the columns (without what Python adds)."""
-        return len(self.ids) * 2 + len(self.features) + len(self.head.user_features)
+        return len(self.ids) * 2 + len(self.features) + len(self.user)
 
-    def drop(self) -> None:
-        """Lets go of everything; what ``negatives`` gave stays whole."""
-        self.ids = self.positions = self.scores = self.features = b""
-        self.head = _EMPTY
+    def positive(self, row: int, label: float, acted_us: int, version: int = 0) -> bytes:
+        """The one row that an action has decided: a TrainingSample without its joined_at."""
+        head = wire.frame(1, self.row_bytes, label, version)
+        return self._sample([(row, row + 1)], head, _ALL_KEPT, wire.stamped(16, acted_us))
 
-    def positive(self, row: int, label: float, acted_us: int, version: int = 0) -> ev.TrainingSample:
-        """The one row that an action has decided."""
-        sample = ev.TrainingSample()
-        sample.CopyFrom(self.head)
-        sample.item_ids = self.ids[8 * row : 8 * row + 8]
-        sample.labels = struct.pack("<f", label)
-        sample.label_versions = struct.pack("<I", version) if version else _ZERO_U32
-        sample.positions = self.positions[4 * row : 4 * row + 4]
-        sample.scores = self.scores[4 * row : 4 * row + 4]
-        sample.item_features = self.features[self.row_bytes * row : self.row_bytes * (row + 1)]
-        set_us(sample.acted_at, acted_us)
-        return sample
+    def negatives(self, rows: list[int], rate: float) -> bytes:
+        """The given rows (ascending, at least one), decided by time. ``rate``: share of the negatives that
+        is kept."""
+        head = wire.frame(len(rows), self.row_bytes, 0.0, 0)
+        return self._sample(_spans(rows), head, wire.sample_rate(rate), b"")
 
-    def negatives(self, rows: list[int], rate: float, last: bool) -> ev.TrainingSample:
-        """The given rows (ascending), decided by time. After the ``last`` call the caller does not use
-        ``self`` again. ``rate``: share of the negatives that is kept."""
-        sample, width = self.head, self.row_bytes
-        if not last:
-            sample = ev.TrainingSample()
-            sample.CopyFrom(self.head)
-        count = len(rows)
-        if rate < 1.0:
-            sample.sample_rate = rate
-        sample.labels = _ZERO_F32 * count
-        sample.label_versions = _ZERO_U32 * count
-        if count == self.size:
-            sample.item_ids, sample.positions = self.ids, self.positions
-            sample.scores, sample.item_features = self.scores, self.features
-        else:
-            spans = _spans(rows)
-            sample.item_ids = _cut(self.ids, 8, spans)
-            sample.positions = _cut(self.positions, 4, spans)
-            sample.scores = _cut(self.scores, 4, spans)
-            sample.item_features = _cut(self.features, width, spans)
-        return sample
+    def _sample(self, spans: list[wire.Span], head: wire.Frame, rate: bytes, acted: bytes) -> bytes:
+        cut = wire.in_spans
+        return b"".join(
+            (
+                self.first,
+                head.ids, cut(self.ids, 8, spans),
+                head.positions, cut(self.positions, 4, spans),
+                head.scores, cut(self.scores, 4, spans),
+                head.features, cut(self.features, self.row_bytes, spans),
+                self.user, rate, self.impressed, acted, self.scored,
+            )
+        )  # fmt: skip
 
     def ids_of(self, rows: list[int]) -> bytes:
         """The item ids of some rows, uint64 LE."""
-        return _cut(self.ids, 8, _spans(rows))
+        return wire.in_spans(self.ids, 8, _spans(rows))
 
 
-def _spans(rows: list[int]) -> list[tuple[int, int]]:
+def _first_fields(snapshot: ev.FeatureSnapshot) -> bytes:
+    head = ev.TrainingSample(
+        request_id=snapshot.request_id,
+        occurred_at=snapshot.occurred_at,
+        user_id=snapshot.user_id,
+        schema_hash=snapshot.schema_hash,
+        arm=snapshot.arm,
+    )
+    if snapshot.HasField("model"):
+        head.model.CopyFrom(snapshot.model)
+    return head.SerializeToString()
+
+
+def _spans(rows: list[int]) -> list[wire.Span]:
     """Ascending rows as [first, end) of neighbours: all but a clicked one are two."""
-    spans: list[tuple[int, int]] = []
+    spans: list[wire.Span] = []
     first = end = rows[0] if rows else 0
     for row in rows:
         if row > end:
@@ -134,7 +127,3 @@ def _spans(rows: list[int]) -> list[tuple[int, int]]:
         end = row + 1
     spans.append((first, end))
     return spans
-
-
-def _cut(column: bytes, width: int, spans: list[tuple[int, int]]) -> bytes:
-    return b"".join([column[width * first : width * end] for first, end in spans])

@@ -8,6 +8,7 @@ is used again, much later).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from rec.events.v1 import events_pb2 as ev
@@ -57,9 +58,16 @@ class Snap(Held):
     __slots__ = ("message",)
 
     def __init__(
-        self, clock: InputClock, offset: int, occurred_us: int, event: ev.FeatureSnapshot, size: int
+        self,
+        clock: InputClock,
+        offset: int,
+        occurred_us: int,
+        ids: tuple[str, str],
+        event: ev.FeatureSnapshot,
+        *,
+        size: int,
     ) -> None:
-        super().__init__(clock, offset, occurred_us, (event.event_id, event.request_id), size)
+        super().__init__(clock, offset, occurred_us, ids, size)
         self.message: ev.FeatureSnapshot | None = event
 
 
@@ -69,29 +77,39 @@ class Shown(Held):
     __slots__ = (
         "early_passed",
         "labels",
-        "message",
         "open",
+        "places",
         "raw",
         "row_of",
         "rows",
         "said",
+        "scored",
         "settled",
         "unscored",
         "waiting",
     )
 
     def __init__(
-        self, clock: InputClock, offset: int, occurred_us: int, event: ev.Impression, raw: bytes
+        self,
+        clock: InputClock,
+        offset: int,
+        occurred_us: int,
+        ids: tuple[str, str],
+        event: ev.Impression,
+        *,
+        raw: bytes,
     ) -> None:
-        super().__init__(clock, offset, occurred_us, (event.event_id, event.request_id), len(raw))
-        self.message: ev.Impression | None = event
+        super().__init__(clock, offset, occurred_us, ids, len(raw))
         self.raw = raw
         self.unscored: bool = event.unscored
         self.open = not self.unscored
         # Item id -> row in ``rows``, -1 when it is not among the scored. All -1 while the snapshot is
         # missing.
-        self.row_of: dict[int, int] = dict.fromkeys(event.item_ids, -1)
+        self.row_of: dict[int, int] = dict.fromkeys(event.item_ids[:], -1)
+        self.places: Sequence[int] = event.positions[:]
+        # While it is open and its snapshot has come (``scored`` stays).
         self.rows: ShownRows | None = None
+        self.scored = False
         # Row -> what its actions have made of it; row -> how often it was said.
         self.labels: dict[int, Label] = {}
         self.said: dict[int, int] = {}
@@ -108,9 +126,16 @@ class Acted(Held):
     __slots__ = ("item_id", "kind", "pending", "raw")
 
     def __init__(
-        self, clock: InputClock, offset: int, occurred_us: int, event: ev.Action, raw: bytes
+        self,
+        clock: InputClock,
+        offset: int,
+        occurred_us: int,
+        ids: tuple[str, str],
+        event: ev.Action,
+        *,
+        raw: bytes,
     ) -> None:
-        super().__init__(clock, offset, occurred_us, (event.event_id, event.request_id), len(raw))
+        super().__init__(clock, offset, occurred_us, ids, len(raw))
         self.item_id: int = event.item_id
         self.kind: int = event.kind
         self.raw = raw

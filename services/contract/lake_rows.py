@@ -77,11 +77,11 @@ def _event_row(
         "appended_ms": record.timestamp_ms,
     }
     try:
-        name, event = decode(source, record.value or b"", MAX_ITEMS)
+        name, occurred_us, event = decode(source, record.value or b"", MAX_ITEMS)
     except Malformed as error:
         row |= {"record": MALFORMED, "detail": str(error), "items": error.items}
         return row
-    row["occurred_us"] = to_us(event.occurred_at)
+    row["occurred_us"] = occurred_us
     if name == "heartbeat":
         row["record"] = HEARTBEAT
     elif name == "barrier":

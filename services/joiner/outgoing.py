@@ -8,6 +8,7 @@ from rec.events.v1 import events_pb2 as ev
 from services.contract import topics
 from services.contract.join_events import Source
 from services.contract.join_output import BarrierPassed, Output, Reason, Rejected
+from services.contract.join_wire import joined_at, sample_record
 from services.contract.times import set_us
 
 INPUTS = {
@@ -16,8 +17,6 @@ INPUTS = {
     topics.ACTIONS.name: Source.ACTIONS,
 }
 TOPIC_OF = {source: name for name, source in INPUTS.items()}
-# Field 1 of SampleRecord, length-delimited.
-_SAMPLE_TAG = b"\x0a"
 
 
 @dataclass(slots=True)
@@ -43,22 +42,8 @@ def outgoing(output: Output, partition: int, key: bytes | None, joined_us: int) 
         record.barrier.barrier_id = output.barrier_id
         set_us(record.barrier.occurred_at, output.occurred_us)
         return Outgoing(topics.SAMPLES.name, record.SerializeToString(), None, partition)
-    message = output.message
-    set_us(message.joined_at, joined_us)
-    value = sample_record(message.SerializeToString())
-    return Outgoing(topics.SAMPLES.name, value, topics.request_key(message.request_id), partition)
-
-
-def sample_record(sample: bytes) -> bytes:
-    """The bytes of SampleRecord(sample=...) around a serialised TrainingSample, without copying the
-    message."""
-    size = len(sample)
-    length = bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return b"".join((_SAMPLE_TAG, length, sample))
+    value = sample_record(output.data, joined_at(joined_us))
+    return Outgoing(topics.SAMPLES.name, value, topics.request_key(output.request_id), partition)
 
 
 def _rejected(row: Rejected, partition: int, key: bytes | None) -> Outgoing:

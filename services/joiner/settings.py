@@ -83,7 +83,7 @@ class Settings(ProcessSettings):
     """Outputs waiting for a commit, per partition; above it reading waits for the commit."""
     max_poll_records: int = Field(default=500, gt=0)
     """Records joined between two turns of the event loop."""
-    gc_interval_ms: int = Field(default=10_000, gt=0)
+    gc_interval_ms: int = Field(default=60_000, gt=0)
     """Python's cyclic garbage is collected this often, and at no other time: the state has no cycles, and
     walking over it took a sixth of the join."""
     retry_ms: int = Field(default=500, gt=0)

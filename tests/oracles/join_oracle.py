@@ -53,7 +53,7 @@ def judge(config: JoinConfig, source: Source, log: list[bytes]) -> Judgement:
     j = Judgement()
     for offset, raw in enumerate(log):
         try:
-            name, event = decode(source, raw, config.max_items)
+            name, _, event = decode(source, raw, config.max_items)
         except Malformed as error:
             reject(j.said, "malformed", (source, offset), error.items)
             continue

@@ -86,7 +86,8 @@ def said_in_kafka(partition: int, records: dict[str, list]) -> Counter[tuple]:
         assert sample.HasField("joined_at")
         assert record.key == request_key(sample.request_id)
         sample.ClearField("joined_at")
-        said[canonical(Sample(sample, len(sample.item_ids) // 8, sample.HasField("acted_at")))] += 1
+        rows, positive = len(sample.item_ids) // 8, sample.HasField("acted_at")
+        said[canonical(Sample(sample.SerializeToString(), sample.request_id, rows, positive))] += 1
     for record in records[topics.LATE_EVENTS.name] + records[topics.DEAD_LETTERS.name]:
         headers = dict(record.headers)
         if int(headers[topics.HEADER_ORIGIN_PARTITION]) != partition:

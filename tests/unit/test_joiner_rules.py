@@ -55,12 +55,17 @@ def test_only_inputs_further_ahead_than_the_slack_wait() -> None:
 
 def test_a_sample_goes_to_its_own_partition_with_the_wall_time_of_the_join() -> None:
     message = one_sample()
-    record = outgoing(Sample(message, 3, False), 3, b"whatever", 1_700_000_000_123_456)
+    message.ClearField("joined_at")
+    record = outgoing(
+        Sample(message.SerializeToString(), message.request_id, 3, False),
+        3,
+        b"whatever",
+        1_700_000_000_123_456,
+    )
     assert (record.topic, record.partition, record.key) == ("samples", 3, b"r")
     sample = ev.SampleRecord.FromString(record.value).sample
     assert to_us(sample.joined_at) == 1_700_000_000_123_456
     sample.ClearField("joined_at")
-    message.ClearField("joined_at")
     assert sample == message
 
 
