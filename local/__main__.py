@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="stop everything")
     commands.add_parser("status", help="what runs where; exit status 0 = all well, 1 = not, 3 = not running")
     commands.add_parser("doctor", help="is everything here that the stack needs?")
+    commands.add_parser("compile", help="the join as machine code (make setup does it)")
     commands.add_parser("fetch", help="download what pip does not (make setup does it)")
     logs = commands.add_parser("logs", help="the end of the logs")
     logs.add_argument("name", nargs="?", help="a process; default all")
@@ -121,6 +122,12 @@ def _fetch(_arguments: argparse.Namespace, _paths: RunPaths, _rest: list[str]) -
     return fetch()
 
 
+def _compile(_arguments: argparse.Namespace, _paths: RunPaths, _rest: list[str]) -> int:
+    from local.compiled import build
+
+    return build(lambda line: print(f"setup: {line}", flush=True))
+
+
 def _logs(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
     from local.logs import logs
 
@@ -145,6 +152,7 @@ HANDLERS = {
     "replay": _replay,
     "doctor": _doctor,
     "fetch": _fetch,
+    "compile": _compile,
     "logs": _logs,
     "status": _status,
     "down": _down,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from local import compiled
+from local.paths import REPOSITORY
 from local.ports import HOST, Ports
 
 SERVICE_GRACE_S = 15.0
@@ -27,6 +30,10 @@ class ProcessSpec:
     def command(self) -> list[str]:
         """The command line, with the interpreter that runs the launcher."""
         return [sys.executable, "-m", *self.module]
+
+    def home(self) -> Path:
+        """The folder to start it in, whose code it runs."""
+        return compiled.home() if self.module == ("services.joiner",) else REPOSITORY
 
 
 SPECS = (

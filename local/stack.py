@@ -120,7 +120,7 @@ class Stack:
         own = self.config.process_env.get(name, {})
         environment = process_environment(spec, self.addresses, self.config.env, own)
         self.children[name] = Child.start(
-            name, spec.command(), self.paths.log(name), env={**os.environ, **environment}, cwd=REPOSITORY
+            name, spec.command(), self.paths.log(name), env={**os.environ, **environment}, cwd=spec.home()
         )
 
     def _seed_and_wait(self, began: float) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from rec.events.v1 import events_pb2 as ev
 from services.contract import join_wire as wire
 
-_ALL_KEPT = wire.sample_rate(1.0)
+_ALL_KEPT: bytes = wire.sample_rate(1.0)
 
 
 def find_row(item_ids: bytes, item: bytes) -> int:
