@@ -4,8 +4,8 @@ compact   merges the small files of closed days (or of ``--day``); may run besid
 check     reads everything; exit code 1 when something is broken, missing or there twice
 repair    writes broken files anew from Kafka; exit code 1 when it no longer holds their records
 publish-views
-          writes the catalogue as the next table of batch features, when it has changed; exit code 1 when there is
-          no catalogue yet
+          writes the catalogue as the next table of batch features, when it has changed; exit code 1 when
+          there is no catalogue yet
 """
 
 from __future__ import annotations
