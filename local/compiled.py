@@ -1,8 +1,8 @@
 """``compile``: the join as machine code, by mypyc, from the very same source files.
 
 A copy of ``services`` with the compiled modules beside their sources stands in build/compiled; ``home`` is
-the folder from which the launcher starts a process that joins. A copy that is not of the sources as they are now
-is never used: then, and without a C compiler, the same files run as plain Python, at half the speed.
+the folder from which the launcher starts a process that joins. A copy that is not of the sources as they are
+now is never used: then, and without a C compiler, the same files run as plain Python, at half the speed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONTRACT = Path("services") / "contract"
 # What a record passes through; pure Python with types, as mypyc wants it.
 MODULES = (
     *("join", "join_events", "join_labels", "join_matching", "join_memory", "join_output", "join_rows"),
-    *("join_rules", "join_state", "join_timers", "join_wire"),
+    *("join_rules", "join_state", "join_timers", "join_wire", "join_label_first", "join_lookup"),
 )
 _LOG = "compile.log"
 _TIMEOUT_S = 600

@@ -62,6 +62,9 @@ class OtherRules(Conflict):
 class JoinTask:
     """The join of one partition. Not thread-safe; every method is synchronous."""
 
+    # The inputs that are fed; all of them must show a barrier before it has passed.
+    sources: tuple[Source, ...] = SOURCES
+
     def __init__(self, config: JoinConfig, positions: Mapping[Source, Position] | None = None) -> None:
         """From the beginning of the inputs, or where ``positions`` say (``restore`` explains)."""
         at = dict.fromkeys(SOURCES, start(0)) if positions is None else dict(positions)
@@ -82,11 +85,13 @@ class JoinTask:
         self.replay_from = {source: at[source].low_offset for source in SOURCES}
         self.replay_until = {source: at[source].offset for source in SOURCES}
         self.replaying = held
-        self._matching = Matching(config, max(p.evicted_us for p in at.values()))
+        self._matching = self._new_matching(max(p.evicted_us for p in at.values()))
         self._passed: deque[str] = deque(at[Source.IMPRESSIONS].passed, maxlen=MAX_PASSED)
         self._barriers: dict[str, list[Mark | None]] = {}
         self._watermark_us = NEVER_US
         self._floor_us = NEVER_US
+        # An input that was above this holds nothing up: that it moves on settles nothing.
+        self._settled_us = NEVER_US
         self._settle_clocks()
 
     @classmethod
@@ -96,6 +101,9 @@ class JoinTask:
 
         OtherRules when the positions were committed under another configuration and state is still held."""
         return cls(config, positions)
+
+    def _new_matching(self, evicted_us: int) -> Matching:
+        return Matching(self.config, evicted_us)
 
     # -- what a host asks --------------------------------------------------------------------------------
 
@@ -175,9 +183,9 @@ class JoinTask:
         if name != "heartbeat":
             self._event(clock, offset, occurred_us, event, raw)
         if occurred_us > clock.clock_us:
-            slowest = clock.watermark_us <= self._watermark_us
+            before_us = clock.watermark_us
             clock.observe(occurred_us)
-            if slowest:
+            if before_us <= self._settled_us:
                 self._settle_clocks()
         return self._said()
 
@@ -259,7 +267,7 @@ class JoinTask:
             marks = self._barriers[barrier_id] = [None, None, None]
         marks[clock.source] = mark
         seen = [m for m in marks if m is not None]
-        if len(seen) == len(SOURCES):
+        if len(seen) == len(self.sources):
             self._forget_barrier(barrier_id)
             self._passed.append(barrier_id)
             self.stats.barriers_passed += 1
@@ -281,7 +289,7 @@ class JoinTask:
             self._floor_us = floor_us
             self._matching.pass_floor(floor_us)
         if watermark_us > self._watermark_us:
-            self._watermark_us = watermark_us
+            self._watermark_us = self._settled_us = watermark_us
             self._matching.advance(watermark_us)
 
     def _said(self) -> list[Output]:
