@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from services.contract import join_rules as rules
 from services.contract.errors import Conflict
@@ -63,7 +63,7 @@ class JoinTask:
     """The join of one partition. Not thread-safe; every method is synchronous."""
 
     # The inputs that are fed; all of them must show a barrier before it has passed.
-    sources: tuple[Source, ...] = SOURCES
+    sources: ClassVar[tuple[Source, ...]] = SOURCES
 
     def __init__(self, config: JoinConfig, positions: Mapping[Source, Position] | None = None) -> None:
         """From the beginning of the inputs, or where ``positions`` say (``restore`` explains)."""

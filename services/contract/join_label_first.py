@@ -135,8 +135,6 @@ class LabelFirst(Matching):
 class LabelFirstTask(JoinTask):
     """A JoinTask for a host that reads labels first; any other order gives the same set, in more memory."""
 
-    _matching: LabelFirst
-
     def __init__(
         self,
         config: JoinConfig,
@@ -158,7 +156,8 @@ class LabelFirstTask(JoinTask):
         )
 
     def _new_matching(self, evicted_us: int) -> LabelFirst:
-        return LabelFirst(self.config, evicted_us, self._complete)
+        self._by_labels = LabelFirst(self.config, evicted_us, self._complete)
+        return self._by_labels
 
     def _settle_clocks(self) -> None:
         _, shown, acted = self.inputs
@@ -166,9 +165,9 @@ class LabelFirstTask(JoinTask):
         labels_us = min(shown.watermark_us, acted.watermark_us)
         if floor_us > self.labels_floor_us:
             self.labels_floor_us = floor_us
-            self._matching.pass_labels_floor(floor_us)
+            self._by_labels.pass_labels_floor(floor_us)
         if labels_us > self.labels_us:
             self.labels_us = labels_us
-            self._matching.advance_labels(labels_us)
+            self._by_labels.advance_labels(labels_us)
         super()._settle_clocks()
         self._settled_us = self.labels_us

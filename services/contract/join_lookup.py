@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import ClassVar
 
 from rec.events.v1 import events_pb2 as ev
 from services.contract.join import JoinTask
@@ -55,7 +56,7 @@ def _as_if_scored(message: ev.Impression) -> ev.FeatureSnapshot:
 class LookupTask(JoinTask):
     """A JoinTask of two inputs: impressions and actions."""
 
-    sources = (Source.IMPRESSIONS, Source.ACTIONS)
+    sources: ClassVar[tuple[Source, ...]] = (Source.IMPRESSIONS, Source.ACTIONS)
 
     def __init__(self, config: JoinConfig, positions: Mapping[Source, Position] | None = None) -> None:
         at = None if positions is None else {**positions, Source.SNAPSHOTS: start(0)}
