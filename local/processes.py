@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from local.ports import HOST, Ports
 
@@ -23,10 +23,24 @@ class ProcessSpec:
     stage: int
     # Whether the loop needs it; the others are started when they are asked for (up --with).
     in_loop: bool = True
+    # What makes it another process than the one of the same module.
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def command(self) -> list[str]:
         """The command line, with the interpreter that runs the launcher."""
         return [sys.executable, "-m", *self.module]
+
+
+def _joiner(scheme: str) -> ProcessSpec:
+    """A joiner that builds samples in another way, beside the loop's own, to topics of its own."""
+    name = f"joiner_{scheme.replace('-', '_')}"
+    env = {
+        "RECLOOP_NAME": name,
+        "RECLOOP_GROUP_ID": f"joiner-{scheme}",
+        "RECLOOP_SCHEME": scheme,
+        "RECLOOP_OUTPUT_SUFFIX": f"-{scheme}",
+    }
+    return ProcessSpec(name, ("services.joiner",), 3, in_loop=False, env=env)
 
 
 SPECS = (
@@ -34,6 +48,8 @@ SPECS = (
     ProcessSpec("trainer", ("trainer", "online"), 2),
     ProcessSpec("lake", ("services.lake",), 2, in_loop=False),
     ProcessSpec("joiner", ("services.joiner",), 3),
+    _joiner("label-first"),
+    _joiner("lookup"),
     ProcessSpec("feature_pipeline", ("services.feature_pipeline",), 3),
     ProcessSpec("collector", ("services.collector",), 4),
     ProcessSpec("ranking", ("services.ranking",), 4),
@@ -103,6 +119,7 @@ def process_environment(
         "RECLOOP_GRPC__PORT": str(ports.grpc),
         "RECLOOP_GRPC__ADMIN_PORT": str(ports.admin),
         "RECLOOP_GRPC__METRICS_PORT": str(ports.metrics),
+        **spec.env,
         **own,
     }
 

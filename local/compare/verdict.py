@@ -1,0 +1,61 @@
+"""What a comparison must show, and what in its figures does not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+# These read the snapshot: they say the same and leak nothing.
+EXACT = ("offline", "stream", "label_first")
+MIN_SAMPLES = 50_000
+# Of a model that was told nothing; a few thousand rows are this far from 0.5 by chance.
+MAX_SHUFFLED_AUC_OFF = 0.06
+
+
+def failures(figures: Mapping[str, Any], min_samples: int = MIN_SAMPLES) -> list[str]:
+    """One line per claim that does not hold; empty when all do."""
+    problems = [f"{name} died during the run" for name in figures["deaths"]]
+    for name, scheme in figures["schemes"].items():
+        if scheme["samples"] < min_samples:
+            problems.append(f"{name}: {scheme['samples']} samples, fewer than {min_samples}")
+        if scheme["completeness"] < 1:
+            missing, repeated = (scheme["differences"][code] for code in ("missing", "duplicate"))
+            problems.append(
+                f"{name}: completeness {scheme['completeness']:.6f} ({missing} missing, {repeated} twice)"
+            )
+    for name in EXACT:
+        scheme = figures["schemes"][name]
+        problems += [
+            f"{name}: {kind} columns leak, {rate:.2%} of the values"
+            for kind, rate in scheme["leak_rate"].items()
+            if rate
+        ]
+        problems += [
+            f"{name} and the oracle differ: {count} x {code}"
+            for code, count in scheme["differences"].items()
+            if count
+        ]
+    problems += _speed_failures(figures["speeds"])
+    if figures["reconciliation"]["unexplained"]:
+        problems.append(f"reconciliation: {figures['reconciliation']['unexplained']} unexplained differences")
+    off = abs(figures["auc_shuffled_labels"]["mean"] - 0.5)
+    if off > MAX_SHUFFLED_AUC_OFF:
+        problems.append(
+            f"a model of shuffled labels has AUC {figures['auc_shuffled_labels']['mean']:.3f}, not 0.5"
+        )
+    return problems
+
+
+def _speed_failures(speeds: Mapping[str, Any]) -> list[str]:
+    scheme, column = speeds["scheme"], speeds["column"]
+    problems = []
+    if speeds["static"]["leak_rate"]:
+        problems.append(f"{scheme}: {speeds['static']['column']} never moves and leaks")
+    if not speeds["classes"]:
+        problems.append(f"{scheme}: {column} has fewer than three speeds in this run: too few clicks")
+    rates = [speeds["static"]["leak_rate"], *(one["leak_rate"] for one in speeds["classes"])]
+    if not all(one < other for one, other in pairwise(rates)):
+        said = ", ".join(f"{rate:.4f}" for rate in rates)
+        problems.append(f"{scheme}: the leak of {column} does not rise with its speed: {said}")
+    return problems
