@@ -44,6 +44,7 @@ MAX_PRIORITY = 1_000
 
 Emission = Literal["final", "correcting"]
 Reducer = Literal["any", "max", "sum"]
+Scheme = Literal["stream", "label-first", "lookup"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class JoinConfig:
     early_negative_us: int = 0
     # Share of negatives kept.
     negative_rate: float = 1.0
+    # Whose state this is: see join_schemes.
+    scheme: Scheme = "stream"
 
     def __post_init__(self) -> None:
         """Refuses contradictions, all of them at once (InvalidInput)."""
@@ -110,6 +113,7 @@ class JoinConfig:
             "0 to window_us when emission is correcting, else 0: final says negatives at the window's end",
         )
         need(0.0 < self.negative_rate <= 1.0, "negative_rate", self.negative_rate, "above 0, at most 1")
+        need(self.scheme in get_args(Scheme), "scheme", self.scheme, " or ".join(get_args(Scheme)))
         need(len(self.labels) > 0, "labels", "()", "at least one kind, or nothing is ever positive")
         kinds = [rule.kind for rule in self.labels]
         need(len(set(kinds)) == len(kinds), "labels", kinds, "each kind once")
@@ -188,4 +192,5 @@ class JoinConfig:
         newer = "" if self.reducer == "any" else f"r{self.reducer}"
         newer += f"e{self.early_negative_us}" if self.emission == "correcting" else ""
         newer += "" if self.negative_rate == 1.0 else f"n{self.negative_rate}"
+        newer += "" if self.scheme == "stream" else f":{self.scheme}"
         return f"w{self.window_us}b{self.bound_us}s{self.show_us}l{labels}{newer}"

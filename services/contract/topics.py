@@ -6,7 +6,8 @@ co-partitioned by request_id, so that one joiner task owns partition p of all of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 EVENT_PARTITIONS = 4
 MINUTE_MS = 60_000
@@ -43,6 +44,8 @@ class Topic:
 FEATURE_SNAPSHOTS = Topic(
     "feature-snapshots", EVENT_PARTITIONS, "request_id", "EventRecord", ("ranking",), ("joiner", "lake")
 )
+# Snapshots without the columns that a batch view names (batch_view): written only when ranking is told to.
+FEATURE_SNAPSHOTS_SLIM = replace(FEATURE_SNAPSHOTS, name="feature-snapshots-slim", readers=("joiner",))
 IMPRESSIONS = Topic(
     "impressions",
     EVENT_PARTITIONS,
@@ -105,6 +108,7 @@ CATALOG = Topic(
 
 ALL = (
     FEATURE_SNAPSHOTS,
+    FEATURE_SNAPSHOTS_SLIM,
     IMPRESSIONS,
     ACTIONS,
     SAMPLES,
@@ -116,6 +120,17 @@ ALL = (
     RELEASE_EVENTS,
     CATALOG,
 )
+
+# What a joiner beside the one of the loop may append to the names of the topics that it writes.
+OUTPUT_SUFFIX = re.compile(r"(-[a-z0-9-]{1,32})?")
+
+
+def suffixed(topic: Topic, suffix: str) -> Topic:
+    """The topic of the same make for a joiner with this ``output_suffix``; ValueError when it is not one."""
+    if not OUTPUT_SUFFIX.fullmatch(suffix):
+        raise ValueError(f"output_suffix={suffix[:50]!r}: empty, or - and 1 to 32 of a-z, 0-9 and -")
+    return replace(topic, name=topic.name + suffix)
+
 
 # Header names on late-events and dead-letters.
 HEADER_REASON = "reason"

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from rec.events.v1 import events_pb2 as ev
-from services.contract.join_config import Emission, JoinConfig, LabelRule, Reducer
+from services.contract.join_config import Emission, JoinConfig, LabelRule, Reducer, Scheme
+from services.contract.topics import OUTPUT_SUFFIX
 from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
 
 
@@ -41,6 +42,13 @@ class Settings(ProcessSettings):
     group_id: str = "joiner"
     """Consumer group; also the prefix of the transactional ids, so that two groups do not fence each
     other."""
+    scheme: Scheme = "stream"
+    """How samples are built. stream: snapshots wait for labels. label-first: labels wait, snapshots
+    (feature-snapshots-slim) are read when all labels are in. lookup: no snapshots, features are read when the
+    labels are in; this leaks, and is here to be measured."""
+    output_suffix: str = Field(default="", pattern=f"^{OUTPUT_SUFFIX.pattern}$")
+    """Appended to the names of the topics written (samples, late-events, dead-letters), so that joiners of
+    several schemes run side by side; give each a group_id too. Empty, or - and 1 to 32 of a-z, 0-9 and -."""
     window_ms: int = Field(default=20_000, gt=0)
     """Event time after an impression in which an action labels it; then the rest is negative."""
     show_within_ms: int | None = Field(default=None, gt=0)
@@ -94,6 +102,20 @@ class Settings(ProcessSettings):
     """
     commit_timeout_ms: int = Field(default=5_000, gt=0)
     """Time for the last transaction when partitions are revoked or the process stops."""
+    lake_uri: str = "out/lake"
+    """label-first: folder or object-store URI of the lake, where the named batch features are."""
+    max_gated_records: int = Field(default=32, gt=0)
+    """label-first: snapshots read and not yet due, per partition. The log is where they wait; this only makes
+    a read worth while."""
+    max_view_tables: int = Field(default=8, gt=0)
+    """label-first: tables of batch features in memory, the least recently used leave. 17 bytes an item each;
+    ranking names the newest, so more than two are needed only for a replay over a long time."""
+    feature_target: str = "127.0.0.1:7053"
+    """lookup: address of the feature server: host:port or dns:///name:port."""
+    lookup_timeout_ms: int = Field(default=1_000, gt=0)
+    """lookup: one call; then it is made again, after retry_ms, for as long as it takes."""
+    max_lookups: int = Field(default=8, gt=0)
+    """lookup: calls at once, per partition."""
 
     def join_config(self) -> JoinConfig:
         """The rules; InvalidInput when they contradict each other."""
@@ -107,4 +129,5 @@ class Settings(ProcessSettings):
             emission=self.emission,
             early_negative_us=self.early_negative_ms * 1000,
             negative_rate=self.negative_rate,
+            scheme=self.scheme,
         )

@@ -35,6 +35,12 @@ class Settings(ProcessSettings):
     fenced_retry_ms: int = Field(default=60_000, gt=0)
     """A partition that another writer has opened waits for the group's word; without any for this long it is
     taken back."""
+    view_interval_ms: int = Field(default=60_000, ge=0)
+    """How often the catalogue is published as a table of batch features, when it has changed; 0 = never. What
+    was born since travels with every snapshot that serves it."""
+    view_retention_ms: int = Field(default=4 * 86_400_000, gt=0)
+    """A table is kept for this long after a newer one has replaced it: longer than the snapshots that name
+    it stay in Kafka (3 days)."""
     release_timeout_ms: int = Field(default=5_000, gt=0)
     """Time for the last flush when partitions are revoked or the process stops; what is not written is the
     next owner's to read."""

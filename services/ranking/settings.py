@@ -44,6 +44,14 @@ class Settings(ProcessSettings):
     """Snapshots not yet acknowledged (30 s of traffic); beyond it, or while Kafka is away, new ones are
     dropped and counted."""
 
+    slim_snapshots: bool = False
+    """Writes every snapshot a second time, to feature-snapshots-slim, for a joiner of the scheme label-first:
+    batch columns by the name of a table in the lake instead of their values."""
+    lake_uri: str = "out/lake"
+    """Folder or object-store URI of the lake, where those tables are. Without one the columns travel."""
+    view_poll_ms: int = Field(default=5_000, gt=0)
+    """How often a newer table is looked for; items that are not in the one at hand travel with values."""
+
     @model_validator(mode="after")
     def _default_arm_is_loaded(self) -> Settings:
         if self.arms and self.default_arm not in self.arms:

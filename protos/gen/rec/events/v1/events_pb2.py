@@ -27,45 +27,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rec.model.v1 import model_pb2 as rec_dot_model_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arec/events/v1/events.proto\x12\rrec.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rec/model/v1/model.proto\"\xff\x01\n\x0b\x45ventRecord\x12\x32\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.rec.events.v1.FeatureSnapshotH\x00\x12/\n\nimpression\x18\x02 \x01(\x0b\x32\x19.rec.events.v1.ImpressionH\x00\x12\'\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x15.rec.events.v1.ActionH\x00\x12-\n\theartbeat\x18\x04 \x01(\x0b\x32\x18.rec.events.v1.HeartbeatH\x00\x12)\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x16.rec.events.v1.BarrierH\x00\x42\x08\n\x06record\"\xc5\x02\n\x0f\x46\x65\x61tureSnapshot\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x04 \x01(\x06\x12-\n\tscored_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bschema_hash\x18\x06 \x01(\x06\x12)\n\x05model\x18\x07 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12\x0b\n\x03\x61rm\x18\x08 \x01(\t\x12\x10\n\x08item_ids\x18\t \x01(\x0c\x12\x0e\n\x06scores\x18\n \x01(\x0c\x12\x15\n\ruser_features\x18\x0b \x01(\x0c\x12\x15\n\ritem_features\x18\x0c \x01(\x0c\"\xab\x01\n\nImpression\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x04 \x01(\x06\x12\x10\n\x08item_ids\x18\x05 \x03(\x06\x12\x11\n\tpositions\x18\x06 \x03(\r\x12\x10\n\x08unscored\x18\x07 \x01(\x08\"\xd4\x01\n\x06\x41\x63tion\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x04 \x01(\x06\x12\x0f\n\x07item_id\x18\x05 \x01(\x06\x12\'\n\x04kind\x18\x06 \x01(\x0e\x32\x19.rec.events.v1.ActionKind\x12(\n\x05\x64well\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\tHeartbeat\x12\x0e\n\x06writer\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x07\x42\x61rrier\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x0cSampleRecord\x12/\n\x06sample\x18\x01 \x01(\x0b\x32\x1d.rec.events.v1.TrainingSampleH\x00\x12)\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x16.rec.events.v1.BarrierH\x00\x42\x08\n\x06record\"\x91\x04\n\x0eTrainingSample\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x03 \x01(\x06\x12\x13\n\x0bschema_hash\x18\x04 \x01(\x06\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12\x0b\n\x03\x61rm\x18\x06 \x01(\t\x12\x10\n\x08item_ids\x18\x07 \x01(\x0c\x12\x0e\n\x06labels\x18\x08 \x01(\x0c\x12\x16\n\x0elabel_versions\x18\t \x01(\x0c\x12\x11\n\tpositions\x18\n \x01(\x0c\x12\x0e\n\x06scores\x18\x0b \x01(\x0c\x12\x15\n\ritem_features\x18\x0c \x01(\x0c\x12\x15\n\ruser_features\x18\r \x01(\x0c\x12\x13\n\x0bsample_rate\x18\x0e \x01(\x02\x12\x30\n\x0cimpressed_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x61\x63ted_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tscored_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tjoined_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x11\x46\x65\x61tureEventBatch\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.rec.events.v1.FeatureEvent\"\xc0\x03\n\x0c\x46\x65\x61tureEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nitem_shown\x18\x03 \x01(\x0b\x32\x18.rec.events.v1.ItemShownH\x00\x12.\n\nitem_acted\x18\x04 \x01(\x0b\x32\x18.rec.events.v1.ItemActedH\x00\x12.\n\nuser_shown\x18\x05 \x01(\x0b\x32\x18.rec.events.v1.UserShownH\x00\x12.\n\nuser_acted\x18\x06 \x01(\x0b\x32\x18.rec.events.v1.UserActedH\x00\x12)\n\x07\x62\x61rrier\x18\x07 \x01(\x0b\x32\x16.rec.events.v1.BarrierH\x00\x12\x30\n\x0bitem_listed\x18\x0b \x01(\x0b\x32\x19.rec.events.v1.ItemListedH\x00\x12\x14\n\x0corigin_topic\x18\x08 \x01(\t\x12\x18\n\x10origin_partition\x18\t \x01(\r\x12\x17\n\x0forigin_sequence\x18\n \x01(\x04\x42\x07\n\x05\x65vent\"_\n\nItemListed\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1c\n\tItemShown\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\"E\n\tItemActed\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.rec.events.v1.ActionKind\"0\n\tUserShown\x12\x0f\n\x07user_id\x18\x01 \x01(\x06\x12\x12\n\ncategories\x18\x02 \x03(\r\"h\n\tUserActed\x12\x0f\n\x07user_id\x18\x01 \x01(\x06\x12\x0f\n\x07item_id\x18\x02 \x01(\x06\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\r\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.rec.events.v1.ActionKind\"k\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\x12\x10\n\x08item_key\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\r\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\nActionKind\x12\x1b\n\x17\x41\x43TION_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43TION_KIND_CLICK\x10\x01\x12\x14\n\x10\x41\x43TION_KIND_LIKE\x10\x02\x12\x14\n\x10\x41\x43TION_KIND_HIDE\x10\x03\x12\x18\n\x14\x41\x43TION_KIND_PURCHASE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arec/events/v1/events.proto\x12\rrec.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rec/model/v1/model.proto\"\xff\x01\n\x0b\x45ventRecord\x12\x32\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.rec.events.v1.FeatureSnapshotH\x00\x12/\n\nimpression\x18\x02 \x01(\x0b\x32\x19.rec.events.v1.ImpressionH\x00\x12\'\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x15.rec.events.v1.ActionH\x00\x12-\n\theartbeat\x18\x04 \x01(\x0b\x32\x18.rec.events.v1.HeartbeatH\x00\x12)\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x16.rec.events.v1.BarrierH\x00\x42\x08\n\x06record\"\xf0\x02\n\x0f\x46\x65\x61tureSnapshot\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x04 \x01(\x06\x12-\n\tscored_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bschema_hash\x18\x06 \x01(\x06\x12)\n\x05model\x18\x07 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12\x0b\n\x03\x61rm\x18\x08 \x01(\t\x12\x10\n\x08item_ids\x18\t \x01(\x0c\x12\x0e\n\x06scores\x18\n \x01(\x0c\x12\x15\n\ruser_features\x18\x0b \x01(\x0c\x12\x15\n\ritem_features\x18\x0c \x01(\x0c\x12)\n\x04slim\x18\r \x01(\x0b\x32\x1b.rec.events.v1.SlimFeatures\"\x86\x01\n\x0cSlimFeatures\x12,\n\nbatch_view\x18\x01 \x01(\x0b\x32\x18.rec.events.v1.BatchView\x12\x13\n\x0binline_rows\x18\x02 \x01(\x0c\x12\x17\n\x0finline_features\x18\x03 \x01(\x0c\x12\x1a\n\x12item_features_hash\x18\x04 \x01(\x06\"=\n\tBatchView\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x11\n\tpartition\x18\x03 \x01(\x04\"\xab\x01\n\nImpression\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x04 \x01(\x06\x12\x10\n\x08item_ids\x18\x05 \x03(\x06\x12\x11\n\tpositions\x18\x06 \x03(\r\x12\x10\n\x08unscored\x18\x07 \x01(\x08\"\xd4\x01\n\x06\x41\x63tion\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x04 \x01(\x06\x12\x0f\n\x07item_id\x18\x05 \x01(\x06\x12\'\n\x04kind\x18\x06 \x01(\x0e\x32\x19.rec.events.v1.ActionKind\x12(\n\x05\x64well\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\tHeartbeat\x12\x0e\n\x06writer\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x07\x42\x61rrier\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x0cSampleRecord\x12/\n\x06sample\x18\x01 \x01(\x0b\x32\x1d.rec.events.v1.TrainingSampleH\x00\x12)\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x16.rec.events.v1.BarrierH\x00\x42\x08\n\x06record\"\x91\x04\n\x0eTrainingSample\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x03 \x01(\x06\x12\x13\n\x0bschema_hash\x18\x04 \x01(\x06\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12\x0b\n\x03\x61rm\x18\x06 \x01(\t\x12\x10\n\x08item_ids\x18\x07 \x01(\x0c\x12\x0e\n\x06labels\x18\x08 \x01(\x0c\x12\x16\n\x0elabel_versions\x18\t \x01(\x0c\x12\x11\n\tpositions\x18\n \x01(\x0c\x12\x0e\n\x06scores\x18\x0b \x01(\x0c\x12\x15\n\ritem_features\x18\x0c \x01(\x0c\x12\x15\n\ruser_features\x18\r \x01(\x0c\x12\x13\n\x0bsample_rate\x18\x0e \x01(\x02\x12\x30\n\x0cimpressed_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x61\x63ted_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tscored_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tjoined_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x11\x46\x65\x61tureEventBatch\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.rec.events.v1.FeatureEvent\"\xc0\x03\n\x0c\x46\x65\x61tureEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nitem_shown\x18\x03 \x01(\x0b\x32\x18.rec.events.v1.ItemShownH\x00\x12.\n\nitem_acted\x18\x04 \x01(\x0b\x32\x18.rec.events.v1.ItemActedH\x00\x12.\n\nuser_shown\x18\x05 \x01(\x0b\x32\x18.rec.events.v1.UserShownH\x00\x12.\n\nuser_acted\x18\x06 \x01(\x0b\x32\x18.rec.events.v1.UserActedH\x00\x12)\n\x07\x62\x61rrier\x18\x07 \x01(\x0b\x32\x16.rec.events.v1.BarrierH\x00\x12\x30\n\x0bitem_listed\x18\x0b \x01(\x0b\x32\x19.rec.events.v1.ItemListedH\x00\x12\x14\n\x0corigin_topic\x18\x08 \x01(\t\x12\x18\n\x10origin_partition\x18\t \x01(\r\x12\x17\n\x0forigin_sequence\x18\n \x01(\x04\x42\x07\n\x05\x65vent\"_\n\nItemListed\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1c\n\tItemShown\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\"E\n\tItemActed\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.rec.events.v1.ActionKind\"0\n\tUserShown\x12\x0f\n\x07user_id\x18\x01 \x01(\x06\x12\x12\n\ncategories\x18\x02 \x03(\r\"h\n\tUserActed\x12\x0f\n\x07user_id\x18\x01 \x01(\x06\x12\x0f\n\x07item_id\x18\x02 \x01(\x06\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\r\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.rec.events.v1.ActionKind\"k\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\x06\x12\x10\n\x08item_key\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\r\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\nActionKind\x12\x1b\n\x17\x41\x43TION_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43TION_KIND_CLICK\x10\x01\x12\x14\n\x10\x41\x43TION_KIND_LIKE\x10\x02\x12\x14\n\x10\x41\x43TION_KIND_HIDE\x10\x03\x12\x18\n\x14\x41\x43TION_KIND_PURCHASE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rec.events.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTIONKIND']._serialized_start=2900
-  _globals['_ACTIONKIND']._serialized_end=3034
+  _globals['_ACTIONKIND']._serialized_start=3143
+  _globals['_ACTIONKIND']._serialized_end=3277
   _globals['_EVENTRECORD']._serialized_start=137
   _globals['_EVENTRECORD']._serialized_end=392
   _globals['_FEATURESNAPSHOT']._serialized_start=395
-  _globals['_FEATURESNAPSHOT']._serialized_end=720
-  _globals['_IMPRESSION']._serialized_start=723
-  _globals['_IMPRESSION']._serialized_end=894
-  _globals['_ACTION']._serialized_start=897
-  _globals['_ACTION']._serialized_end=1109
-  _globals['_HEARTBEAT']._serialized_start=1111
-  _globals['_HEARTBEAT']._serialized_end=1187
-  _globals['_BARRIER']._serialized_start=1189
-  _globals['_BARRIER']._serialized_end=1267
-  _globals['_SAMPLERECORD']._serialized_start=1269
-  _globals['_SAMPLERECORD']._serialized_end=1385
-  _globals['_TRAININGSAMPLE']._serialized_start=1388
-  _globals['_TRAININGSAMPLE']._serialized_end=1917
-  _globals['_FEATUREEVENTBATCH']._serialized_start=1919
-  _globals['_FEATUREEVENTBATCH']._serialized_end=1983
-  _globals['_FEATUREEVENT']._serialized_start=1986
-  _globals['_FEATUREEVENT']._serialized_end=2434
-  _globals['_ITEMLISTED']._serialized_start=2436
-  _globals['_ITEMLISTED']._serialized_end=2531
-  _globals['_ITEMSHOWN']._serialized_start=2533
-  _globals['_ITEMSHOWN']._serialized_end=2561
-  _globals['_ITEMACTED']._serialized_start=2563
-  _globals['_ITEMACTED']._serialized_end=2632
-  _globals['_USERSHOWN']._serialized_start=2634
-  _globals['_USERSHOWN']._serialized_end=2682
-  _globals['_USERACTED']._serialized_start=2684
-  _globals['_USERACTED']._serialized_end=2788
-  _globals['_ITEM']._serialized_start=2790
-  _globals['_ITEM']._serialized_end=2897
+  _globals['_FEATURESNAPSHOT']._serialized_end=763
+  _globals['_SLIMFEATURES']._serialized_start=766
+  _globals['_SLIMFEATURES']._serialized_end=900
+  _globals['_BATCHVIEW']._serialized_start=902
+  _globals['_BATCHVIEW']._serialized_end=963
+  _globals['_IMPRESSION']._serialized_start=966
+  _globals['_IMPRESSION']._serialized_end=1137
+  _globals['_ACTION']._serialized_start=1140
+  _globals['_ACTION']._serialized_end=1352
+  _globals['_HEARTBEAT']._serialized_start=1354
+  _globals['_HEARTBEAT']._serialized_end=1430
+  _globals['_BARRIER']._serialized_start=1432
+  _globals['_BARRIER']._serialized_end=1510
+  _globals['_SAMPLERECORD']._serialized_start=1512
+  _globals['_SAMPLERECORD']._serialized_end=1628
+  _globals['_TRAININGSAMPLE']._serialized_start=1631
+  _globals['_TRAININGSAMPLE']._serialized_end=2160
+  _globals['_FEATUREEVENTBATCH']._serialized_start=2162
+  _globals['_FEATUREEVENTBATCH']._serialized_end=2226
+  _globals['_FEATUREEVENT']._serialized_start=2229
+  _globals['_FEATUREEVENT']._serialized_end=2677
+  _globals['_ITEMLISTED']._serialized_start=2679
+  _globals['_ITEMLISTED']._serialized_end=2774
+  _globals['_ITEMSHOWN']._serialized_start=2776
+  _globals['_ITEMSHOWN']._serialized_end=2804
+  _globals['_ITEMACTED']._serialized_start=2806
+  _globals['_ITEMACTED']._serialized_end=2875
+  _globals['_USERSHOWN']._serialized_start=2877
+  _globals['_USERSHOWN']._serialized_end=2925
+  _globals['_USERACTED']._serialized_start=2927
+  _globals['_USERACTED']._serialized_end=3031
+  _globals['_ITEM']._serialized_start=3033
+  _globals['_ITEM']._serialized_end=3140
 # @@protoc_insertion_point(module_scope)

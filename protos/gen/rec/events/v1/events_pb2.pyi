@@ -40,7 +40,7 @@ class EventRecord(_message.Message):
     def __init__(self, snapshot: _Optional[_Union[FeatureSnapshot, _Mapping]] = ..., impression: _Optional[_Union[Impression, _Mapping]] = ..., action: _Optional[_Union[Action, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ...) -> None: ...
 
 class FeatureSnapshot(_message.Message):
-    __slots__ = ("event_id", "request_id", "occurred_at", "user_id", "scored_at", "schema_hash", "model", "arm", "item_ids", "scores", "user_features", "item_features")
+    __slots__ = ("event_id", "request_id", "occurred_at", "user_id", "scored_at", "schema_hash", "model", "arm", "item_ids", "scores", "user_features", "item_features", "slim")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class FeatureSnapshot(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     USER_FEATURES_FIELD_NUMBER: _ClassVar[int]
     ITEM_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    SLIM_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     request_id: str
     occurred_at: _timestamp_pb2.Timestamp
@@ -65,7 +66,30 @@ class FeatureSnapshot(_message.Message):
     scores: bytes
     user_features: bytes
     item_features: bytes
-    def __init__(self, event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[int] = ..., scored_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., schema_hash: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., arm: _Optional[str] = ..., item_ids: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., user_features: _Optional[bytes] = ..., item_features: _Optional[bytes] = ...) -> None: ...
+    slim: SlimFeatures
+    def __init__(self, event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[int] = ..., scored_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., schema_hash: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., arm: _Optional[str] = ..., item_ids: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., user_features: _Optional[bytes] = ..., item_features: _Optional[bytes] = ..., slim: _Optional[_Union[SlimFeatures, _Mapping]] = ...) -> None: ...
+
+class SlimFeatures(_message.Message):
+    __slots__ = ("batch_view", "inline_rows", "inline_features", "item_features_hash")
+    BATCH_VIEW_FIELD_NUMBER: _ClassVar[int]
+    INLINE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    INLINE_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FEATURES_HASH_FIELD_NUMBER: _ClassVar[int]
+    batch_view: BatchView
+    inline_rows: bytes
+    inline_features: bytes
+    item_features_hash: int
+    def __init__(self, batch_view: _Optional[_Union[BatchView, _Mapping]] = ..., inline_rows: _Optional[bytes] = ..., inline_features: _Optional[bytes] = ..., item_features_hash: _Optional[int] = ...) -> None: ...
+
+class BatchView(_message.Message):
+    __slots__ = ("view", "version", "partition")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    view: str
+    version: int
+    partition: int
+    def __init__(self, view: _Optional[str] = ..., version: _Optional[int] = ..., partition: _Optional[int] = ...) -> None: ...
 
 class Impression(_message.Message):
     __slots__ = ("event_id", "request_id", "occurred_at", "user_id", "item_ids", "positions", "unscored")
