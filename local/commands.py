@@ -62,6 +62,9 @@ def stack_config(
     """
     arguments = seed_arguments(seed)
     replay = seed.startswith(REPLAY)
+    own = dict(REPLAY_PROCESSES) if replay else {}
+    if "joiner_label_first" in extra:
+        own["ranking"] = {"RECLOOP_SLIM_SNAPSHOTS": "true"}
     scale = time_scale if time_scale is not None else 0.0 if replay else 1.0
     return StackConfig(
         root=paths.root,
@@ -69,7 +72,7 @@ def stack_config(
         seed=arguments,
         services=(*LOOP, *dict.fromkeys(extra)),
         env={"RECLOOP_TIME_SCALE": str(scale), **(REPLAY_KAFKA if replay else {})},
-        process_env=REPLAY_PROCESSES if replay else {},
+        process_env=own,
         kafka_bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         redis_url=environ.get("REDIS_URL") or None,
         model_store_uri=environ.get("RECLOOP_MODEL_STORE_URI") or None,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from local.ports import HOST, Ports
+from services.contract import topics
+from services.contract.topics import Topic
 
 SERVICE_GRACE_S = 15.0
 
@@ -122,6 +124,13 @@ def process_environment(
         **spec.env,
         **own,
     }
+
+
+def own_topics(names: Iterable[str]) -> list[Topic]:
+    """The topics that some processes write for themselves, beside those of the loop."""
+    written = (topics.SAMPLES, topics.LATE_EVENTS, topics.DEAD_LETTERS)
+    suffixes = [BY_NAME[name].env.get("RECLOOP_OUTPUT_SUFFIX", "") for name in names]
+    return [topics.suffixed(topic, suffix) for suffix in suffixes if suffix for topic in written]
 
 
 def stop_order(names: Mapping[str, object]) -> list[list[str]]:

@@ -44,8 +44,9 @@ JOINERS = {"stream": "joiner", "label_first": "joiner_label_first", "lookup": "j
 SUFFIX = {"stream": "", "label_first": "-label-first", "lookup": "-lookup"}
 LAKE = "lake"
 EXTRA = (*(name for name in JOINERS.values() if name != "joiner"), LAKE)
+SLIM = topics.FEATURE_SNAPSHOTS_SLIM
+INPUTS = (topics.FEATURE_SNAPSHOTS, SLIM, topics.IMPRESSIONS, topics.ACTIONS)
 INPUT_TABLES = ("snapshots", "impressions", "actions")
-SLIM_SNAPSHOTS = "feature-snapshots-slim"
 VIEWS = "views"
 
 
@@ -113,8 +114,7 @@ def run(folder: Path, config: StackConfig, source: str, load: Sequence[str]) -> 
             used = {name: cpu - started[name] for name, cpu in _cpu_seconds(stack).items()}
             held = {scheme: workers.max_held_bytes(_target(stack, name)) for scheme, name in JOINERS.items()}
             said = {scheme: _read_outputs(folder, stack, scheme) for scheme in JOINERS}
-            inputs = _topic_bytes(stack, [topics.FEATURE_SNAPSHOTS, topics.IMPRESSIONS, topics.ACTIONS])
-            inputs |= _topic_bytes(stack, [_topic(SLIM_SNAPSHOTS, topics.FEATURE_SNAPSHOTS)])
+            inputs = _topic_bytes(stack)
         except Interrupted as asked:
             say(f"{asked}: stopping")
             raise
@@ -123,7 +123,7 @@ def run(folder: Path, config: StackConfig, source: str, load: Sequence[str]) -> 
             stack.stop()
     snapshot_log = {
         "stream": {topics.FEATURE_SNAPSHOTS.name: inputs[topics.FEATURE_SNAPSHOTS.name]},
-        "label_first": {SLIM_SNAPSHOTS: inputs[SLIM_SNAPSHOTS], VIEWS: _folder_bytes(config, VIEWS)},
+        "label_first": {SLIM.name: inputs[SLIM.name], VIEWS: _folder_bytes(config, VIEWS)},
         "lookup": {},
     }
     schemes = {
@@ -174,8 +174,7 @@ class _Said:
 
 def _read_outputs(folder: Path, stack: Stack, scheme: str) -> _Said:
     """Writes a scheme's samples as a table; what its topics hold besides."""
-    samples = _topic(topics.SAMPLES.name + SUFFIX[scheme], topics.SAMPLES)
-    late = _topic(topics.LATE_EVENTS.name + SUFFIX[scheme], topics.LATE_EVENTS)
+    samples, late = (topics.suffixed(one, SUFFIX[scheme]) for one in (topics.SAMPLES, topics.LATE_EVENTS))
     records = read(stack.addresses.kafka_bootstrap, [samples, late], committed=True)
     rows = [
         lake_rows.LogRecord(r.partition, r.offset, r.timestamp_ms, r.value)
@@ -202,8 +201,12 @@ def _reasons(late: Iterable[LogRecord]) -> dict[str, int]:
     return dict(found)
 
 
-def _topic_bytes(stack: Stack, wanted: Sequence[Topic]) -> dict[str, int]:
-    return _bytes_by_topic(read(stack.addresses.kafka_bootstrap, wanted, committed=True), wanted)
+def _topic_bytes(stack: Stack) -> dict[str, int]:
+    """One topic after the other: the snapshots are large."""
+    found: dict[str, int] = {}
+    for topic in INPUTS:
+        found |= _bytes_by_topic(read(stack.addresses.kafka_bootstrap, [topic], committed=True), [topic])
+    return found
 
 
 def _bytes_by_topic(records: Iterable[LogRecord], wanted: Sequence[Topic]) -> dict[str, int]:
@@ -213,10 +216,6 @@ def _bytes_by_topic(records: Iterable[LogRecord], wanted: Sequence[Topic]) -> di
         headers = sum(len(name) + len(value) for name, value in record.headers)
         found[record.topic] += record.key_bytes + len(record.value) + headers
     return found
-
-
-def _topic(name: str, like: Topic) -> Topic:
-    return Topic(name, like.partitions, like.key, like.value, like.writers, like.readers)
 
 
 def _target(stack: Stack, name: str) -> str:

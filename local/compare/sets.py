@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from local.compare.rows import NOWHERE
 from local.compare.truth import Truth
 
-# What must be equal, by the code of its difference; together with request, item and version a canonical tuple.
+# What must be equal, by the code of its difference; with request, item and version a canonical tuple.
 COMPARED = {
     "label_differs": ("label",),
     "time_differs": ("occurred_us", "impressed_us", "acted_us", "scored_us"),
