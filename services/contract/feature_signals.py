@@ -94,16 +94,22 @@ def _activity(name: str, seen: Counts, prior: Floats) -> Signals:
     }
 
 
-def item_signals(items: NDArray, at_us: Ints, prior: Floats) -> Signals:
-    """Signals of items [n] alone; ``at_us`` and ``prior`` [n or 1]."""
-    created = items["created_us"]
-    age = at_us - created
-    dated = created > 0
+def catalogue_signals(category: Ints, created_us: Ints, at_us: Ints) -> Signals:
+    """What the catalogue says of items [n]: the batch columns; ``at_us`` [n or 1]."""
+    age = at_us - created_us
+    dated = created_us > 0
     return {
-        "category": np.minimum(items["category"], CATEGORIES - 1),
-        **_activity("item", counts(items, at_us), prior),
+        "category": np.minimum(category, CATEGORIES - 1),
         "item_log_age": np.where(dated, _log_seconds(age, 5.0), 0.0),
         "item_is_new": dated & (age < NEW_ITEM_US),
+    }
+
+
+def item_signals(items: NDArray, at_us: Ints, prior: Floats) -> Signals:
+    """Signals of items [n] alone; ``at_us`` and ``prior`` [n or 1]."""
+    return {
+        **catalogue_signals(items["category"], items["created_us"], at_us),
+        **_activity("item", counts(items, at_us), prior),
         "item_has_state": np.ones(len(items), np.float32),
     }
 

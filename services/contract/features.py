@@ -126,6 +126,11 @@ MAX_VALUE = signals.MAX_LOGIT
 _USER_DEFAULTS = np.array([column.default for column in USER_COLUMNS], np.float32)
 _ITEM_DEFAULTS = np.array([column.default for column in ITEM_COLUMNS], np.float32)
 _USER_STORED = np.array([column.kind != "instant" for column in USER_COLUMNS])
+# Indices of the item columns that the catalogue alone decides, and of the rest.
+BATCH = [index for index, column in enumerate(ITEM_COLUMNS) if column.kind == "batch"]
+NOT_BATCH = [index for index, column in enumerate(ITEM_COLUMNS) if column.kind != "batch"]
+_BATCH_COLUMNS = tuple(ITEM_COLUMNS[index] for index in BATCH)
+assert BATCH[0] == CATEGORY_COLUMN
 assert len(USER_COLUMNS) == USER_WIDTH and len(ITEM_COLUMNS) == ITEM_WIDTH
 
 # The rate of an entity of which nothing is known: all clicks / all impressions of the run, drawn to
@@ -185,6 +190,16 @@ def encode_records(
     np.clip(user_matrix, -MAX_VALUE, MAX_VALUE, out=user_matrix)
     np.clip(item_matrix[:, 1:], -MAX_VALUE, MAX_VALUE, out=item_matrix[:, 1:])
     return user_matrix, item_matrix
+
+
+def batch_columns(
+    category: NDArray[np.uint8], created_us: NDArray[np.int64], at_us: int
+) -> NDArray[np.float32]:
+    """[n, len(BATCH)] float32: the batch columns of items [n] that have state, as ``encode`` gives them."""
+    values = signals.catalogue_signals(category, created_us, np.array([at_us], np.int64))
+    matrix = _fill(_BATCH_COLUMNS, values, len(category))
+    np.clip(matrix[:, 1:], -MAX_VALUE, MAX_VALUE, out=matrix[:, 1:])
+    return matrix
 
 
 def user_records(value: bytes | None) -> NDArray:

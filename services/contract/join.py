@@ -63,6 +63,9 @@ class OtherRules(Conflict):
 class JoinTask:
     """The join of one partition. Not thread-safe; every method is synchronous."""
 
+    # The inputs that are fed; all of them must show a barrier before it has passed.
+    sources: tuple[Source, ...] = SOURCES
+
     def __init__(self, config: JoinConfig, positions: Mapping[Source, Position] | None = None) -> None:
         """From the beginning of the inputs, or where ``positions`` say (``restore`` explains)."""
         at = dict.fromkeys(SOURCES, start(0)) if positions is None else dict(positions)
@@ -83,7 +86,7 @@ class JoinTask:
         self.replay_from = {source: at[source].low_offset for source in SOURCES}
         self.replay_until = {source: at[source].offset for source in SOURCES}
         self.replaying = held
-        self._matching = Matching(config, max(p.evicted_us for p in at.values()))
+        self._matching = self._new_matching(max(p.evicted_us for p in at.values()))
         self._passed: deque[str] = deque(at[Source.IMPRESSIONS].passed, maxlen=MAX_PASSED)
         self._barriers: dict[str, list[Mark | None]] = {}
         self._watermark_us = NEVER_US
@@ -97,6 +100,9 @@ class JoinTask:
 
         OtherRules when the positions were committed under another configuration and state is still held."""
         return cls(config, positions)
+
+    def _new_matching(self, evicted_us: int) -> Matching:
+        return Matching(self.config, evicted_us)
 
     # -- what a host asks --------------------------------------------------------------------------------
 
@@ -260,7 +266,7 @@ class JoinTask:
             marks = self._barriers[barrier_id] = [None, None, None]
         marks[clock.source] = mark
         seen = [m for m in marks if m is not None]
-        if len(seen) == len(SOURCES):
+        if len(seen) == len(self.sources):
             self._forget_barrier(barrier_id)
             self._passed.append(barrier_id)
             self.stats.barriers_passed += 1

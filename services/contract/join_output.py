@@ -49,6 +49,13 @@ class Reason(StrEnum):
     EVICTED = "evicted"
     # Not an event at all: goes to dead-letters.
     MALFORMED = "malformed"
+    # Snapshot whose named batch features are gone or are not those that were scored: goes to dead-letters,
+    # its items leave as snapshot_lost.
+    FEATURES_LOST = "features_lost"
+
+
+# What operators must look at, and not only count.
+DEAD = frozenset({Reason.MALFORMED, Reason.FEATURES_LOST})
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pytest
-from oracles.join_logs import Logs, action, barrier, canonical
+from oracles.join_logs import Logs, action, barrier, canonical, labels_first
 from oracles.join_oracle import joined
 from oracles.join_traffic import closing, logs_by_partition, traffic
 
@@ -25,6 +25,7 @@ from rec.events.v1 import events_pb2 as ev
 from services.contract.join import JoinTask
 from services.contract.join_config import JoinConfig, LabelRule
 from services.contract.join_events import SOURCES, Source
+from services.contract.join_label_first import LabelFirstTask
 from services.contract.join_output import BarrierPassed, Output, Rejected, Sample
 from services.contract.times import to_us
 
@@ -92,6 +93,16 @@ def test_a_golden_log_fed_input_by_input_gives_the_same_set_and_the_oracles(
     assert sorted(map(line, ordered)) == sorted(output.read_text().splitlines())
     logs: Logs = {s: [raw for source, raw in records if source is s] for s in SOURCES}
     assert Counter(map(canonical, ordered)) == joined(config, logs)
+
+
+@pytest.mark.parametrize(("log", "output", "config"), GOLDEN)
+def test_a_golden_log_read_labels_first_gives_the_same_bytes(
+    log: Path, output: Path, config: JoinConfig
+) -> None:
+    records = read_log(log)
+    logs: Logs = {s: [raw for source, raw in records if source is s] for s in SOURCES}
+    said = labels_first(LabelFirstTask(config), logs, [source for source, _ in records])
+    assert sorted(line(o) for outputs in said for o in outputs) == sorted(output.read_text().splitlines())
 
 
 ALWAYS = ("positive", "negative", "late", "no_impression", "snapshot_lost", "unscored", "barrier")

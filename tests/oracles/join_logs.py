@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 
 from rec.events.v1 import events_pb2 as ev
@@ -13,6 +15,7 @@ from services.contract import times
 from services.contract.join import JoinTask
 from services.contract.join_config import JoinConfig
 from services.contract.join_events import SOURCES, Source
+from services.contract.join_label_first import LabelFirstTask
 from services.contract.join_output import BarrierPassed, Output, Rejected, Sample
 from services.contract.join_position import decode_position, encode_position
 
@@ -163,10 +166,35 @@ def feed_all(task: JoinTask, logs: Logs, order: Sequence[Source]) -> list[Output
     return out
 
 
+def labels_first(task: LabelFirstTask, logs: Logs, order: Sequence[Source]) -> Iterator[list[Output]]:
+    """Feeds as a host does: impressions and actions in some order, each snapshot once its labels are in, and
+    what is then left at the end."""
+    at = dict.fromkeys(SOURCES, 0)
+
+    def feed(source: Source) -> list[Output]:
+        at[source] += 1
+        return task.feed(source, at[source] - 1, logs[source][at[source] - 1])
+
+    def due(raw: bytes) -> bool:
+        record = ev.EventRecord()
+        with contextlib.suppress(DecodeError):
+            record.ParseFromString(raw)
+        return not record.HasField("snapshot") or task.labels_in(times.to_us(record.snapshot.occurred_at))
+
+    for source in (*order, *(s for s in (IMP, A) for _ in logs[s])):
+        if source is not S and at[source] < len(logs[source]):
+            yield feed(source)
+        while at[S] < len(logs[S]) and due(logs[S][at[S]]):
+            yield feed(S)
+    while at[S] < len(logs[S]):
+        yield feed(S)
+
+
 def crash_and_restore(task: JoinTask, config: JoinConfig, logs: Logs, order: Sequence[Source]) -> JoinTask:
     """A new task from what ``task`` would commit now, replayed in another interleaving."""
     kept = {s: (p.offset, encode_position(p)) for s, p in task.positions().items()}
-    new = JoinTask.restore(config, {s: decode_position(offset, text) for s, (offset, text) in kept.items()})
+    restore = type(task).restore
+    new = restore(config, {s: decode_position(offset, text) for s, (offset, text) in kept.items()})
     at = dict(new.replay_from)
     for source in (*order, *(s for s in SOURCES for _ in logs[s])):
         if at[source] < new.replay_until[source]:
