@@ -39,9 +39,14 @@ _RANK = slice(0, model_schema.RANK_WIDTH)
 
 
 def trained(samples: Batch, seed: int) -> ModelState:
-    """A new model after one pass; skipped steps are none."""
+    """A new model after one pass; skipped steps are none.
+
+    It starts at the share of positives: else ids would learn that share, those seen most the most of it, and
+    a model of noise would still order them."""
     learning = LearningSettings(seed=seed)
     state = new_state(learning)
+    share = np.clip((samples.labels > 0).mean(), 0.001, 0.999)
+    state.dense["bias"][...] = np.log(share / (1 - share))
     for part in samples.split(learning.minibatch_rows):
         train_step(state, part, learning, AdmissionSettings())
     return state

@@ -55,9 +55,9 @@ def evaluate(folder: Path, seeds: int) -> dict[str, Any]:
     }
     return {
         "schemes": schemes,
-        "speeds": _speeds(true, tables[LEAKY], matched[LEAKY], actions),
+        "speeds": _speeds(true, tables[LEAKY], matched[LEAKY], actions, done.window_us),
         "held_out": learned["held_out"],
-        "auc_shuffled_labels": learned["sets"]["shuffled_labels"]["auc"],
+        "shuffled_labels": _learned(learned["sets"]["shuffled_labels"]),
         "traffic": _traffic(done, true, impressions, actions),
         "reconciliation": {
             name: done.reconciliation[name]
@@ -114,7 +114,9 @@ def _learned(found: Mapping[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def _speeds(true: Truth, samples: pa.Table, matched: Matched, actions: pa.Table) -> dict[str, Any]:
+def _speeds(
+    true: Truth, samples: pa.Table, matched: Matched, actions: pa.Table, window_us: int
+) -> dict[str, Any]:
     clicked = _clicked(actions)
     found = encoded(samples.take(pa.array(matched.rows)))
     served = true.served.take(matched.at)
@@ -123,7 +125,7 @@ def _speeds(true: Truth, samples: pa.Table, matched: Matched, actions: pa.Table)
     moved = {
         name: leak.changed(served.column(name), found.column(name)) for name in (speed.MOVING, speed.STATIC)
     }
-    classes = speed.speed_classes(of_items[still], moved[speed.MOVING][still])
+    classes = speed.speed_classes(of_items[still], moved[speed.MOVING][still], window_us)
     return {
         "scheme": LEAKY,
         "column": speed.MOVING,

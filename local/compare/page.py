@@ -130,23 +130,25 @@ def _models(figures: Mapping[str, Any]) -> str:
         (NAMES[name], one["auc"], *one["auc_range"], COLOURS[name])
         for name, one in figures["schemes"].items()
     ]
-    none = figures["auc_shuffled_labels"]
-    sets.append(("no labels", none["mean"], none["min"], none["max"], "c0"))
-    low = min(0.5, *(one[2] for one in sets)) - 0.01
+    low = min(one[2] for one in sets) - 0.01
     high = max(one[3] for one in sets) + 0.01
-    ticks = [(tick / 20, f"{tick / 20:.2f}") for tick in range(10, 20) if low <= tick / 20 <= high]
+    step = 0.05 if high - low > 0.1 else 0.01
+    ticks = [
+        (tick * step, f"{tick * step:.2f}") for tick in range(round(1 / step)) if low <= tick * step <= high
+    ]
     rows = [Range(name, least, mean, most, f"{mean:.4f}", colour) for name, mean, least, most, colour in sets]
     header = ("scheme", "AUC", "min to max", "log loss", "calibration", "trained on")
+    sets_of = {NAMES[name]: one for name, one in figures["schemes"].items()}
     table = [
         (
-            NAMES[name],
+            name,
             f"{one['auc']:.4f}",
             f"{one['auc_range'][0]:.4f} to {one['auc_range'][1]:.4f}",
             f"{one['log_loss']:.4f}",
             f"{one['calibration']:.3f}",
             f"{one['trained_samples']:,}",
         )
-        for name, one in figures["schemes"].items()
+        for name, one in (sets_of | {"shuffled labels": figures["shuffled_labels"]}).items()
     ]
     return ranges("AUC on served truth", rows, low, high, ticks) + _table(header, table)
 

@@ -55,6 +55,6 @@ def models(held: Mapping[str, Any]) -> str:
     return (
         f"One pass over the first {held['trained_share']:.0%} of the samples, then frozen and judged on the "
         f"{held['rows']:,} others with the features <em>as they were served</em>; dot: mean of "
-        f"{held['seeds']} seeds, line: lowest to highest. <em>No labels</em>: the same with labels shuffled. "
-        "Calibration: mean prediction / share of clicks."
+        f"{held['seeds']} seeds, line: lowest to highest. Calibration: mean prediction / share of clicks. "
+        "<em>Shuffled labels</em>: a model that was told nothing; its order is chance, on either side of 0.5."
     )

@@ -46,6 +46,8 @@ LAKE = "lake"
 EXTRA = (*(name for name in JOINERS.values() if name != "joiner"), LAKE)
 SLIM = topics.FEATURE_SNAPSHOTS_SLIM
 INPUTS = (topics.FEATURE_SNAPSHOTS, SLIM, topics.IMPRESSIONS, topics.ACTIONS)
+# The joiner's default, and the load generator's.
+WINDOW_MS = 20_000
 INPUT_TABLES = ("snapshots", "impressions", "actions")
 VIEWS = "views"
 
@@ -68,6 +70,8 @@ class Run:
 
     source: str
     lake_uri: str
+    # Event time in which an action labels an impression.
+    window_us: int
     load_s: float
     load_status: int
     batch_ended_ms: int
@@ -140,6 +144,7 @@ def run(folder: Path, config: StackConfig, source: str, load: Sequence[str]) -> 
     finished = Run(
         source=source,
         lake_uri=config.addresses().lake_uri,
+        window_us=WINDOW_MS * 1000,
         load_s=round(load_s, 1),
         load_status=status,
         batch_ended_ms=ended_ms,

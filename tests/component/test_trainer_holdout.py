@@ -60,7 +60,7 @@ def test_a_leak_costs_and_shuffled_labels_teach_nothing(truth: pa.Table) -> None
     assert exact["min"] <= exact["mean"] <= exact["max"]
     assert 0.8 < found["exact"]["calibration"]["mean"] < 1.25
     # What the leak says is not there when it serves: clicks are foretold too rarely.
-    assert found["leaky"]["calibration"]["mean"] < 0.6
+    assert found["leaky"]["calibration"]["mean"] < found["exact"]["calibration"]["mean"] - 0.1
     assert found["leaky"]["log_loss"]["mean"] > found["exact"]["log_loss"]["mean"]
     assert found["exact"]["rows"] == pc.sum(pc.less(truth["impressed_us"], CUT_US)).as_py()
 

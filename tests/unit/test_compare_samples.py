@@ -186,24 +186,27 @@ def test_speeds_are_clicks_of_the_item_per_minute_of_the_run():
 
 def test_a_faster_feature_leaks_more_and_every_row_has_one_class():
     random = np.random.default_rng(3)
-    speeds = random.choice([0, 0.3, 0.6, 1.2, 2.4, 4.8], 30_000)
+    speeds = random.choice([0, 0.3, 0.6, 1.2, 2.4, 4.8, 300], 30_000)
     leaked = random.random(len(speeds)) < 1 - np.exp(-speeds * 20 / 60)
-    classes = speed.speed_classes(speeds, leaked)
+    classes = speed.speed_classes(speeds, leaked, 20 * 10**6)
     assert [one.name for one in classes] == list(speed.CLASSES)
     assert sum(one.rows for one in classes) == (speeds > 0).sum()
-    assert [(one.low, one.high) for one in classes] == [(0.3, 0.6), (1.2, 1.2), (2.4, 4.8)]
+    # 1 - exp(-1.2 / 3) = 0.330 is the last below a third.
+    assert [(one.low, one.high) for one in classes] == [(0.3, 1.2), (2.4, 2.4), (4.8, 300)]
     rates = [one.leak_rate for one in classes]
     assert rates == sorted(rates)
-    assert rates[1] == pytest.approx(1 - np.exp(-0.4), abs=0.02)
-    assert classes[1].updates_per_min == pytest.approx(1.2)
+    assert rates == pytest.approx([one.expected_leak_rate for one in classes], abs=0.02)
+    assert rates[1] == pytest.approx(1 - np.exp(-0.8), abs=0.02)
+    assert classes[1].updates_per_min == pytest.approx(2.4)
 
 
-def test_classes_need_three_speeds():
-    assert speed.speed_classes(np.array([0, 1.0, 2.0, 2.0]), np.ones(4, bool)) == []
-    three = speed.speed_classes(np.array([3.0, *[1.0] * 97, 2.0, 2.0]), np.zeros(100, bool))
+@pytest.mark.parametrize("delay_us", [1, 20 * 10**6, 10**12])
+def test_classes_need_three_speeds_and_have_one_each(delay_us):
+    assert speed.speed_classes(np.array([0, 1.0, 2.0, 2.0]), np.ones(4, bool), delay_us) == []
+    three = speed.speed_classes(np.array([3.0, *[1.0] * 97, 2.0, 2.0]), np.zeros(100, bool), delay_us)
     assert [one.rows for one in three] == [97, 2, 1]
-    three = speed.speed_classes(np.array([3.0, 1.0, 2.0, *[3.0] * 97]), np.zeros(100, bool))
-    assert [one.rows for one in three] == [1, 1, 98]
+    four = speed.speed_classes(np.array([3.0, 1.0, 2.0, 1e9]), np.ones(4, bool), delay_us)
+    assert sum(one.rows for one in four) == 4
 
 
 # -- delay
