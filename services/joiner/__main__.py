@@ -28,6 +28,7 @@ async def serve(process: Process, settings: Settings) -> tuple[GrpcServer, JoinH
     await server.start()
     process.push_close("join host", host.close)
     await host.start()
+    process.spawn(host.scheme.run(), "scheme")
     process.spawn(host.run(), "join")
     process.spawn(_tell_health(server, host), "health")
     process.spawn(collect_garbage_every(settings.gc_interval_ms / 1000), "garbage")

@@ -13,10 +13,11 @@ import time
 
 from services.contract.errors import Conflict, LoopError, NotFound, Unavailable
 from services.contract.join import OtherRules
+from services.contract.join_events import Source
 from services.joiner import metrics
 from services.joiner.cadence import inputs_ahead
-from services.joiner.outgoing import INPUTS
 from services.joiner.partition import PartitionJoin
+from services.joiner.scheme import scheme_of
 from services.joiner.settings import Settings
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import GroupReader, Records, TopicPartition
@@ -32,7 +33,10 @@ class JoinHost:
         self._settings = settings
         self._config = settings.join_config()
         self._wall = wall
+        self.scheme = scheme_of(settings)
+        self._sources = {topic: source for source, topic in self.scheme.names.inputs.items()}
         self.parts: dict[int, PartitionJoin] = {}
+        self._peaks: dict[int, metrics.Peak] = {}
         self._owners: dict[int, asyncio.Task[None]] = {}
         self._paused: set[TopicPartition] = set()
         self._last_read_s: dict[TopicPartition, float] = {}
@@ -42,7 +46,7 @@ class JoinHost:
             settings.kafka,
             settings.name,
             settings.group_id,
-            list(INPUTS),
+            list(self._sources),
             on_assigned=self._on_assigned,
             on_revoked=self._on_revoked,
         )
@@ -66,12 +70,11 @@ class JoinHost:
             if self._fatal is not None:
                 raise self._fatal
             try:
-                found = await self.reader.poll(_POLL_MS, self._settings.max_poll_records)
+                await self._read()
             except (Unavailable, NotFound) as error:
                 log.warning("reading failed", error=repr(error))
                 await asyncio.sleep(self._settings.retry_ms / 1000)
                 continue
-            self._join(found)
             await self._end_replays()
             self._pause()
             # A poll that finds records waiting returns at once: commits and calls need their turn.
@@ -81,6 +84,24 @@ class JoinHost:
         """Commits and leaves."""
         await self._release(set(self._owners))
         await self.reader.stop()
+        await self.scheme.close()
+
+    async def _read(self) -> None:
+        intakes = {partition: part.intake for partition, part in self.parts.items()}
+        reads = list(self.scheme.reads(self.reader.assigned(), intakes))
+        some = False
+        for partitions, most in reads[:-1]:
+            found = await self.reader.poll(0, most, partitions)
+            self._join(found)
+            some = some or bool(found)
+        if reads:
+            partitions, most = reads[-1]
+            self._join(await self.reader.poll(0 if some else _POLL_MS, most, partitions))
+        else:
+            await asyncio.sleep(_POLL_MS / 1000)
+        for part in self.parts.values():
+            if part.intake.waiting:
+                part.take(Source.SNAPSHOTS)
 
     def _join(self, found: Records) -> None:
         now_s = time.monotonic()
@@ -88,7 +109,7 @@ class JoinHost:
             self._last_read_s[where] = now_s
             part = self.parts.get(where.partition)
             if part is not None:
-                part.take(INPUTS[where.topic], records)
+                part.take(self._sources[where.topic], records)
 
     async def _end_replays(self) -> None:
         for part in [part for part in self.parts.values() if part.replaying]:
@@ -112,7 +133,9 @@ class JoinHost:
         """Inputs that wait for the slowest: the state is large, and the slowest does bring records."""
         if part.replaying or part.task.held_events < self._settings.pause_held_events:
             return set()
-        marks = {clock.source: clock.watermark_us for clock in part.task.inputs}
+        marks = part.intake.watermarks(part.task)
+        if not marks:
+            return set()
         slowest = min(marks, key=lambda source: marks[source])
         silent_s = time.monotonic() - self._last_read_s.get(part.inputs[slowest], 0.0)
         if silent_s > self._settings.pause_silence_ms / 1000:
@@ -151,7 +174,10 @@ class JoinHost:
         """Opens the partition and commits for it, again after each failure, until it is released."""
         why = "assigned"
         while True:
-            part = PartitionJoin(partition, self._settings, self._config, self._wall)
+            peak = self._peaks.setdefault(partition, metrics.Peak(partition))
+            part = PartitionJoin(
+                partition, self._settings, self._config, self._wall, scheme=self.scheme, peak=peak
+            )
             pause_s = self._settings.retry_ms / 1000
             try:
                 await part.open(self.reader)

@@ -23,6 +23,9 @@ EVICTED = telemetry.counter("joiner_evicted_events", "Events given up because th
 BARRIERS = telemetry.counter("joiner_barriers", "Barriers by what became of them", [*_P, "outcome"])
 HELD = telemetry.gauge("joiner_held_events", "Snapshots, impressions and actions in memory", _P)
 HELD_BYTES = telemetry.gauge("joiner_held_bytes", "Payload bytes in memory", _P)
+HELD_MAX = telemetry.gauge("joiner_held_events_max", "Most of the same since the process began", _P)
+HELD_BYTES_MAX = telemetry.gauge("joiner_held_bytes_max", "Most payload bytes since the process began", _P)
+GATED = telemetry.gauge("joiner_gated_records", "Snapshots read that wait for their labels", _P)
 OPEN = telemetry.gauge("joiner_open_impressions", "Impressions whose window is open", _P)
 PENDING = telemetry.gauge("joiner_pending_actions", "Actions waiting for their impression", _P)
 WATERMARK = telemetry.gauge("joiner_watermark_seconds", "Watermark of the task (event time)", _P)
@@ -50,6 +53,31 @@ TRANSACTION_SECONDS = telemetry.histogram("joiner_transaction_seconds", "Duratio
 TRANSACTION_RECORDS = telemetry.histogram(
     "joiner_transaction_records", "Records in a transaction", buckets=(0, 1, 3, 10, 30, 100, 300, 1000, 10000)
 )
+WRITTEN_RECORDS = telemetry.counter("joiner_written_records", "Records committed to outputs", ["topic"])
+WRITTEN_BYTES = telemetry.counter("joiner_written_bytes", "Bytes of their values", ["topic"])
+VIEW_TABLES = telemetry.counter(
+    "joiner_view_tables", "Tables of batch features: read, lost, or failed to be read", ["outcome"]
+)
+LOOKUPS = telemetry.counter("joiner_lookups", "Calls to the feature server by what came of them", ["outcome"])
+LOOKUP_SECONDS = telemetry.histogram("joiner_lookup_seconds", "Duration of a call that gave features")
+
+
+class Peak:
+    """The most that one partition has held, through all its rebuilds."""
+
+    def __init__(self, partition: int) -> None:
+        self._p = str(partition)
+        self.events = 0
+        self.bytes = 0
+
+    def note(self, events: int, size: int) -> None:
+        """So much is held now."""
+        if events > self.events:
+            self.events = events
+            HELD_MAX.labels(self._p).set(events)
+        if size > self.bytes:
+            self.bytes = size
+            HELD_BYTES_MAX.labels(self._p).set(size)
 
 
 class TaskMetrics:
@@ -59,8 +87,9 @@ class TaskMetrics:
         self._p = str(partition)
         self._last: dict[str, Counts[str]] = {}
 
-    def update(self, task: JoinTask) -> None:
-        """To be called after each commit."""
+    def update(self, task: JoinTask, held_bytes: int, gated: int) -> None:
+        """To be called after each commit. ``held_bytes`` and ``gated`` (records) count what waits before the
+        join too."""
         stats, p = task.stats, self._p
         for counter, name, counts in (
             (RECORDS, "records", stats.records),
@@ -84,14 +113,16 @@ class TaskMetrics:
             (EVICTED, "evicted", stats.evicted_events),
         ):
             counter.labels(p).inc(self._grown(name, Counts(n=value)).get("n", 0))
-        HELD.labels(p).set(task.held_events)
-        HELD_BYTES.labels(p).set(task.held_bytes)
+        HELD.labels(p).set(task.held_events + gated)
+        HELD_BYTES.labels(p).set(held_bytes)
+        GATED.labels(p).set(gated)
         OPEN.labels(p).set(task.open_impressions)
         PENDING.labels(p).set(task.pending_actions)
-        furthest = max(clock.clock_us for clock in task.inputs)
+        clocks = [task.inputs[source] for source in task.sources]
+        furthest = max(clock.clock_us for clock in clocks)
         if task.watermark_us > 0:
             WATERMARK.labels(p).set(task.watermark_us / 1e6)
-        for clock in task.inputs:
+        for clock in clocks:
             if clock.clock_us > 0:
                 BEHIND.labels(p, clock.source.name.lower()).set((furthest - clock.clock_us) / 1e6)
 

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rec.events.v1 import events_pb2 as ev
 from services.contract import topics
 from services.contract.join_events import Source
-from services.contract.join_output import BarrierPassed, Output, Reason, Rejected
+from services.contract.join_output import DEAD, BarrierPassed, Output, Reason, Rejected
 from services.contract.times import set_us
 
-INPUTS = {
-    topics.FEATURE_SNAPSHOTS.name: Source.SNAPSHOTS,
-    topics.IMPRESSIONS.name: Source.IMPRESSIONS,
-    topics.ACTIONS.name: Source.ACTIONS,
-}
-TOPIC_OF = {source: name for name, source in INPUTS.items()}
 # Field 1 of SampleRecord, length-delimited.
 _SAMPLE_TAG = b"\x0a"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The topics of one joiner."""
+
+    inputs: Mapping[Source, str]
+    samples: str
+    late_events: str
+    dead_letters: str
+
+
+def named(inputs: Mapping[Source, topics.Topic], suffix: str = "") -> Names:
+    """What it reads, and the loop's output topics with its suffix."""
+    outputs = (topics.SAMPLES, topics.LATE_EVENTS, topics.DEAD_LETTERS)
+    return Names(
+        {source: topic.name for source, topic in inputs.items()},
+        *(topics.suffixed(topic, suffix).name for topic in outputs),
+    )
+
+
+STREAM = named(
+    {
+        Source.SNAPSHOTS: topics.FEATURE_SNAPSHOTS,
+        Source.IMPRESSIONS: topics.IMPRESSIONS,
+        Source.ACTIONS: topics.ACTIONS,
+    }
+)
 
 
 @dataclass(slots=True)
@@ -31,22 +54,24 @@ class Outgoing:
     headers: list[tuple[str, bytes]] | None = None
 
 
-def outgoing(output: Output, partition: int, key: bytes | None, joined_us: int) -> Outgoing:
+def outgoing(
+    output: Output, partition: int, key: bytes | None, joined_us: int, names: Names = STREAM
+) -> Outgoing:
     """The record of one output.
 
     ``partition`` is the task's, ``key`` that of the input record that caused it, ``joined_us`` wall time.
     """
     if isinstance(output, Rejected):
-        return _rejected(output, partition, key)
+        return _rejected(output, partition, key, names)
     if isinstance(output, BarrierPassed):
         record = ev.SampleRecord()
         record.barrier.barrier_id = output.barrier_id
         set_us(record.barrier.occurred_at, output.occurred_us)
-        return Outgoing(topics.SAMPLES.name, record.SerializeToString(), None, partition)
+        return Outgoing(names.samples, record.SerializeToString(), None, partition)
     message = output.message
     set_us(message.joined_at, joined_us)
     value = sample_record(message.SerializeToString())
-    return Outgoing(topics.SAMPLES.name, value, topics.request_key(message.request_id), partition)
+    return Outgoing(names.samples, value, topics.request_key(message.request_id), partition)
 
 
 def sample_record(sample: bytes) -> bytes:
@@ -61,10 +86,12 @@ def sample_record(sample: bytes) -> bytes:
     return b"".join((_SAMPLE_TAG, length, sample))
 
 
-def _rejected(row: Rejected, partition: int, key: bytes | None) -> Outgoing:
-    headers = topics.rejection_headers(str(row.reason), TOPIC_OF[row.source], partition, row.offset)
+def _rejected(row: Rejected, partition: int, key: bytes | None, names: Names) -> Outgoing:
+    headers = topics.rejection_headers(str(row.reason), names.inputs[row.source], partition, row.offset)
     headers += row.headers()
-    topic = topics.DEAD_LETTERS if row.reason is Reason.MALFORMED else topics.LATE_EVENTS
+    dead = row.reason in DEAD
     key = key if row.reason is Reason.MALFORMED else topics.request_key(row.request_id)
     # Rows of one input partition stay together.
-    return Outgoing(topic.name, row.raw, key, partition % topic.partitions, headers)
+    partitions = (topics.DEAD_LETTERS if dead else topics.LATE_EVENTS).partitions
+    topic = names.dead_letters if dead else names.late_events
+    return Outgoing(topic, row.raw, key, partition % partitions, headers)

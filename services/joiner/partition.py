@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Sequence
 
 from services.contract.errors import Conflict
 from services.contract.join import JoinTask
 from services.contract.join_config import JoinConfig
-from services.contract.join_events import SOURCES, Source
+from services.contract.join_events import Source
 from services.contract.join_output import BarrierPassed, Output, Rejected, Sample
 from services.contract.join_position import Position, encode_position
 from services.joiner import metrics
 from services.joiner.cadence import Cadence, Waiting
-from services.joiner.outgoing import TOPIC_OF, Outgoing, outgoing
+from services.joiner.outgoing import Outgoing, outgoing
 from services.joiner.recovery import recover
+from services.joiner.scheme import Scheme
 from services.joiner.settings import Settings
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
@@ -36,14 +39,28 @@ class PartitionJoin:
     """``open``, then ``take`` for every batch read while ``run`` commits; ``finish`` or ``drop`` at the
     end."""
 
-    def __init__(self, partition: int, settings: Settings, config: JoinConfig, wall: WallClock) -> None:
+    def __init__(
+        self,
+        partition: int,
+        settings: Settings,
+        config: JoinConfig,
+        wall: WallClock,
+        *,
+        scheme: Scheme,
+        peak: metrics.Peak,
+    ) -> None:
         self.partition = partition
-        self.inputs = {source: TopicPartition(TOPIC_OF[source], partition) for source in SOURCES}
+        self.inputs = {
+            source: TopicPartition(topic, partition) for source, topic in scheme.names.inputs.items()
+        }
+        self.intake = scheme.intake()
+        self.peak = peak
         self.last_barrier_id = ""
         self.committed: dict[Source, Position] = {}
         self._settings = settings
         self._config = config
         self._wall = wall
+        self._scheme = scheme
         self._producer = TransactionalProducer(settings.kafka, f"{settings.group_id}-{partition}")
         self._cadence = Cadence(
             settings.positive_commit_ms / 1000,
@@ -95,7 +112,7 @@ class PartitionJoin:
         for source, loss in found.losses.items():
             metrics.UNREADABLE.labels(loss).inc()
             log.error("state incomplete", input=source.name.lower(), partition=self.partition, why=loss)
-        task = JoinTask.restore(self._config, found.positions)
+        task = self._scheme.task(self._config, found.positions)
         self.committed = dict(found.positions)
         for source, where in self.inputs.items():
             reader.seek(where, task.replay_from[source])
@@ -104,7 +121,7 @@ class PartitionJoin:
             "partition opened",
             partition=self.partition,
             epoch=self._producer.epoch,
-            replay={s.name.lower(): task.replay_until[s] - task.replay_from[s] for s in SOURCES},
+            replay={s.name.lower(): task.replay_until[s] - task.replay_from[s] for s in self.inputs},
         )
 
     async def finish(self) -> None:
@@ -124,8 +141,19 @@ class PartitionJoin:
 
     # -- reading -----------------------------------------------------------------------------------------
 
-    def take(self, source: Source, records: list[ConsumerRecord]) -> None:
-        """Joins a batch of one input. Repeated offsets are skipped, missing ones counted."""
+    @property
+    def held_bytes(self) -> int:
+        """Payload bytes in memory, joined or waiting to be."""
+        return self.task.held_bytes + self.intake.waiting_bytes
+
+    def take(self, source: Source, records: Sequence[ConsumerRecord] = ()) -> None:
+        """Joins a batch of one input, and what its scheme then lets in. Repeated offsets are skipped, missing
+        ones counted."""
+        for now, ready in self.intake.order(self.task, source, records):
+            self._join(now, ready)
+        self.peak.note(self.task.held_events + self.intake.waiting, self.held_bytes)
+
+    def _join(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
         task = self.task
         clock = task.inputs[source]
         until = task.replay_until[source] if task.replaying else None
@@ -152,7 +180,7 @@ class PartitionJoin:
             self._changed.set()
 
     def _say(self, output: Output, record: ConsumerRecord, joined_us: int) -> None:
-        self._batch.append(outgoing(output, self.partition, record.key, joined_us))
+        self._batch.append(outgoing(output, self.partition, record.key, joined_us, self._scheme.names))
         now_s = time.monotonic()
         if isinstance(output, Sample):
             outcome = "correction" if output.correction else "positive" if output.positive else "negative"
@@ -168,6 +196,8 @@ class PartitionJoin:
     async def end_replay(self, reader: GroupReader) -> bool:
         """Goes on to live records once each input has been read up to its committed offset."""
         task = self.task
+        if self.intake.waiting:
+            return False
         for source, where in self.inputs.items():
             until = task.replay_until[source]
             if task.inputs[source].next_offset < until and await reader.position(where) < until:
@@ -222,15 +252,17 @@ class PartitionJoin:
             if not batch and positions == self.committed:
                 return
             self._broken = True
+            await self._scheme.fill(self.task, batch)
             with metrics.TRANSACTION_SECONDS.time():
                 await self._transact(batch, positions)
             self._broken = False
             self.committed = positions
             metrics.TRANSACTION_RECORDS.observe(len(batch))
+            _count_written(batch)
             now_ms = self._wall.now_us() // 1000
             for outcome, appended_ms in decided:
                 metrics.EMIT_SECONDS.labels(outcome).observe(max(0.0, (now_ms - appended_ms) / 1000))
-            self._metrics.update(self.task)
+            self._metrics.update(self.task, self.held_bytes, self.intake.waiting)
 
     async def _transact(self, batch: list[Outgoing], positions: dict[Source, Position]) -> None:
         """Outputs and positions become visible together, or neither does."""
@@ -242,3 +274,13 @@ class PartitionJoin:
             self._settings.group_id,
         )
         await producer.commit()
+
+
+def _count_written(batch: list[Outgoing]) -> None:
+    records, size = Counter[str](), Counter[str]()
+    for one in batch:
+        records[one.topic] += 1
+        size[one.topic] += len(one.value)
+    for topic, count in records.items():
+        metrics.WRITTEN_RECORDS.labels(topic).inc(count)
+        metrics.WRITTEN_BYTES.labels(topic).inc(size[topic])

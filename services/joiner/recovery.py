@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from services.contract.errors import Conflict, MalformedRecord
-from services.contract.join_events import SOURCES, Source
+from services.contract.join_events import Source
 from services.contract.join_position import Position, decode_position, start
 
 
@@ -23,7 +23,8 @@ def recover(
     beginnings: Mapping[Source, int],
     ends: Mapping[Source, int],
 ) -> Start:
-    """``committed``: (offset, metadata) per input, absent before the first commit.
+    """Of the inputs in ``beginnings``. ``committed``: (offset, metadata) per input, absent before the first
+    commit.
 
     Losses: ``no_state`` (committed by something else than a joiner), ``replay_cut`` (the log no longer
     holds all that the state needs), ``records_cut`` (nor all that has not been joined). Conflict when the
@@ -31,8 +32,7 @@ def recover(
     would say its samples again.
     """
     found = Start()
-    for source in SOURCES:
-        beginning = beginnings[source]
+    for source, beginning in beginnings.items():
         if source not in committed:
             found.positions[source] = start(beginning)
             continue

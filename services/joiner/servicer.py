@@ -70,7 +70,9 @@ def numbers(parts: list[PartitionJoin]) -> dict[str, float]:
         total["evicted_events"] += stats.evicted_events
         total["barriers_passed"] += stats.barriers_passed
         total["held_events"] += task.held_events
-        total["held_bytes"] += task.held_bytes
+        total["held_bytes"] += part.held_bytes
+        total["held_bytes_max"] += part.peak.bytes
+        total["gated_records"] += part.intake.waiting
         total["open_impressions"] += task.open_impressions
         total["pending_actions"] += task.pending_actions
     return {name: float(value) for name, value in total.items()}

@@ -13,7 +13,9 @@ from services.lake.commands import COMMANDS, command
 from services.lake.host import LakeHost
 from services.lake.servicer import WorkerServicer
 from services.lake.settings import Settings
+from services.lake.views import ViewPublisher
 from services.runtime.grpc_server import GrpcServer
+from services.runtime.kafka_consumer import LogReader
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 
@@ -30,6 +32,12 @@ async def serve(process: Process, settings: Settings) -> tuple[GrpcServer, LakeH
     await host.start()
     process.spawn(host.run(process.stopping), "lake", finishes=True)
     process.spawn(_tell_health(server, host), "health")
+    if settings.view_interval_ms:
+        reader = LogReader(settings.kafka, f"{settings.name} views", slow=True)
+        await reader.start()
+        process.push_close("catalogue reader", reader.stop)
+        publisher = ViewPublisher(LakeStore(settings.lake_uri), reader, settings.view_retention_ms / 1000)
+        process.spawn(publisher.run(settings.view_interval_ms / 1000), "views")
     return server, host
 
 

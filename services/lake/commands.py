@@ -1,8 +1,11 @@
-"""``python -m services.lake compact|check|repair``: maintenance. JSON lines on stdout, one per result.
+"""``python -m services.lake compact|check|repair|publish-views``. JSON lines on stdout, one per result.
 
 compact   merges the small files of closed days (or of ``--day``); may run beside the writer and readers
 check     reads everything; exit code 1 when something is broken, missing or there twice
 repair    writes broken files anew from Kafka; exit code 1 when it no longer holds their records
+publish-views
+          writes the catalogue as the next table of batch features, when it has changed; exit code 1 when
+          there is no catalogue yet
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from services.lake.check import Problem, broken, check
 from services.lake.compaction import Compactor, Rules, closed_days, wall_ms
 from services.lake.repair import repair
 from services.lake.settings import Settings
+from services.lake.views import Published, ViewPublisher
 from services.runtime.kafka_consumer import LogReader
 from services.runtime.settings import load
 
@@ -104,6 +108,26 @@ def repair_all(settings: CommandSettings, store: LakeStore) -> int:
     return asyncio.run(work())
 
 
+def publish_views(settings: CommandSettings, store: LakeStore) -> int:
+    """One publication; another publisher's, made meanwhile, is as good."""
+
+    async def work() -> Published:
+        reader = LogReader(settings.kafka, f"{settings.name} views")
+        await reader.start()
+        try:
+            publisher = ViewPublisher(store, reader, settings.view_retention_ms / 1000)
+            try:
+                return await publisher.publish()
+            except FileExistsError:
+                return await publisher.publish()
+        finally:
+            await reader.stop()
+
+    made = asyncio.run(work())
+    _say(asdict(made))
+    return int(made.partition is None)
+
+
 def _say(line: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
 
@@ -112,4 +136,5 @@ COMMANDS: dict[str, Callable[[CommandSettings, LakeStore], int]] = {
     "compact": compact,
     "check": check_all,
     "repair": repair_all,
+    "publish-views": publish_views,
 }

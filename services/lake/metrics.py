@@ -22,3 +22,5 @@ RETRIES = telemetry.counter(
 FENCED = telemetry.counter("lake_fenced", "Times that another writer had opened a partition", ["table"])
 ORPHANS = telemetry.counter("lake_orphans", "Files removed that no record of the log named", ["table"])
 BUFFERED = telemetry.gauge("lake_buffered_bytes", "Bytes of records waiting for a flush")
+VIEWS = telemetry.counter("lake_views", "Tables of batch features by what became of them", ["outcome"])
+VIEW_ITEMS = telemetry.gauge("lake_view_items", "Items of the newest table of batch features published here")

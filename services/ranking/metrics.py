@@ -40,4 +40,11 @@ class Metrics:
         self.bad_releases = counter("ranking_bad_releases", "Records of model-releases that do not decode.")
         self.snapshots = counter("ranking_snapshots", "Snapshots acknowledged by Kafka.")
         self.snapshots_lost = counter("ranking_snapshots_lost", "Snapshots not written.", ["reason"])
+        self.slim_snapshots = counter("ranking_slim_snapshots", "Slim snapshots acknowledged by Kafka.")
+        self.slim_lost = counter("ranking_slim_snapshots_lost", "Slim snapshots not written.", ["reason"])
+        self.slim_rows = counter(
+            "ranking_slim_rows", "Rows of slim snapshots: batch columns named, or inline.", ["how"]
+        )
+        self.view_partition = gauge("ranking_view_partition", "Table of batch features that is named.")
+        self.view_failures = counter("ranking_view_failures", "Looks for a newer table that failed.")
         self.dead_letters = counter("ranking_dead_letters", "Records sent to dead-letters.", ["topic"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,13 +27,16 @@ from services.ranking.metrics import Metrics
 from services.ranking.scorer import Scorer
 from services.ranking.servicer import RankingServicer
 from services.ranking.settings import Settings
-from services.ranking.snapshot_log import SnapshotLog, encode_heartbeat
+from services.ranking.snapshot_log import SnapshotLog, encode_heartbeat, logged_topics
 from services.runtime.clock import RunClock, WallClock
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.heartbeats import HeartbeatWriter
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process
 from services.runtime.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from services.ranking.slim import Slimmer
 
 log = get_logger(__name__)
 SERVICE = "rec.v1.RankingService"
@@ -58,15 +62,21 @@ class Replica:
         self.heartbeats = HeartbeatWriter(
             self.producer,
             run_clock,
-            {topics.FEATURE_SNAPSHOTS.name: topics.FEATURE_SNAPSHOTS.partitions},
+            {topic.name: topic.partitions for topic in logged_topics(settings.slim_snapshots)},
             lambda now_us: encode_heartbeat(settings.replica, now_us),
             settings.heartbeat_idle_ms,
         )
         self.scorer = Scorer(settings.max_queue)
         self.applied = AppliedLog()
         self.barriers = Barriers()
+        self.slimmer = _slimmer(settings, self.metrics) if settings.slim_snapshots else None
         self.snapshots = SnapshotLog(
-            self.producer, run_clock, self.heartbeats, self.metrics, settings.max_snapshots_pending
+            self.producer,
+            run_clock,
+            self.heartbeats,
+            self.metrics,
+            max_pending=settings.max_snapshots_pending,
+            slim=None if self.slimmer is None else self.slimmer.slim,
         )
         self._open_feed = open_feed or self._kafka_feed
         self.arms = Arms(settings.arms, process.spawn, self._follow)
@@ -93,6 +103,8 @@ class Replica:
         await self.producer.start()
         self._process.push_close("snapshot producer", self.producer.stop)
         self._process.spawn(self.heartbeats.run(), "heartbeats")
+        if self.slimmer is not None:
+            self._process.spawn(self.slimmer.run(), "batch features")
 
     async def until_serving(self) -> None:
         """Returns when the default arm serves and the others have had their time; then declares SERVING."""
@@ -169,3 +181,11 @@ class Replica:
             self.producer.send_nowait(topics.DEAD_LETTERS.name, record.value, headers=headers)
         except LoopError as error:
             log.error("dead letter lost", topic=topic, offset=record.offset, error=str(error))
+
+
+def _slimmer(settings: Settings, metrics: Metrics) -> Slimmer:
+    # Imported here: only this needs Parquet.
+    from services.contract.lake_store import LakeStore
+    from services.ranking.slim import Slimmer
+
+    return Slimmer(LakeStore(settings.lake_uri), metrics, settings.view_poll_ms / 1000)

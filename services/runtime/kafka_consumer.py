@@ -7,7 +7,7 @@ dead letter and not a loop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -53,12 +53,15 @@ class _Reader:
             raise Unavailable(f"reader {self._client_id} is not started")
         return self._client
 
-    async def poll(self, timeout_ms: int = 100, max_records: int = 1_000) -> Records:
-        """Records per partition in offset order; empty after ``timeout_ms`` without any. NotFound when a
-        position is no longer in the log (retention).
+    async def poll(
+        self, timeout_ms: int = 100, max_records: int = 1_000, partitions: Sequence[TopicPartition] = ()
+    ) -> Records:
+        """Records per partition in offset order; empty after ``timeout_ms`` without any. Of ``partitions``
+        only (none = of all); what was fetched of the others stays. NotFound when a position is no longer in
+        the log (retention).
         """
         try:
-            found = await self._started().getmany(timeout_ms=timeout_ms, max_records=max_records)
+            found = await self._started().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
         except kafka.KafkaError as error:
             raise loop_error(error, "poll") from error
         for where, records in found.items():
