@@ -121,7 +121,9 @@ def _speeds(
     found = encoded(samples.take(pa.array(matched.rows)))
     served = true.served.take(matched.at)
     of_items = speed.item_speeds(true.item_ids[matched.at], clicked, run_us(true))
-    still = true.labels[matched.at] <= 0
+    # Items without state when they were scored (just born) had defaults in every column, the static too.
+    known = served.column("item_has_state") > 0
+    still = known & (true.labels[matched.at] <= 0)
     moved = {
         name: leak.changed(served.column(name), found.column(name)) for name in (speed.MOVING, speed.STATIC)
     }
@@ -130,7 +132,12 @@ def _speeds(
         "scheme": LEAKY,
         "column": speed.MOVING,
         "classes": [asdict(one) for one in classes],
-        "static": {"column": speed.STATIC, "leak_rate": float(moved[speed.STATIC].mean())},
+        "static": {
+            "column": speed.STATIC,
+            "rows": int(known.sum()),
+            "leak_rate": float(moved[speed.STATIC][known].mean()) if known.any() else 0.0,
+        },
+        "without_state": int((~known).sum()),
     }
 
 

@@ -46,7 +46,8 @@ def speed(speeds: Mapping[str, Any]) -> str:
         f"<code>{escape(speeds['column'])}</code> moves at each click of its item, and items are clicked "
         "more or less often. Rows that nobody clicked, cut into three classes by how often others clicked "
         f"their item per minute: the faster, the more often {escape(speeds['scheme'])} reads a value that "
-        "was not there when it was scored."
+        f"was not there when it was scored. {speeds['without_state']:,} rows of items that had no state yet "
+        "are left out: just born, they had defaults in every column."
     )
 
 

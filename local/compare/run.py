@@ -109,6 +109,7 @@ def run(folder: Path, config: StackConfig, source: str, load: Sequence[str]) -> 
         try:
             stack.start()
             print_stack(stack)
+            _settle(stack)
             started = _cpu_seconds(stack)
             began = time.monotonic()
             status = run_loadgen([*load, "--out", str(folder)], stack.environment())
@@ -158,6 +159,14 @@ def run(folder: Path, config: StackConfig, source: str, load: Sequence[str]) -> 
 
 
 # -- while the stack is up ---------------------------------------------------------------------------------
+
+
+def _settle(stack: Stack) -> None:
+    """Waits until the features of what was seeded are there: until then items are served with defaults."""
+    say("the feature pipeline reads the catalogue")
+    # What its first stage makes of the catalogue, its second has to read.
+    for _ in range(2):
+        workers.wait_committed("feature_pipeline", _target(stack, "feature_pipeline"))
 
 
 def _pass_barrier(stack: Stack) -> None:

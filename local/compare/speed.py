@@ -3,7 +3,8 @@
 ``item_log_clicks`` moves at each click of its item and at nothing else, and items are clicked more or less
 often: one column at many speeds, in one run. Its speed on a sample is measured from the log: clicks of that
 item per minute of the run. Rows are those that nobody clicked: a positive's own click moves the column at any
-speed. Beside them ``category``, which never moves.
+speed. Beside them ``category``, which never moves. Rows of items that had no state when they were scored are
+left out of both: a newborn's columns all go from their defaults to what they are.
 
 Clicks at random moments, u per minute, come in a time of d minutes with probability 1 - exp(-u d): the leak
 to be expected of a value that is read d later. Rows whose item was clicked at all are cut into three classes

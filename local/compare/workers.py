@@ -83,4 +83,4 @@ def max_held_bytes(target: str) -> int:
     with grpc.insecure_channel(target) as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         status = stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest(), timeout=CALL_S)
-    return int(status.numbers["max_held_bytes"])
+    return int(status.numbers["held_bytes_max"])
