@@ -168,7 +168,9 @@ def _delays(figures: Mapping[str, Any]) -> str:
         table.append((NAMES[name], *map(_seconds, cells)))
     values = [end for row in rows for end in (row.low, row.high)]
     low, high = max(0.05, min(values) / 2), max(values) * 1.5
-    ticks = [(10.0**power, _tick(power)) for power in range(-1, 5) if low <= 10.0**power <= high]
+    steps = [step * 10.0**power for power in range(-1, 5) for step in (1, 2, 5)]
+    ticks = [(step, f"{step:g} s") for step in steps if low <= step <= high]
+    ticks = ticks if len(ticks) <= 6 else ticks[::3]
     header = ("scheme", "p50", "p99", "positives p50", "p99", "negatives p50", "p99")
     return ranges("delay, p50 to p99", rows, low, high, ticks, log=True) + _table(header, table)
 
@@ -191,7 +193,9 @@ def _costs(figures: Mapping[str, Any]) -> str:
     ]
     shared = _parts(figures["shared_bytes"], _bytes)
     note = f"<p class='text'>Left out, since every scheme reads them: {shared}.</p>"
-    return "".join(blocks) + _table(("scheme", "written, by part", "CPU, by process"), parts) + note
+    return (
+        "".join(blocks) + _table(("scheme", "written, by part", "CPU, by process"), parts, prose=True) + note
+    )
 
 
 def _parts(parts: Mapping[str, float], show: Any) -> str:
@@ -243,17 +247,14 @@ def _footer(figures: Mapping[str, Any]) -> str:
 def _percent(share: float) -> str:
     if share in (0, 1):
         return f"{share:.0%}"
-    return f"{share:.1%}" if 0.001 <= share <= 0.999 else f"{share:.4%}"
+    digits = 1 if 0.001 <= share <= 0.999 else 2 if 0.0001 <= share <= 0.9999 else 4
+    return f"{share:.{digits}%}"
 
 
 def _seconds(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def _tick(power: int) -> str:
-    return f"{10.0**power:g} s"
 
 
 def _bytes(count: float) -> str:
@@ -263,7 +264,11 @@ def _bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, prose: bool = False) -> str:
+    """``prose``: cells of words, which may wrap."""
     head = "".join(f"<th>{escape(one)}</th>" for one in header)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = (
+        f"<table{' class=prose' if prose else ''}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+    return f'<div class="scroll">{table}</div>'
