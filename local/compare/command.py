@@ -33,6 +33,7 @@ from local.ports import Ports
 from local.stack_config import StackConfig
 from local.table import table
 from local.up import Interrupted, require_down, say
+from services.contract.errors import LoopError
 
 SHOWN = 10
 QUICK_ITEMS, QUICK_RATE = 6_000, 15.0
@@ -53,7 +54,11 @@ def main(argv: list[str]) -> int:
     except Interrupted:
         return EXIT_INTERRUPTED
     say("comparing, and training a model on each")
-    figures = evaluate(folder, arguments.seeds)
+    try:
+        figures = evaluate(folder, arguments.seeds)
+    except LoopError as error:
+        # Of a lake that is another run's by now, or damaged.
+        raise LocalError(f"{folder} and its lake do not fit together: {error}") from error
     return _report(figures, arguments)
 
 
@@ -95,7 +100,7 @@ def _with_schemes(config: StackConfig) -> StackConfig:
 def _report(figures: dict[str, Any], arguments: argparse.Namespace) -> int:
     figures["machine"] = _machine()
     figures["command"] = shlex.join(["python", "-m", "local", "compare-samples", *sys.argv[2:]])
-    figures["failed_checks"] = problems = failures(figures, arguments.min_samples)
+    figures["failed_checks"] = problems = failures(figures, arguments.min_samples, speeds=not arguments.quick)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "samples.json").write_text(json.dumps(figures, indent=2) + "\n")
     (arguments.out / "samples.html").write_text(page(figures))
@@ -139,7 +144,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--items", type=int, help="shown items wanted; 55,000, of a real log all")
     parser.add_argument("--rate", type=float, default=30.0, help="simulated requests per second")
     parser.add_argument("--seeds", type=int, default=3, help="models per scheme")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the traffic, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the traffic: that it works")
     parser.add_argument("--again", action="store_true", help="compare the last run once more")
     parser.add_argument(
         "--out", type=Path, default=REPOSITORY / "out", help="folder of samples.json and .html"

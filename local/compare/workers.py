@@ -4,7 +4,8 @@ held."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import grpc
 
@@ -42,23 +43,33 @@ def newest_us(events: Iterable[LogRecord]) -> int:
 def emit_barrier(addresses: Addresses, barrier_id: str, occurred_us: int) -> None:
     """Writes the barrier to every event partition; it stands there when this returns."""
     at = from_us(occurred_us)
-    with grpc.insecure_channel(addresses.target("ranking")) as channel:
+    with _channel("ranking", addresses.target("ranking")) as channel:
         ranking_pb2_grpc.RankingServiceStub(channel).EmitBarrier(
             ranking_pb2.RankingServiceEmitBarrierRequest(barrier_id=barrier_id, occurred_at=at),
             timeout=CALL_S,
         )
-    with grpc.insecure_channel(addresses.target("collector")) as channel:
+    with _channel("collector", addresses.target("collector")) as channel:
         collector_pb2_grpc.CollectorServiceStub(channel).EmitBarrier(
             collector_pb2.CollectorServiceEmitBarrierRequest(barrier_id=barrier_id, occurred_at=at),
             timeout=CALL_S,
         )
 
 
+@contextmanager
+def _channel(name: str, target: str) -> Iterator[grpc.Channel]:
+    """A channel whose failures are told in a line."""
+    with grpc.insecure_channel(target) as channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            raise StartFailed(f"{name} at {target}: {error.code().name} {error.details()}") from error
+
+
 def wait_committed(name: str, target: str, patience_s: float = PATIENCE_S) -> None:
     """Returns when a worker has committed everything that stood on its inputs at the time of the call. Raises
     StartFailed when it does not in time."""
     deadline = time.monotonic() + patience_s
-    with grpc.insecure_channel(target) as channel:
+    with _channel(name, target) as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         ends: dict[tuple[str, int], int] = {}
         while True:
@@ -78,9 +89,9 @@ def _mark(topic: str) -> int:
     return int(topic == topics.SAMPLES.name)
 
 
-def max_held_bytes(target: str) -> int:
+def max_held_bytes(name: str, target: str) -> int:
     """The largest state that a joiner has held, by its own account."""
-    with grpc.insecure_channel(target) as channel:
+    with _channel(name, target) as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         status = stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest(), timeout=CALL_S)
     return int(status.numbers["held_bytes_max"])

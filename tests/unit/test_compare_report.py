@@ -86,6 +86,14 @@ def test_good_figures_have_no_failure():
     assert failures(figures()) == []
 
 
+def test_a_quick_run_is_too_short_for_speeds_but_not_for_leaks():
+    found = figures()
+    found["speeds"]["classes"] = []
+    assert failures(found, speeds=False) == []
+    found["speeds"]["static"]["leak_rate"] = 0.1
+    assert len(failures(found, speeds=False)) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
