@@ -128,9 +128,8 @@ def process_environment(
 
 def own_topics(names: Iterable[str]) -> list[Topic]:
     """The topics that some processes write for themselves, beside those of the loop."""
-    written = (topics.SAMPLES, topics.LATE_EVENTS, topics.DEAD_LETTERS)
     suffixes = [BY_NAME[name].env.get("RECLOOP_OUTPUT_SUFFIX", "") for name in names]
-    return [topics.suffixed(topic, suffix) for suffix in suffixes if suffix for topic in written]
+    return [topics.suffixed(topic, suffix) for suffix in suffixes if suffix for topic in topics.JOINED]
 
 
 def stop_order(names: Mapping[str, object]) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """Creates the loop's topics: ``python -m local.topic_setup``, against KAFKA_BOOTSTRAP_SERVERS.
 
+``python -m local.topic_setup -lookup -lf`` creates the output topics of joiners with these suffixes too.
 On its own, without the launcher's dependencies: a container runs it once, before the services start.
 """
 
@@ -83,11 +84,12 @@ def main() -> int:
     """0 = every topic is there and has leaders; 1 = said in one line why not."""
     bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or KafkaSettings().bootstrap_servers
     try:
-        create_topics(bootstrap)
-    except LocalError as error:
+        beside = [topics.suffixed(topic, suffix) for suffix in sys.argv[1:] for topic in topics.JOINED]
+        create_topics(bootstrap, [*topics.ALL, *beside])
+    except (LocalError, ValueError) as error:
         print(f"topics: {error}", file=sys.stderr)
         return 1
-    print(f"topics: {len(topics.ALL)} topics at {bootstrap}")
+    print(f"topics: {len(topics.ALL) + len(beside)} topics at {bootstrap}")
     return 0
 
 

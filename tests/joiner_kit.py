@@ -21,7 +21,6 @@ from services.runtime.settings import KafkaSettings
 
 WINDOW_MS, BOUND_MS = 2000, 300
 CONFIG = JoinConfig(window_us=WINDOW_MS * 1000, bound_us=BOUND_MS * 1000)
-OUTPUTS = (topics.SAMPLES, topics.LATE_EVENTS, topics.DEAD_LETTERS)
 SESSION_MS = 2000
 
 
@@ -88,7 +87,7 @@ class JoinerProcess:
 
 async def committed_records(kafka: KafkaSettings, suffix: str = "") -> dict[str, list]:
     """Everything on the output topics, read_committed."""
-    outputs = [topics.suffixed(topic, suffix) for topic in OUTPUTS]
+    outputs = [topics.suffixed(topic, suffix) for topic in topics.JOINED]
     found: dict[str, list] = {topic.name: [] for topic in outputs}
     reader = LogReader(kafka, "check")
     await reader.start()

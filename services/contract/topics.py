@@ -121,6 +121,8 @@ ALL = (
     CATALOG,
 )
 
+# What joiners write.
+JOINED = (SAMPLES, LATE_EVENTS, DEAD_LETTERS)
 # What a joiner beside the one of the loop may append to the names of the topics that it writes.
 OUTPUT_SUFFIX = re.compile(r"(-[a-z0-9-]{1,32})?")
 

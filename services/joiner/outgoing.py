@@ -27,10 +27,9 @@ class Names:
 
 def named(inputs: Mapping[Source, topics.Topic], suffix: str = "") -> Names:
     """What it reads, and the loop's output topics with its suffix."""
-    outputs = (topics.SAMPLES, topics.LATE_EVENTS, topics.DEAD_LETTERS)
     return Names(
         {source: topic.name for source, topic in inputs.items()},
-        *(topics.suffixed(topic, suffix).name for topic in outputs),
+        *(topics.suffixed(topic, suffix).name for topic in topics.JOINED),
     )
 
 

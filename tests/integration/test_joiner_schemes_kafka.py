@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 import redis
-from joiner_kit import CONFIG, OUTPUTS, JoinerProcess, committed_records
+from joiner_kit import CONFIG, JoinerProcess, committed_records
 from oracles.join_logs import IMP, S, feed_all
 from oracles.join_traffic import TOPIC, Placed, closing, logs_by_partition, traffic
 from oracles.slim_traffic import catalogue, slimmed, widened
@@ -220,9 +221,13 @@ class FeatureServer:
 async def test_lookup_waits_for_the_feature_server_and_takes_what_it_says_at_t6(
     joiners, kafka: KafkaSettings, producer: Producer, redis_url: str, free_ports
 ) -> None:
-    from local.topic_setup import create_topics
-
-    create_topics(kafka.bootstrap_servers, [topics.suffixed(topic, "-lookup") for topic in OUTPUTS])
+    made = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "local.topic_setup", "-lookup"],
+        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers},
+        check=False,
+    )
+    assert made.returncode == 0
     with redis.Redis.from_url(redis_url) as client:
         for item, category, created_us in catalogue(2, 199, START_US):
             state = ItemState()
