@@ -36,6 +36,7 @@ from local.up import Interrupted, require_down, say
 from services.contract.errors import LoopError
 
 SHOWN = 10
+ITEMS, RATE = 55_000, 30.0
 QUICK_ITEMS, QUICK_RATE = 6_000, 15.0
 # What the lake does not cover yet when the traffic ends is waited for.
 FLUSH_AGE_MS = 5_000
@@ -142,7 +143,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local compare-samples", description=__doc__)
     parser.add_argument("--data", type=Path, help="a real log: MovieLens 100K folder, .csv or .parquet")
     parser.add_argument("--items", type=int, help="shown items wanted; 55,000, of a real log all")
-    parser.add_argument("--rate", type=float, default=30.0, help="simulated requests per second")
+    parser.add_argument("--rate", type=float, help="simulated requests per second; 30, quick 15")
     parser.add_argument("--seeds", type=int, default=3, help="models per scheme")
     parser.add_argument("--quick", action="store_true", help="a tenth of the traffic: that it works")
     parser.add_argument("--again", action="store_true", help="compare the last run once more")
@@ -155,14 +156,15 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.items is not None and arguments.items < 1_000:
         parser.error(f"--items {arguments.items}: at least 1,000")
-    if not 1 <= arguments.rate <= 1_000:
+    if arguments.rate is not None and not 1 <= arguments.rate <= 1_000:
         parser.error(f"--rate {arguments.rate}: 1 to 1,000")
     if arguments.seeds < 3:
         parser.error(f"--seeds {arguments.seeds}: at least 3")
+    arguments.rate = arguments.rate or (QUICK_RATE if arguments.quick else RATE)
     arguments.min_samples = MIN_SAMPLES
     if arguments.quick:
-        arguments.items, arguments.rate = arguments.items or QUICK_ITEMS, QUICK_RATE
+        arguments.items = arguments.items or QUICK_ITEMS
         arguments.min_samples = arguments.items * 9 // 10
     elif arguments.data is None:
-        arguments.items = arguments.items or 55_000
+        arguments.items = arguments.items or ITEMS
     return arguments
