@@ -1,7 +1,7 @@
 # Everything from a clean clone: `make demo`, `make test`. Each target does its own set-up; it is quick the second time.
 #   PYTHON=...       the interpreter for the virtual environment (default: the first of python3.11 to 3.13 found)
 #   TORCH_INDEX=...  an extra package index that has CPU-only wheels of PyTorch (smaller; never needed)
-#   DATA=... BARRIER=...   for replay: data set, event seconds between barriers
+#   DATA=... BARRIER=...   for replay: data set, event seconds between barriers; DATA for compare-samples too
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay chaos-join bench-join test lint up down status logs audit doctor protos clean
+.PHONY: help setup demo replay compare-samples chaos-join bench-join test lint up down status logs audit doctor protos clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ demo: setup ## the whole loop for two minutes under load; out/demo.json
 replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
+
+compare-samples: setup ## all ways to build samples on one traffic [DATA=<real log>]; out/samples.json, .html
+	@$(PY) -m local compare-samples $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 chaos-join: setup ## kill, pause and restart the joiner and Kafka under load, then count; out/chaos-join.json
 	@$(PY) -m local chaos-join $(ARGS)

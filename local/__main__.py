@@ -14,7 +14,11 @@ from local.ports import Ports
 from local.processes import OPTIONAL
 
 # Commands with a command line of their own.
-OWN_ARGUMENTS = {"audit": "local.audit", "chaos-join": "local.chaos_join"}
+OWN_ARGUMENTS = {
+    "audit": "local.audit",
+    "chaos-join": "local.chaos_join",
+    "compare-samples": "local.compare.command",
+}
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -52,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("-n", "--lines", type=int, default=20, help="lines of each log")
     commands.add_parser("audit", help="recompute every figure from the evidence", add_help=False)
     commands.add_parser("chaos-join", help="kills around the joiner under load, counted", add_help=False)
+    commands.add_parser("compare-samples", help="all schemes of samples on one traffic", add_help=False)
     for command in (up, demo, replay, commands.choices["doctor"]):
         command.add_argument(
             "--port-offset", type=int, default=0, help="moves every port, for a second stack"

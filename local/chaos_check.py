@@ -43,6 +43,7 @@ class LogRecord:
     timestamp_ms: int
     value: bytes
     headers: Sequence[tuple[str, bytes]] = ()
+    key_bytes: int = 0
 
 
 @dataclass

@@ -79,7 +79,15 @@ async def _read(bootstrap: str, wanted: Iterable[topics.Topic], committed: bool)
         while any([await consumer.position(where) < ends[where] for where in partitions]):
             for batch in (await consumer.getmany(timeout_ms=500, max_records=5_000)).values():
                 records += [
-                    LogRecord(r.topic, r.partition, r.offset, r.timestamp, r.value or b"", r.headers)
+                    LogRecord(
+                        r.topic,
+                        r.partition,
+                        r.offset,
+                        r.timestamp,
+                        r.value or b"",
+                        r.headers,
+                        len(r.key or b""),
+                    )
                     for r in batch
                 ]
         return records

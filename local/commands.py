@@ -12,7 +12,7 @@ from local.child import GUARD
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
-from local.processes import LOOP
+from local.processes import LOOP, SPECS
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, require_down, say
@@ -31,6 +31,10 @@ REPLAY_KAFKA = {"RECLOOP_KAFKA__FETCH_MIN_BYTES": "1", "RECLOOP_KAFKA__LINGER_MS
 # Barriers close the windows; inside an interval the requests are concurrent, so their order says nothing
 # about lateness. Event time, longer than a few requests in flight can be apart.
 REPLAY_JOIN = {"RECLOOP_BOUND_MS": str(7 * 86_400_000)}
+REPLAY_PROCESSES = {
+    "trainer": REPLAY_TRAINER,
+    **{spec.name: REPLAY_JOIN for spec in SPECS if spec.module == ("services.joiner",)},
+}
 
 
 def seed_arguments(seed: str) -> list[str] | None:
@@ -58,6 +62,9 @@ def stack_config(
     """
     arguments = seed_arguments(seed)
     replay = seed.startswith(REPLAY)
+    own = dict(REPLAY_PROCESSES) if replay else {}
+    if "joiner_label_first" in extra:
+        own["ranking"] = {"RECLOOP_SLIM_SNAPSHOTS": "true"}
     scale = time_scale if time_scale is not None else 0.0 if replay else 1.0
     return StackConfig(
         root=paths.root,
@@ -65,7 +72,7 @@ def stack_config(
         seed=arguments,
         services=(*LOOP, *dict.fromkeys(extra)),
         env={"RECLOOP_TIME_SCALE": str(scale), **(REPLAY_KAFKA if replay else {})},
-        process_env={"trainer": REPLAY_TRAINER, "joiner": REPLAY_JOIN} if replay else {},
+        process_env=own,
         kafka_bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         redis_url=environ.get("REDIS_URL") or None,
         model_store_uri=environ.get("RECLOOP_MODEL_STORE_URI") or None,
@@ -75,7 +82,7 @@ def stack_config(
 
 def prepare(seed: str) -> None:
     """Makes what a seed needs before anything runs: the day-0 log, quick when cached. Raises LocalError."""
-    if seed == "simulate" and (code := _loadgen(["day0"], os.environ)) != 0:
+    if seed == "simulate" and (code := run_loadgen(["day0"], os.environ)) != 0:
         raise LocalError(f"loadgen day0 ended with status {code}; see its output above")
 
 
@@ -88,19 +95,27 @@ def run_demo(paths: RunPaths, ports: Ports, rest: Sequence[str]) -> int:
 
 def run_replay(paths: RunPaths, ports: Ports, data: Path, barrier_s: int | None, rest: Sequence[str]) -> int:
     """Stack, a data set in event time, stack down; the exit status of ``loadgen replay``."""
+    config = replay_config(paths, ports, data)
+    barrier = [] if barrier_s is None else ["--barrier-s", str(barrier_s)]
+    return _with_stack(config, [*replay_command(config, data), *barrier, *rest])
+
+
+def replay_config(paths: RunPaths, ports: Ports, data: Path, *, extra: Sequence[str] = ()) -> StackConfig:
+    """The stack of a replay. Raises LocalError when there is no such data."""
     if not data.exists():
         raise LocalError(f"--data {data}: no such file or folder")
-    config = stack_config(paths, ports, f"{REPLAY}{data}", None, os.environ)
+    return stack_config(paths, ports, f"{REPLAY}{data}", None, os.environ, extra=extra)
+
+
+def replay_command(config: StackConfig, data: Path) -> list[str]:
+    """Arguments of ``loadgen replay`` against a stack."""
     where = config.addresses()
     targets = [
         part
         for name in ("gateway", "feature", "ranking", "collector")
         for part in (f"--{name}", where.target(name))
     ]
-    command = ["replay", "--data", str(data), *targets, "--kafka", where.kafka_bootstrap]
-    if barrier_s is not None:
-        command += ["--barrier-s", str(barrier_s)]
-    return _with_stack(config, [*command, *rest])
+    return ["replay", "--data", str(data), *targets, "--kafka", where.kafka_bootstrap]
 
 
 def _with_stack(config: StackConfig, load: Sequence[str]) -> int:
@@ -112,7 +127,7 @@ def _with_stack(config: StackConfig, load: Sequence[str]) -> int:
         try:
             stack.start()
             print_stack(stack)
-            code = _loadgen(load, stack.environment())
+            code = run_loadgen(load, stack.environment())
         except Interrupted as asked:
             say(f"{asked}: stopping")
         finally:
@@ -124,7 +139,7 @@ def _with_stack(config: StackConfig, load: Sequence[str]) -> int:
     return code
 
 
-def _loadgen(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+def run_loadgen(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs a command of the load generator in the user's terminal; it dies with this process."""
     command = [
         sys.executable,

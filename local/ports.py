@@ -32,6 +32,8 @@ SERVICES = {
     "release": 7058,
     "trainer": 7059,
     "lake": 7060,
+    "joiner_label_first": 7061,
+    "joiner_lookup": 7062,
 }
 ADMIN_ABOVE = 100
 METRICS_ABOVE = 200

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from local import compiled
 from local.paths import REPOSITORY
 from local.ports import HOST, Ports
+from services.contract import topics
+from services.contract.topics import Topic
 
 SERVICE_GRACE_S = 15.0
 
@@ -26,6 +28,8 @@ class ProcessSpec:
     stage: int
     # Whether the loop needs it; the others are started when they are asked for (up --with).
     in_loop: bool = True
+    # What makes it another process than the one of the same module.
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def command(self) -> list[str]:
         """The command line, with the interpreter that runs the launcher."""
@@ -36,11 +40,25 @@ class ProcessSpec:
         return compiled.home() if self.module == ("services.joiner",) else REPOSITORY
 
 
+def _joiner(scheme: str) -> ProcessSpec:
+    """A joiner that builds samples in another way, beside the loop's own, to topics of its own."""
+    name = f"joiner_{scheme.replace('-', '_')}"
+    env = {
+        "RECLOOP_NAME": name,
+        "RECLOOP_GROUP_ID": f"joiner-{scheme}",
+        "RECLOOP_SCHEME": scheme,
+        "RECLOOP_OUTPUT_SUFFIX": f"-{scheme}",
+    }
+    return ProcessSpec(name, ("services.joiner",), 3, in_loop=False, env=env)
+
+
 SPECS = (
     ProcessSpec("release", ("services.release",), 1),
     ProcessSpec("trainer", ("trainer", "online"), 2),
     ProcessSpec("lake", ("services.lake",), 2, in_loop=False),
     ProcessSpec("joiner", ("services.joiner",), 3),
+    _joiner("label-first"),
+    _joiner("lookup"),
     ProcessSpec("feature_pipeline", ("services.feature_pipeline",), 3),
     ProcessSpec("collector", ("services.collector",), 4),
     ProcessSpec("ranking", ("services.ranking",), 4),
@@ -110,8 +128,15 @@ def process_environment(
         "RECLOOP_GRPC__PORT": str(ports.grpc),
         "RECLOOP_GRPC__ADMIN_PORT": str(ports.admin),
         "RECLOOP_GRPC__METRICS_PORT": str(ports.metrics),
+        **spec.env,
         **own,
     }
+
+
+def own_topics(names: Iterable[str]) -> list[Topic]:
+    """The topics that some processes write for themselves, beside those of the loop."""
+    suffixes = [BY_NAME[name].env.get("RECLOOP_OUTPUT_SUFFIX", "") for name in names]
+    return [topics.suffixed(topic, suffix) for suffix in suffixes if suffix for topic in topics.JOINED]
 
 
 def stop_order(names: Mapping[str, object]) -> list[list[str]]:

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from local.child import Child
 from local.kafka_server import KafkaServer
 from local.paths import RunPaths
+from local.processes import own_topics
 from local.redis_server import RedisServer
 from local.stack_config import StackConfig
 from local.topic_setup import create_topics
+from services.contract import topics
 
 
 class Servers:
@@ -19,6 +21,7 @@ class Servers:
     def __init__(self, config: StackConfig, paths: RunPaths) -> None:
         ports = config.ports
         self._bootstrap = config.addresses().kafka_bootstrap
+        self._topics = [*topics.ALL, *own_topics(config.services)]
         self.redis = RedisServer(paths.redis, ports.redis) if config.redis_url is None else None
         self.kafka = (
             KafkaServer(paths.kafka, ports.kafka, ports.kafka_controller)
@@ -58,4 +61,4 @@ class Servers:
     def _start_kafka(self, say: Callable[[str], None]) -> None:
         if self.kafka is not None:
             self.kafka.start(say)
-        create_topics(self._bootstrap)
+        create_topics(self._bootstrap, self._topics)

@@ -1,11 +1,11 @@
-"""``python -m trainer online`` (a process of the loop) and ``python -m trainer base`` (a full model from a
-file)."""
+"""``python -m trainer online`` (a process of the loop), ``python -m trainer base`` (a full model from a file)
+and ``python -m trainer holdout`` (sets of samples compared by what a model learns from them)."""
 
 from __future__ import annotations
 
 import sys
 
-USAGE = "usage: python -m trainer online [--help] | python -m trainer base [--help]"
+USAGE = "usage: python -m trainer online|base|holdout [--help]"
 
 
 def main(argv: list[str]) -> None:
@@ -22,6 +22,10 @@ def main(argv: list[str]) -> None:
         from trainer.base import main as base_main
 
         raise SystemExit(base_main(argv[1:]))
+    elif argv[:1] == ["holdout"]:
+        from trainer.holdout import main as holdout_main
+
+        raise SystemExit(holdout_main(argv[1:]))
     else:
         sys.stderr.write(f"{USAGE}\n")
         raise SystemExit(0 if argv[:1] in (["--help"], ["-h"]) else 2)

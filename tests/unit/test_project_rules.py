@@ -30,6 +30,10 @@ SERVICE_NAMES = sorted(
 )
 
 
+# The others are a service once more, with settings of its own (ProcessSpec.env).
+DEFAULT_PROCESSES = sorted(spec.name for spec in SPECS if not spec.env)
+
+
 def test_import_rules_hold():
     lint = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run(
@@ -39,8 +43,15 @@ def test_import_rules_hold():
 
 
 def test_every_service_is_launched():
-    assert sorted({spec.name for spec in SPECS} - {"trainer"}) == SERVICE_NAMES
+    assert sorted({*DEFAULT_PROCESSES} - {"trainer"}) == SERVICE_NAMES
     assert {spec.name for spec in SPECS} == set(SERVICES)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.env], ids=lambda spec: spec.name)
+def test_what_makes_a_process_another_one_are_settings_of_its_service(spec):
+    known = settings_of(spec.module[0].removeprefix("services.")).model_fields
+    assert [name for name in spec.env if name.removeprefix("RECLOOP_").lower() not in known] == []
+    assert spec.env["RECLOOP_NAME"] == spec.name
 
 
 def settings_of(name: str) -> type[ProcessSettings]:
@@ -59,7 +70,7 @@ def settings_of(name: str) -> type[ProcessSettings]:
     return own[0]
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
+@pytest.mark.parametrize("name", DEFAULT_PROCESSES)
 def test_the_launchers_ports_are_the_services_defaults(name):
     grpc = settings_of(name).model_fields["grpc"].default
     assert grpc.port == SERVICES[name]
@@ -76,7 +87,7 @@ def undocumented(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from undocumented(inner, f"{prefix}{name}.")
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
+@pytest.mark.parametrize("name", DEFAULT_PROCESSES)
 def test_every_setting_says_why(name):
     assert list(undocumented(settings_of(name))) == []
 
