@@ -15,10 +15,11 @@ from services.contract import topics
 
 
 class Tail:
-    """Follows ``samples`` uncommitted: a record that arrives is of a transaction that is about to commit."""
+    """Follows a topic uncommitted: a record that arrives is of a transaction that is about to commit."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, topic: str) -> None:
         self._bootstrap = bootstrap
+        self._topic = topic
         self._strike: Callable[[int], None] | None = None
         self._struck = threading.Event()
         self._stop = threading.Event()
@@ -41,7 +42,7 @@ class Tail:
 
     async def _run(self) -> None:
         while not self._stop.is_set():
-            consumer = AIOKafkaConsumer(topics.SAMPLES.name, bootstrap_servers=self._bootstrap)
+            consumer = AIOKafkaConsumer(self._topic, bootstrap_servers=self._bootstrap)
             try:
                 await consumer.start()
                 while not self._stop.is_set():
