@@ -43,7 +43,26 @@ from services.contract.join_events import SOURCES, Source
 
 HOSTS: dict[str, Callable[[Path], Host]] = {JOINER: JoinerHost, FLINK: FlinkHost}
 RECOVERY_S = 90.0
+AIM_S = 5.0
 INPUTS = (topics.FEATURE_SNAPSHOTS, topics.IMPRESSIONS, topics.ACTIONS)
+
+
+class KillInTransaction:
+    """An Aim: holds the process that writes, kills it when its transaction is open."""
+
+    def __init__(self, host: Host, owner: Callable[[int], str]) -> None:
+        self._host = host
+        self._owner = owner
+        self.held = ""
+
+    def freeze(self, partition: int) -> None:
+        """As Aim says."""
+        self.held = self._owner(partition)
+        self._host.send(self.held, signal.SIGSTOP)
+
+    def decide(self, is_open: bool) -> None:
+        """As Aim says."""
+        self._host.send(self.held, signal.SIGKILL if is_open else signal.SIGCONT)
 
 
 class Chaos:
@@ -86,14 +105,9 @@ class Chaos:
         victim = "kafka" if fault == "broker" else host.pick(self._random)
         rate, owner = self._impressions_per_s(), host.aim()
         if fault == "aimed" and self._tail is not None:
-            struck: list[str] = []
-
-            def strike(partition: int) -> None:
-                struck.append(owner(partition))
-                host.send(struck[0], signal.SIGKILL)
-
-            if self._tail.on_next(strike, 5):
-                victim = struck[0]
+            aim = KillInTransaction(host, owner)
+            if self._tail.in_transaction(aim, AIM_S):
+                victim = aim.held
         at_ms, began = time.time_ns() // 1_000_000, time.monotonic()
         if fault == "broker":
             self.kafka.kill()

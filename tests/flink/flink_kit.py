@@ -38,6 +38,7 @@ class Job:
     """One ``java -jar recloop-join.jar``: Flink in one process."""
 
     def __init__(self, jar: Path, bootstrap: str, folder: Path, name: str, *options: str) -> None:
+        self.folder = folder
         self.log, self.output = folder / f"{name}.log", folder / f"{name}.out"
         command = [
             *(java(), "-Xmx700m", "-XX:+UseSerialGC", "-jar", str(jar), "--bootstrap", bootstrap),

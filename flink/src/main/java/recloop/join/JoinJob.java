@@ -131,8 +131,8 @@ public final class JoinJob {
         return source.setProperty("partition.discovery.interval.ms", "-1").build();
     }
 
-    private static KafkaSink<OutRecord> sink(JoinOptions options) {
-        return KafkaSink.<OutRecord>builder()
+    private static LosslessSink sink(JoinOptions options) {
+        KafkaSink<OutRecord> sink = KafkaSink.<OutRecord>builder()
                 .setBootstrapServers(options.bootstrap())
                 .setRecordSerializer(new OutRecords(options.topics().outputs()))
                 .setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
@@ -144,6 +144,7 @@ public final class JoinJob {
                 .setProperty("batch.size", String.valueOf(1 << 17))
                 .setProperty("linger.ms", "10")
                 .build();
+        return new LosslessSink(sink, options.bootstrap());
     }
 
     /** One line of JSON: what was counted since this process began, and what it took. */
