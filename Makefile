@@ -49,7 +49,7 @@ replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<e
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
 
-chaos-join: setup ## kill, pause and restart the joiner and Kafka under load, then count; out/chaos-join.json
+chaos-join: setup ## kill, pause and restart the join (ours, Flink) and Kafka under load, then count; out/chaos-join.json
 	@$(PY) -m local chaos-join $(ARGS)
 
 flink-join: setup ## the join on a Flink cluster of processes, beside the joiner of a running stack; Ctrl-C stops it

@@ -164,6 +164,14 @@ class FlinkCluster:
                 return JobState(last["state"], tasks["running"], tasks["total"], counts["completed"])
         return NO_JOB
 
+    def failure(self) -> str:
+        """Why the job failed last, as Flink says it; empty when it has not."""
+        with suppress(OSError, ValueError, KeyError, IndexError, http.client.HTTPException):
+            last = max(self.rest("/jobs/overview")["jobs"], key=lambda job: job["start-time"])
+            entries = self.rest(f"/jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"]
+            return root_cause(entries[0]["stacktrace"])
+        return ""
+
     def task_managers(self) -> list[str]:
         """The names of those that the job manager counts as alive, in their present process."""
         with suppress(OSError, ValueError, KeyError, http.client.HTTPException):
@@ -206,3 +214,10 @@ class FlinkCluster:
                 logs = self.folder / "logs"
                 raise StartFailed(f"Flink did not {what} within {timeout_s:.0f} s; logs in {logs}")
             time.sleep(POLL_S)
+
+
+def root_cause(stack_trace: str) -> str:
+    """The line of Java's stack trace that names what everything else follows from."""
+    lines = stack_trace.strip().splitlines()
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return causes[-1] if causes else lines[0]

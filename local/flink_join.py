@@ -97,7 +97,7 @@ def _watch(cluster: FlinkCluster, restarted: Callable[[], None]) -> int:
         if job.runs:
             well_at = time.monotonic()
         elif job.state in ("FAILED", "CANCELED", "FINISHED"):
-            say(f"the job is {job.state}: {cluster.url}, logs in {cluster.folder / 'logs'}")
+            say(f"the job is {job.state}: {cluster.failure() or 'nobody says why'}")
             return 1
         elif time.monotonic() - well_at > AWAY_S:
             say(f"the job has not run for {AWAY_S:.0f} s (it is {job.state}): {cluster.url}")
