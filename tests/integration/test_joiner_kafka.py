@@ -268,7 +268,7 @@ class Freeze:
 async def test_a_transaction_that_times_out_loses_nothing_and_says_nothing_twice(
     joiners, kafka, send, private_kafka
 ) -> None:
-    placed = [*traffic(5, 2000), *closing()]
+    placed = [*traffic(5, 1000), *closing()]
     # The group keeps the frozen member, so its transactions time out and nobody else has aborted them.
     joiner = joiners("--kafka.transaction_timeout_ms", "1500", "--kafka.session_timeout_ms", "60000")
     await joiner.until_caught_up(4)
@@ -281,11 +281,11 @@ async def test_a_transaction_that_times_out_loses_nothing_and_says_nothing_twice
     finally:
         tail.close()
     # Longer than the timeout and the time between two looks of the broker.
-    await asyncio.sleep(6)
+    await asyncio.sleep(4)
     joiner.signal(signal.SIGCONT)
     await load
     await joiner.until_caught_up(4)
-    assert (await check(kafka, placed))["sample"] > 2000
+    assert (await check(kafka, placed))["sample"] > 1000
     bootstrap = private_kafka.bootstrap
     everything = await asyncio.to_thread(read_all, bootstrap, False)
     assert aborted(everything, await asyncio.to_thread(read_all, bootstrap, True)), "nothing was aborted"

@@ -107,7 +107,8 @@ def test_the_overlay_puts_flink_in_the_joiners_place(tmp_path):
     assert deployed["spec"]["job"]["args"][:2] == ["--bootstrap", kafka]
     assert ("ServiceAccount", deployed["spec"]["serviceAccount"]) in objects
     path = tmp_path / "built.yaml"
-    path.write_text(yaml.safe_dump_all(objects.values()))
+    # The others are the base's, which has a test of its own.
+    path.write_text(yaml.safe_dump_all(doc for (_, name), doc in objects.items() if name.startswith("flink")))
     checked = subprocess.run(
         [sys.executable, "-m", "kubernetes_validate", "--strict", str(path)],
         capture_output=True,

@@ -11,8 +11,8 @@ import org.apache.flink.runtime.execution.SuppressRestartsException;
 
 /**
  * Commits as Flink's committer does, but for one thing. When a commit is refused because the transaction has gone,
- * Flink's logs a line and goes on. After a restart that may be right: the transaction was committed before, and its id
- * has been used again since. It is a loss when Kafka aborted it: because the job was away for longer than the
+ * Flink's logs a line and goes on. After a restart that is mostly right: the transaction was committed before, and its
+ * id has had another epoch since. It is a loss when Kafka aborted it: because the job was away for longer than the
  * transaction's timeout, or because another job writes with the same ids. Then this one ends the job, for good: a
  * restart would not bring the records back.
  */

@@ -13,6 +13,9 @@ import org.apache.kafka.clients.admin.TransactionState;
 /**
  * Whether the last thing that happened to a transactional id is that Kafka aborted its transaction by itself. When a
  * new producer aborts what an older one has left open, the id is initialised behind that, and its state is another.
+ *
+ * <p>Errs towards alarm: an id that was committed, used again, and open when the job died, looks the same when the job
+ * was then away for longer than the timeout.
  */
 final class TransactionFate implements Predicate<String> {
     private static final int TIMEOUT_S = 30;
