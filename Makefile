@@ -13,10 +13,11 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay compare-samples chaos-join bench-join test lint up down status logs audit doctor protos clean
+.PHONY: help setup demo replay compare-samples chaos-join bench-join flink-join test test-flink lint up down status logs audit doctor protos \
+  clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(PY):
 	@found=; for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3 python; do \
@@ -54,8 +55,11 @@ replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<e
 compare-samples: setup ## all ways to build samples on one traffic [DATA=<real log>]; out/samples.json, .html
 	@$(PY) -m local compare-samples $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-chaos-join: setup ## kill, pause and restart the joiner and Kafka under load, then count; out/chaos-join.json
+chaos-join: setup ## kill, pause and restart the join (ours, Flink) and Kafka under load, then count; out/chaos-join.json
 	@$(PY) -m local chaos-join $(ARGS)
+
+flink-join: setup ## the join on a Flink cluster of processes, beside the joiner of a running stack; Ctrl-C stops it
+	@$(PY) -m local flink-join $(ARGS)
 
 bench-join: setup ## the join from Kafka to Kafka, per core; out/bench-join.json
 	@$(PY) -m benchmarks.bench_join $(ARGS)
@@ -69,6 +73,10 @@ lint: setup ## ruff, mypy, import rules, buf
 
 test: lint ## everything that lint checks, then all tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+test-flink: setup ## the join on Flink: built from its sources, its tests (needs Maven and a JDK)
+	@$(PY) -m local flink-jar
+	@$(BIN)/pytest tests/flink $(PYTEST_ARGS)
 
 up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns)
 	@$(PY) -m local up $(ARGS)
@@ -93,4 +101,4 @@ protos: setup ## generate the code of the protos again
 
 clean: ## what runs leave behind and the virtual environment; not the downloads in the user's cache
 	@if [ -x $(PY) ] && [ -f out/run/state.json ]; then $(PY) -m local down; fi
-	rm -rf out build $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf out build flink/target $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

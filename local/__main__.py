@@ -55,6 +55,14 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what is added")
     logs.add_argument("-n", "--lines", type=int, default=20, help="lines of each log")
     commands.add_parser("audit", help="recompute every figure from the evidence", add_help=False)
+    flink = commands.add_parser(
+        "flink-join",
+        allow_abbrev=False,
+        help="the join on a Flink cluster, beside the joiner; more options as --help of the jar lists them",
+    )
+    flink.add_argument("--rest-port", type=int, default=8081, help="of Flink's web interface and REST")
+    flink.add_argument("--task-managers", type=int, default=1, help="processes that join, two tasks each")
+    commands.add_parser("flink-jar", help="build the join on Flink from its sources, when they are newer")
     commands.add_parser("chaos-join", help="kills around the joiner under load, counted", add_help=False)
     commands.add_parser("compare-samples", help="all schemes of samples on one traffic", add_help=False)
     for command in (up, demo, replay, commands.choices["doctor"]):
@@ -139,6 +147,18 @@ def _logs(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> i
     return logs(paths, arguments.name, arguments.lines, arguments.follow)
 
 
+def _flink_join(arguments: argparse.Namespace, paths: RunPaths, rest: list[str]) -> int:
+    from local.flink_join import flink_join
+
+    return flink_join(paths, arguments.rest_port, arguments.task_managers, rest)
+
+
+def _flink_jar(_arguments: argparse.Namespace, _paths: RunPaths, _rest: list[str]) -> int:
+    from local.flink_join import build
+
+    return build()
+
+
 def _status(_arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
     from local.status import status
 
@@ -147,8 +167,12 @@ def _status(_arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -
 
 def _down(_arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
     from local.down import down
+    from local.state import read_state
 
-    return down(paths)
+    # Before the Kafka that it reads.
+    flink = read_state(paths.flink.state)
+    stopped = down(paths.flink) if flink is not None and flink.runs() else 0
+    return down(paths) or stopped
 
 
 HANDLERS = {
@@ -158,12 +182,14 @@ HANDLERS = {
     "doctor": _doctor,
     "fetch": _fetch,
     "compile": _compile,
+    "flink-join": _flink_join,
+    "flink-jar": _flink_jar,
     "logs": _logs,
     "status": _status,
     "down": _down,
 }
-# What these do not know goes to the load generator.
-PASS_ON = ("demo", "replay")
+# What these do not know goes to the load generator, or to the job.
+PASS_ON = ("demo", "replay", "flink-join")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Compares what a joiner wrote to Kafka, through kills and restarts, with what its inputs say.
+"""Compares what a host of the join wrote to Kafka, through kills and restarts, with what its inputs say.
 
 The inputs are read back from Kafka and joined anew by the pure join, which needs no host and is never killed;
 everything said is a function of the three logs alone, so both must be the same set. A row on Kafka twice is
@@ -118,11 +118,11 @@ def _take(said: Said, partition: int, output: Output) -> None:
         said.barriers.add((partition, output.barrier_id))
 
 
-def found(records: Iterable[LogRecord]) -> Said:
-    """What stands on samples, late-events and dead-letters."""
+def found(records: Iterable[LogRecord], samples: str = topics.SAMPLES.name) -> Said:
+    """What stands on the topic ``samples``, and on those of late events and dead letters."""
     said = Said()
     for record in records:
-        if record.topic == topics.SAMPLES.name:
+        if record.topic == samples:
             message = ev.SampleRecord.FromString(record.value)
             if message.WhichOneof("record") == "barrier":
                 said.barriers.add((record.partition, message.barrier.barrier_id))

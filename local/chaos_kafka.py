@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
@@ -14,24 +15,35 @@ from local.chaos_check import LogRecord
 from services.contract import topics
 
 
-class Tail:
-    """Follows ``samples`` uncommitted: a record that arrives is of a transaction that is about to commit."""
+class Aim(Protocol):
+    """What is done to whoever writes a record whose transaction may still be open."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def freeze(self, partition: int) -> None:
+        """Holds the writer of this partition, so that the transaction stays as it is."""
+
+    def decide(self, is_open: bool) -> None:
+        """The transaction is open: strike; else it had just committed: let the writer go on."""
+
+
+class Tail:
+    """Follows a topic uncommitted: a record that arrives is of a transaction that is about to commit."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
         self._bootstrap = bootstrap
-        self._strike: Callable[[int], None] | None = None
+        self._topic = topic
+        self._aim: Aim | None = None
         self._struck = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="tail", daemon=True)
         self._thread.start()
 
-    def on_next(self, strike: Callable[[int], None], timeout_s: float) -> bool:
-        """Calls ``strike`` with the partition of the next record, on the thread that reads it; whether one
-        came."""
+    def in_transaction(self, aim: Aim, timeout_s: float) -> bool:
+        """Takes aim, on the thread that reads, at each record that comes until one's transaction is open;
+        whether one was."""
         self._struck.clear()
-        self._strike = strike
+        self._aim = aim
         came = self._struck.wait(timeout_s)
-        self._strike = None
+        self._aim = None
         return came
 
     def close(self) -> None:
@@ -41,21 +53,33 @@ class Tail:
 
     async def _run(self) -> None:
         while not self._stop.is_set():
-            consumer = AIOKafkaConsumer(topics.SAMPLES.name, bootstrap_servers=self._bootstrap)
+            consumer = AIOKafkaConsumer(self._topic, bootstrap_servers=self._bootstrap)
+            # Asked where the committed part of a partition ends.
+            committed = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, isolation_level="read_committed")
             try:
                 await consumer.start()
+                await committed.start()
                 while not self._stop.is_set():
-                    for where in await consumer.getmany(timeout_ms=100):
-                        self._tell(where.partition)
+                    for where, records in (await consumer.getmany(timeout_ms=100)).items():
+                        await self._take(committed, where, records[-1].offset)
             except (KafkaError, OSError):
                 await asyncio.sleep(0.5)
             finally:
                 await consumer.stop()
+                await committed.stop()
 
-    def _tell(self, partition: int) -> None:
-        strike, self._strike = self._strike, None
-        if strike is not None:
-            strike(partition)
+    async def _take(self, committed: AIOKafkaConsumer, where: TopicPartition, offset: int) -> None:
+        aim = self._aim
+        if aim is None:
+            return
+        aim.freeze(where.partition)
+        is_open = False
+        try:
+            is_open = (await committed.end_offsets([where]))[where] <= offset
+        finally:
+            aim.decide(is_open)
+        if is_open:
+            self._aim = None
             self._struck.set()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import psutil
 
-from local import java, kafka_jars, redis_server
+from local import flink_jar, java, kafka_jars, redis_server
 from local.errors import LocalError, MissingPrerequisite
 from local.paths import REPOSITORY, cache_dir
 from local.ports import Ports, require_free
@@ -37,7 +37,7 @@ def checks(ports: Ports) -> list[tuple[str, Callable[[], str]]]:
 
 
 def doctor(ports: Ports) -> int:
-    """Prints one line per check; 0 when all are well."""
+    """Prints one line per check; 0 when all are well, but for what only Flink needs."""
     failed = 0
     for name, check in checks(ports):
         try:
@@ -45,6 +45,10 @@ def doctor(ports: Ports) -> int:
         except LocalError as error:
             failed += 1
             print(f"MISSING  {name}: {error}")
+    try:
+        print(f"ok       Flink (optional): {flink_jar.maven()}, {flink_jar.jdk()}")
+    except LocalError as error:
+        print(f"absent   Flink (optional): {error}")
     return 1 if failed else 0
 
 

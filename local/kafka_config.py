@@ -29,6 +29,8 @@ def server_properties(port: int, controller_port: int, data: Path) -> str:
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
         "transaction.state.log.num.partitions": 4,
+        # A transaction that has timed out hides what is committed behind it until the broker looks again.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         # Members of a group join together at start: waiting for more only delays the first sample.

@@ -41,6 +41,11 @@ class RunPaths:
     def redis(self) -> Path:
         return self.root / "redis"
 
+    @property
+    def flink(self) -> RunPaths:
+        """The join on Flink has a state, logs and checkpoints of its own."""
+        return RunPaths(self.root / "flink")
+
     def log(self, name: str) -> Path:
         """The log file of one process."""
         return self.logs / f"{name}.log"

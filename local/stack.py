@@ -114,6 +114,8 @@ class Stack:
             if self.config.lake_uri is None:
                 # Its files are named by offsets, and those begin anew.
                 shutil.rmtree(self.addresses.lake_uri, ignore_errors=True)
+            # As the lake's: checkpoints hold offsets.
+            shutil.rmtree(self.paths.flink.root, ignore_errors=True)
 
     def _start_service(self, name: str) -> None:
         spec = BY_NAME[name]

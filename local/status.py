@@ -16,6 +16,7 @@ from local.table import table
 HEADER = ("process", "health", "pid", "port", "admin", "metrics", "RSS MB")
 GONE = "gone"
 OPEN = "open"
+RUNS = "runs"
 EXIT_ALL_WELL, EXIT_UNWELL, EXIT_NOT_RUNNING = 0, 1, 3
 
 
@@ -27,12 +28,15 @@ def describe(state: StackState) -> tuple[str, bool]:
     for (name, one), health in zip(state.processes.items(), healths, strict=True):
         ports = [port or "" for port in (one.grpc, one.admin, one.metrics)]
         rows.append((name, health, one.pid, *ports, _rss_mb(one)))
-    return table(HEADER, rows), all(health in (SERVING, OPEN) for health in healths)
+    return table(HEADER, rows), all(health in (SERVING, OPEN, RUNS) for health in healths)
 
 
 def status(paths: RunPaths) -> int:
     """Prints the table. 0 = all well, 1 = something is not, 3 = no stack runs."""
     state = read_state(paths.state)
+    flink = read_state(paths.flink.state)
+    if flink is not None and flink.runs():
+        print(f"{describe(flink)[0]}\njoin on Flink: {flink.status}; logs {paths.flink.logs}\n")
     if state is None or not state.runs():
         print("not running. Start it with: make up")
         return EXIT_NOT_RUNNING
@@ -45,6 +49,8 @@ def status(paths: RunPaths) -> int:
 def _health(one: ProcessState) -> str:
     if one.identity().process() is None:
         return GONE
+    if not one.grpc:
+        return RUNS
     if one.admin:
         return status_of(f"{HOST}:{one.admin}")
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from local import compiled
 from rec.v1 import worker_pb2, worker_pb2_grpc
 from services.contract import topics
 from services.contract.join_config import JoinConfig
@@ -39,7 +39,7 @@ class JoinerProcess:
         ]
         self.log = log
         with log.open("ab") as out:
-            self.child = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ})
+            self.child = subprocess.Popen(command, stdout=out, stderr=out, cwd=compiled.home())
 
     def signal(self, number: signal.Signals) -> None:
         self.child.send_signal(number)

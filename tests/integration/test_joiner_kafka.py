@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 from joiner_kit import CONFIG, JoinerProcess, committed_records
+from oracles.join_bad_input import IDLE, bad_input, ending
 from oracles.join_logs import barrier
 from oracles.join_oracle import joined
 from oracles.join_traffic import TOPIC, Placed, closing, logs_by_partition, said_in_kafka, traffic
 
+from local.chaos_check import aborted
+from local.chaos_kafka import Tail, read
+from services.contract import topics
 from services.contract.join_events import SOURCES
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
@@ -27,9 +31,9 @@ def joiners(private_kafka, tmp_path: Path, free_ports) -> Iterator:
     """Starts joiners; kills what is left of them."""
     started: list[JoinerProcess] = []
 
-    def start() -> JoinerProcess:
+    def start(*options: str) -> JoinerProcess:
         log = tmp_path / f"joiner-{len(started)}.log"
-        joiner = JoinerProcess(private_kafka.bootstrap, free_ports(1)[0], log)
+        joiner = JoinerProcess(private_kafka.bootstrap, free_ports(1)[0], log, *options)
         started.append(joiner)
         return joiner
 
@@ -140,3 +144,65 @@ async def test_a_zombie_is_fenced_and_two_members_share_the_partitions(joiners, 
     assert zombie.terminate() == 0
     await heir.until_caught_up(4)
     await check(kafka, placed)
+
+
+async def test_skewed_clocks_an_idle_partition_and_poison_on_every_topic_are_all_explained(
+    joiners, kafka, send
+) -> None:
+    placed = bad_input()
+    joiner = joiners()
+    await send(placed)
+    await joiner.until_caught_up(4)
+    # Windows close where no action ever comes: its writer's heartbeats move the watermark.
+    samples = (await committed_records(kafka))[topics.SAMPLES.name]
+    assert sum(record.partition == IDLE for record in samples) > 20
+    await send(ending())
+    await joiner.until_caught_up(4)
+    total = await check(kafka, [*placed, *ending()])
+    assert total["malformed"] == 4 * 3 * 56 and total["late"] and total["barrier"] == 4
+    assert joiner.terminate() == 0
+
+
+class Freeze:
+    """An Aim: a process that is frozen inside a transaction stays so."""
+
+    def __init__(self, joiner: JoinerProcess) -> None:
+        self.joiner = joiner
+
+    def freeze(self, _partition: int) -> None:
+        self.joiner.signal(signal.SIGSTOP)
+
+    def decide(self, is_open: bool) -> None:
+        if not is_open:
+            self.joiner.signal(signal.SIGCONT)
+
+
+async def test_a_transaction_that_times_out_loses_nothing_and_says_nothing_twice(
+    joiners, kafka, send, private_kafka
+) -> None:
+    placed = [*traffic(5, 1000), *closing()]
+    # The group keeps the frozen member, so its transactions time out and nobody else has aborted them.
+    joiner = joiners("--kafka.transaction_timeout_ms", "1500", "--kafka.session_timeout_ms", "60000")
+    await joiner.until_caught_up(4)
+    tail = Tail(private_kafka.bootstrap, topics.SAMPLES.name)
+    try:
+        load = asyncio.create_task(send(placed, pause_s=0.05))
+        assert await asyncio.to_thread(tail.in_transaction, Freeze(joiner), 20), (
+            "never frozen in a transaction"
+        )
+    finally:
+        tail.close()
+    # Longer than the timeout and the time between two looks of the broker.
+    await asyncio.sleep(4)
+    joiner.signal(signal.SIGCONT)
+    await load
+    await joiner.until_caught_up(4)
+    assert (await check(kafka, placed))["sample"] > 1000
+    bootstrap = private_kafka.bootstrap
+    everything = await asyncio.to_thread(read_all, bootstrap, False)
+    assert aborted(everything, await asyncio.to_thread(read_all, bootstrap, True)), "nothing was aborted"
+
+
+def read_all(bootstrap: str, committed: bool) -> list:
+    """What stands on samples; ``committed`` leaves out what was aborted."""
+    return read(bootstrap, [topics.SAMPLES], committed=committed)

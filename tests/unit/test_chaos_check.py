@@ -14,7 +14,7 @@ from local.chaos_check import (
     expected,
     found,
 )
-from local.chaos_join import Round, failures, plan, result
+from local.chaos_result import Round, failures, plan, result, together
 from rec.events.v1 import events_pb2 as ev
 from services.contract import topics
 from services.contract.join import JoinTask
@@ -125,6 +125,16 @@ def test_a_run_that_shows_too_little_fails(change: dict, said: str) -> None:
     assert failures(good, 20) == []
     (problem,) = failures(good | change, 20)
     assert said in problem
+
+
+def test_the_hosts_are_summed_and_the_worst_rate_is_kept() -> None:
+    slow = result([Round(1, "kill", "taskmanager-a", 1, 201.0, 4.0)], difference(outputs()), [])
+    fast = result([Round(1, "kill", "joiner-a", 1, 250.0, 4.0)], difference(outputs()[1:]), [1])
+    both = together({"joiner": fast, "flink": slow}, {})
+    assert (both["rounds"], both["kills"], both["kills_in_open_transaction"]) == (2, 2, 1)
+    assert both["unexplained_losses"] == fast["unexplained_losses"] > 0
+    assert both["impressions_per_s_min"] == 201.0
+    assert both["hosts"] == {"joiner": fast, "flink": slow} and "round" not in both
 
 
 def test_twenty_rounds_have_every_fault_and_mostly_aimed_kills() -> None:
