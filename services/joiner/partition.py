@@ -23,7 +23,7 @@ from services.contract.join_events import Source
 from services.contract.join_output import BarrierPassed, Output, Rejected, Sample
 from services.contract.join_position import Position, encode_position
 from services.joiner import metrics
-from services.joiner.cadence import Cadence, Waiting
+from services.joiner.cadence import NEVER_S, Cadence, Waiting
 from services.joiner.outgoing import Outgoing, outgoing
 from services.joiner.recovery import recover
 from services.joiner.scheme import Scheme
@@ -181,14 +181,13 @@ class PartitionJoin:
 
     def _say(self, output: Output, record: ConsumerRecord, joined_us: int) -> None:
         self._batch.append(outgoing(output, self.partition, record.key, joined_us, self._scheme.names))
-        now_s = time.monotonic()
         if isinstance(output, Sample):
             outcome = "correction" if output.correction else "positive" if output.positive else "negative"
             self._decided.append((outcome, record.timestamp))
-            if output.positive:
-                self._waiting.note(now_s, positive=True)
+            if output.positive and self._waiting.positive_s == NEVER_S:
+                self._waiting.note(time.monotonic(), positive=True)
         elif isinstance(output, BarrierPassed):
-            self._waiting.note(now_s, barrier=True)
+            self._waiting.note(time.monotonic(), barrier=True)
             self.last_barrier_id = output.barrier_id
         elif isinstance(output, Rejected) and output.behind_us:
             metrics.LATE_SECONDS.labels(output.source.name.lower()).observe(output.behind_us / 1e6)
@@ -260,8 +259,9 @@ class PartitionJoin:
             metrics.TRANSACTION_RECORDS.observe(len(batch))
             _count_written(batch)
             now_ms = self._wall.now_us() // 1000
+            emit = {outcome: metrics.EMIT_SECONDS.labels(outcome) for outcome in {one[0] for one in decided}}
             for outcome, appended_ms in decided:
-                metrics.EMIT_SECONDS.labels(outcome).observe(max(0.0, (now_ms - appended_ms) / 1000))
+                emit[outcome].observe(max(0.0, (now_ms - appended_ms) / 1000))
             self._metrics.update(self.task, self.held_bytes, self.intake.waiting)
 
     async def _transact(self, batch: list[Outgoing], positions: dict[Source, Position]) -> None:
