@@ -1,9 +1,11 @@
-"""Speed of the join from Kafka to Kafka, with transactions: ``python -m benchmarks.bench_join``.
+"""Speed of the join from Kafka to Kafka, with transactions, and of Flink SQL on the same log:
+``python -m benchmarks.bench_join``.
 
-A log of requests (a snapshot of 100 rows of 16 floats, an impression of 10 of them, a click) is written to
-the three input topics; then a joiner starts and reads it to the end. CPU seconds are those of the joiner's
-process, less what an idle one needs to start. A joined item is an impressed item. Every round is a new
-consumer group on the same log. Writes out/bench-join.json.
+The log of join_log is written to the three input topics; then the joiner and a Flink cluster of one slot
+read it to its end, by turns. A joined item is an impressed item. The committed rows of both are compared in
+every round. CPU seconds are those of the joiner's process and of Flink's task manager, less what either
+takes without a log. Then the memory of the join is measured at a window of ten minutes. Writes
+out/bench-join.json.
 """
 
 from __future__ import annotations
@@ -11,218 +13,204 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
+import platform
+import shlex
 import shutil
-import statistics
 import sys
-import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import grpc
 import psutil
-from aiokafka import AIOKafkaProducer
 
-from benchmarks.bench_join_core import SHOWN, records
-from local.chaos_check import found
-from local.chaos_kafka import read
-from local.child import Child
-from local.health import SERVING, status_of
+from benchmarks import flink_cluster, join_memory
+from benchmarks.join_figures import Round, job_figures, speeds, verdict
+from benchmarks.join_flink import JOBS, PEER, Flink
+from benchmarks.join_log import SHOWN, write_log
+from benchmarks.join_ours import BARRIER, Ours
+from benchmarks.join_rows import Offsets, Row, committed_rows, labels
+from local.errors import LocalError
 from local.kafka_server import KafkaServer
 from local.paths import REPOSITORY
-from local.ports import HOST, free_ports
-from local.processes import RUNTIME
-from rec.events.v1 import events_pb2 as ev
-from rec.v1 import worker_pb2, worker_pb2_grpc
-from services.contract import times, topics
-from services.contract.join_events import Source
+from services.contract import topics
+from services.contract.join_events import SOURCES, Source
 
-TOPIC = {
-    Source.SNAPSHOTS: topics.FEATURE_SNAPSHOTS,
-    Source.IMPRESSIONS: topics.IMPRESSIONS,
-    Source.ACTIONS: topics.ACTIONS,
-}
-WINDOW_MS, BOUND_MS = 20_000, 2_000
-BARRIER = "bench-end"
-IDLE_S = 3.0
-TIMEOUT_S = 300.0
+WINDOW_S, BOUND_S = 20, 2
 
 
-@dataclass(frozen=True)
-class Round:
-    """One reading of the whole log."""
-
-    cpu_s: float
-    wall_s: float
-    peak_mb: float
+class Unequal(Exception):
+    """The two sides, or two rounds, wrote different rows."""
 
 
-async def write_log(bootstrap: str, requests: int) -> tuple[int, int]:
-    """Writes the log and a barrier behind it; (records, bytes)."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, linger_ms=20, max_batch_size=512 * 1024, max_request_size=8 * 1024 * 1024
-    )
-    await producer.start()
-    count = size = 0
-    newest_us = 0
-    futures: list[Any] = []
-    for source, raw in records(requests):
-        record = ev.EventRecord.FromString(raw)
-        name = record.WhichOneof("record")
-        if name == "heartbeat":
-            continue
-        event = getattr(record, name)
-        newest_us = max(newest_us, times.to_us(event.occurred_at))
-        key = topics.request_key(event.request_id)
-        where = topics.partition_of(key, topics.EVENT_PARTITIONS)
-        futures.append(await producer.send(TOPIC[source].name, raw, key=key, partition=where))
-        count, size = count + 1, size + len(raw)
-        if len(futures) >= 5_000:
-            await asyncio.gather(*futures)
-            futures.clear()
-    barrier = ev.Barrier(barrier_id=BARRIER, occurred_at=times.from_us(newest_us + 3600 * 1_000_000))
-    value = ev.EventRecord(barrier=barrier).SerializeToString()
-    for topic in TOPIC.values():
-        futures += [
-            await producer.send(topic.name, value, partition=partition)
-            for partition in range(topics.EVENT_PARTITIONS)
-        ]
-    await asyncio.gather(*futures)
-    await producer.stop()
-    return count, size
+@dataclass
+class Bench:
+    """Both sides and what their rounds gave."""
+
+    kafka: KafkaServer
+    ours: Ours
+    flink: Flink | None
+    items: int
+    rounds: dict[str, list[Round]] = field(default_factory=dict)
+    ends: Offsets = field(default_factory=dict)
+
+    def round(self, number: int) -> None:
+        """Ours, then each of Flink's jobs."""
+        self._note("ours", number, self.ours.round(number))
+        mine, self.ends = committed_rows(self.kafka.bootstrap, topics.SAMPLES, self.ends)
+        if len(mine) != self.items or set(mine.values()) != {1}:
+            raise Unequal(
+                f"ours wrote {mine.total()} rows, {len(mine)} different ones, of {self.items} items"
+            )
+        if self.flink is None:
+            return
+        for job, kind in JOBS.items():
+            whole = kind.reads_snapshots
+            measured, theirs = self.flink.round(job, number)
+            self._note(job, number, measured)
+            _require_equal(job, mine if whole else labels(mine), theirs if whole else labels(theirs))
+
+    def _note(self, name: str, number: int, measured: Round) -> None:
+        if number >= 0:
+            self.rounds.setdefault(name, []).append(measured)
+        said = f"round {number + 1}" if number >= 0 else "warm-up"
+        print(f"  {said} {name:<9} {measured.cpu_s:6.1f} CPU s, {measured.wall_s:6.1f} s", flush=True)
 
 
-class Joiner:
-    """One joiner process of its own group."""
-
-    def __init__(self, folder: Path, bootstrap: str, group: str) -> None:
-        self._grpc, self._admin, metrics = free_ports(3)
-        settings = {
-            "GROUP_ID": group,
-            "WINDOW_MS": WINDOW_MS,
-            "BOUND_MS": BOUND_MS,
-            "GRPC__PORT": self._grpc,
-            "GRPC__ADMIN_PORT": self._admin,
-            "GRPC__METRICS_PORT": metrics,
-            "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-        }
-        environment = {f"RECLOOP_{key}": str(value) for key, value in settings.items()}
-        self.began = time.monotonic()
-        self._child = Child.start(
-            group,
-            [sys.executable, "-m", "services.joiner"],
-            folder / f"{group}.log",
-            env={**os.environ, **RUNTIME, **environment},
-            cwd=REPOSITORY,
-        )
-
-    def cpu_s(self) -> float:
-        """CPU seconds of the process so far."""
-        used = psutil.Process(self._child.pid).cpu_times()
-        return used.user + used.system
-
-    def until_serving(self) -> None:
-        """Returns when it owns its partitions."""
-        while status_of(f"{HOST}:{self._admin}") != SERVING:
-            self._child.require_running()
-            self._in_time()
-            time.sleep(0.05)
-
-    def until_barrier(self) -> None:
-        """Returns when the barrier has passed every partition."""
-        with grpc.insecure_channel(f"{HOST}:{self._grpc}") as channel:
-            stub = worker_pb2_grpc.WorkerServiceStub(channel)
-            while True:
-                self._child.require_running()
-                self._in_time()
-                status = stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest(), timeout=30)
-                whole = all(part.committed == part.end for part in status.partitions)
-                if whole and status.partitions and status.last_barrier_id == BARRIER:
-                    return
-                time.sleep(0.1)
-
-    def _in_time(self) -> None:
-        if time.monotonic() - self.began > TIMEOUT_S:
-            raise TimeoutError(f"the joiner did not read the log in {TIMEOUT_S:.0f} s:\n{self._child.tail()}")
-
-    def stop(self) -> float:
-        """Ends it; its peak memory in MB."""
-        peak = self._child.sample_memory() / 1e6
-        self._child.stop(10)
-        return peak
+def _require_equal(job: str, ours: Counter, theirs: Counter) -> None:  # type: ignore[type-arg]
+    if ours != theirs:
+        more, less = theirs - ours, ours - theirs
+        example: Row = next(iter(more or less))
+        raise Unequal(f"flink {job}: {more.total()} rows too many, {less.total()} missing, such as {example}")
 
 
-def measure(folder: Path, bootstrap: str, group: str, idle_cpu_s: float) -> Round:
-    """One round."""
-    joiner = Joiner(folder, bootstrap, group)
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Everything that needs Kafka."""
+    kafka = KafkaServer(folder / "kafka")
+    kafka.start()
+    flink = None
     try:
-        joiner.until_serving()
-        joiner.until_barrier()
-        wall_s, cpu_s = time.monotonic() - joiner.began, joiner.cpu_s()
+        kafka.create_topics()
+        ours = Ours(folder, kafka.bootstrap, WINDOW_S, BOUND_S)
+        print(f"an idle joiner starts with {ours.measure_idle():.1f} CPU s", flush=True)
+        written = asyncio.run(write_log(kafka.bootstrap, arguments.requests, BARRIER))
+        size = sum(size for _, size in written.values())
+        print(f"{sum(n for n, _ in written.values()):,} records, {size / 1e6:,.0f} MB", flush=True)
+        if not arguments.ours_only:
+            checkpoint_s = arguments.checkpoint_s
+            flink = Flink(folder / "flink", kafka.bootstrap, WINDOW_S, BOUND_S, checkpoint_s)
+            flink.cluster.until_ready()
+            for job in JOBS:
+                flink.warm_up(job, arguments.warm_up)
+                print(f"  flink {job}: {flink.idle_cpu_s[job]:.1f} CPU s without a log", flush=True)
+        bench = Bench(kafka, ours, flink, arguments.requests * SHOWN)
+        for number in range(-1, arguments.rounds):
+            bench.round(number)
     finally:
-        peak = joiner.stop()
-    return Round(cpu_s - idle_cpu_s, wall_s, peak)
+        if flink is not None:
+            flink.stop()
+        kafka.stop()
+    counts = {source: count for source, (count, _) in written.items()}
+    return {
+        "requests": arguments.requests,
+        "records": sum(counts.values()),
+        "input_mb": size / 1e6,
+        **summary(bench.rounds, counts, bench.items),
+    }
 
 
-def idle_cpu_s(folder: Path, bootstrap: str) -> float:
-    """CPU seconds of a joiner that starts and finds nothing to read."""
-    joiner = Joiner(folder, bootstrap, "idle")
-    try:
-        joiner.until_serving()
-        time.sleep(IDLE_S)
-        return joiner.cpu_s()
-    finally:
-        joiner.stop()
+def summary(rounds: dict[str, list[Round]], counts: dict[Source, int], items: int) -> dict[str, object]:
+    """Figures of both sides. ``flink`` and ``ratio`` are of the job that joins the shown items one by one."""
+    every = sum(counts[source] for source in SOURCES)
+    ours = speeds(rounds["ours"], every, items)
+    if PEER not in rounds:
+        return {"ours": ours}
+    jobs = {}
+    for job, kind in JOBS.items():
+        read = every if kind.reads_snapshots else every - counts[Source.SNAPSHOTS]
+        rows = kind.join_rows * items // SHOWN
+        jobs[job] = {"records": read, **job_figures(rounds["ours"], rounds[job], read, rows, items)}
+    return {
+        "ours": ours,
+        "flink": {"job": PEER, **jobs[PEER]},
+        "ratio": jobs[PEER]["ratio"],
+        "flink_jobs": jobs,
+        "targets": verdict(ours, jobs[PEER]),
+    }
+
+
+def machine() -> dict[str, object]:
+    """Where the figures come from."""
+    return {
+        "system": platform.platform(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "load_at_start": psutil.getloadavg()[0],
+        "python": platform.python_version(),
+    }
+
+
+def show(result: dict) -> None:  # type: ignore[type-arg]
+    """The figures as lines."""
+    for side in ("ours", *(f"flink_jobs.{job}" for job in result.get("flink_jobs", {}))):
+        figures = result
+        for part in side.split("."):
+            figures = figures[part]
+        for name, figure in figures.items():
+            if isinstance(figure, dict):
+                spread = f"({figure['min']:,.1f} to {figure['max']:,.1f})"
+                print(f"  {side:<20} {name:<24} median {figure['median']:>12,.1f}  {spread}")
+    for name, target in result.get("targets", {}).items():
+        print(f"  target {name}: {target}")
+    if "memory" in result:
+        memory = result["memory"]
+        print(f"  memory {memory['formula']}; {memory['bytes']}")
+        print(f"  memory predicted {memory['predicted_mb']:,.0f} MB; measured {memory['measured']}")
 
 
 def main(argv: list[str]) -> int:
-    """Measures, prints, writes out/bench-join.json."""
+    """Measures, prints, writes. 1: no Flink here, the sides wrote different rows, or the log is too short."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_join", description=__doc__)
-    parser.add_argument("--requests", type=int, default=30_000)
+    parser.add_argument("--requests", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=3, help="unmeasured readings of each of Flink's jobs")
+    parser.add_argument("--checkpoint-s", type=float, default=10.0, help="how often Flink commits")
+    parser.add_argument("--ours-only", action="store_true", help="without Flink, which needs Maven and a JDK")
+    parser.add_argument(
+        "--memory", choices=("also", "only", "no"), default="also", help="memory at a ten-minute window"
+    )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out")
     arguments = parser.parse_args(argv)
     folder = arguments.out.resolve() / "bench-join"
     shutil.rmtree(folder, ignore_errors=True)
-    kafka = KafkaServer(folder / "kafka")
-    kafka.start()
-    try:
-        kafka.create_topics()
-        idle = idle_cpu_s(folder, kafka.bootstrap)
-        count, size = asyncio.run(write_log(kafka.bootstrap, arguments.requests))
-        print(
-            f"{count:,} records, {size / 1e6:,.0f} MB; an idle joiner starts with {idle:.1f} CPU s",
-            flush=True,
-        )
-        rounds = []
-        for number in range(arguments.rounds):
-            rounds.append(measure(folder, kafka.bootstrap, f"bench-{number}", idle))
-            print(f"  round {number + 1}: {rounds[-1]}", flush=True)
-        written = found(read(kafka.bootstrap, [topics.SAMPLES], committed=True))
-    finally:
-        kafka.stop()
-    items = arguments.requests * SHOWN
-    if len(written.samples) != items or set(written.samples.values()) != {arguments.rounds}:
-        print(f"bench-join: FAILED: {len(written.samples)} samples of {items} items", file=sys.stderr)
-        return 1
-    ours = {
-        "records_per_s_core": _figure([count / r.cpu_s for r in rounds]),
-        "joined_items_per_s_core": _figure([items / r.cpu_s for r in rounds]),
-        "records_per_s": _figure([count / r.wall_s for r in rounds]),
-        "peak_memory_mb": _figure([r.peak_mb for r in rounds]),
+    target = arguments.out / "bench-join.json"
+    result: dict[str, object] = {
+        "machine": machine(),
+        "command": shlex.join(["python", "-m", "benchmarks.bench_join", *argv]),
     }
-    result = {"requests": arguments.requests, "records": count, "input_mb": size / 1e6, "ours": ours}
-    (arguments.out / "bench-join.json").write_text(json.dumps(result, indent=2) + "\n")
-    for name, figure in ours.items():
-        print(
-            f"  {name:<26} median {figure['median']:>10,.0f}  ({figure['min']:,.0f} to {figure['max']:,.0f})"
-        )
+    missing: LocalError | None = None
+    if arguments.memory == "only":
+        result = json.loads(target.read_text()) if target.is_file() else result
+    else:
+        if not arguments.ours_only:
+            try:
+                flink_cluster.build()
+                result["versions"] = list(flink_cluster.versions())
+            except LocalError as error:
+                missing, arguments.ours_only = error, True
+        try:
+            result |= measure(arguments, folder)
+        except (Unequal, ValueError) as error:
+            print(f"bench-join: FAILED: {error}", file=sys.stderr)
+            return 1
+    if arguments.memory != "no":
+        result["memory"] = join_memory.measure(BOUND_S)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    show(result)
+    if missing is not None:
+        print(f"bench-join: nothing to compare with: {missing}", file=sys.stderr)
+        return 1
     return 0
-
-
-def _figure(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 if __name__ == "__main__":
