@@ -16,6 +16,7 @@ window. A snapshot that nobody shows waits for W + 3 B instead of D.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
+from local import compiled
 from local.paths import REPOSITORY
 
 # What is asked: memory at a window of ten minutes for a thousand requests a second.
@@ -104,10 +106,12 @@ def affordable(formula: Formula, window_s: float, bound_s: float, free_bytes: fl
 
 
 def probe(shape: Shape) -> State:
-    """Measures in a process of its own."""
+    """Measures in a process of its own, which joins with the code that the joiner runs."""
+    path = os.pathsep.join((str(compiled.home()), str(REPOSITORY)))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.join_memory_probe", json.dumps(asdict(shape))],
+        [sys.executable, "-P", "-m", "benchmarks.join_memory_probe", json.dumps(asdict(shape))],
         cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=PROBE_TIMEOUT_S,

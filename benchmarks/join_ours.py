@@ -11,9 +11,9 @@ import grpc
 import psutil
 
 from benchmarks.join_figures import Round, net_cpu_s
+from local import compiled
 from local.child import Child
 from local.health import SERVING, status_of
-from local.paths import REPOSITORY
 from local.ports import HOST, free_ports
 from local.processes import RUNTIME
 from rec.v1 import worker_pb2, worker_pb2_grpc
@@ -44,7 +44,7 @@ class Joiner:
             [sys.executable, "-m", "services.joiner"],
             folder / f"{group}.log",
             env={**os.environ, **RUNTIME, **environment},
-            cwd=REPOSITORY,
+            cwd=compiled.home(),
         )
 
     def cpu_s(self) -> float:
@@ -70,7 +70,7 @@ class Joiner:
                 whole = all(part.committed == part.end for part in status.partitions)
                 if whole and status.partitions and status.last_barrier_id == BARRIER:
                     return
-                time.sleep(0.1)
+                time.sleep(0.3)
 
     def _in_time(self) -> None:
         if time.monotonic() - self.began > TIMEOUT_S:
