@@ -6,14 +6,13 @@ hop. Then, whatever order S came in:
 
 1. S empty, or N - H > ``slack_hops`` (the state is too far ahead of the request): the row is *missing*, and
    every feature has its declared default.
-2. A window of w = k x h is right-open and sawtooth: the k full hops before H, and the *head*, which is the part
-   of H before t. So it is w to w + h long. Window 0 is all time.
+2. A window of w = k x h is right-open and sawtooth: the k full hops before H, and the *head*, which is the
+   part of H before t. So it is w to w + h long. Window 0 is all time.
 3. The head counts iff ``newest`` < t. Then all of S happened before t and the window ends exactly at t.
    Otherwise something in S overtook the request; tiles cannot say which part of one is before t, so the
-   window ends at H x h. Nothing at or after t ever counts. A ``batch`` view never counts its head: it
-   changes once a hop.
-4. A LastK keeps the k + SPARE newest by (occurred_at, event hash); of those, the ones before t (batch:
-   before H x h), in the window, at most k.
+   window ends at H x h. Nothing at or after t ever counts.
+4. A LastK keeps the k + SPARE newest by (occurred_at, event hash), a repeated pair with equal fields once; of
+   those it says the ones before t, in the window, at most k.
 
 S is what decides between two modes:
 
@@ -21,8 +20,11 @@ S is what decides between two modes:
 - ``as_served``: S = what was there: append time + measured lag < the wall time of the request. An event that
   came late counts from then on, in the tile where it belongs.
 
-An online state that holds exactly the events of S answers the same bits, because it is a function of the set S:
-tiles are sums, minima, maxima, and only tiles that no admissible t can reach are given up. Features are
+A ``batch`` view is made once a hop by a job that has read everything before its cut: in both modes S = all
+events with occurred_at < H x h.
+
+An online state that holds exactly the events of S answers the same bits, because it is a function of the set
+S: tiles are sums, minima, maxima, and only tiles that no admissible t can reach are given up. Features are
 computed from integers by IEEE +, -, x, / alone (view_values), so that no processor rounds another way.
 
 **Identity.** ``definition_hash`` covers everything that decides values; owner and descriptions may change.

@@ -1,14 +1,14 @@
 """What a feature may be made of. All of it is commutative: the order of events never matters.
 
     Count                  over tiles: the sum of 1
-    Sum, Min, Max, Mean    over tiles: 64-bit fixed-point sum, min, max, sum and count. Read in the field's unit;
-                           of nothing, a Sum is 0 and the others are the default
+    Sum, Min, Max, Mean    over tiles: 64-bit fixed-point sum, min, max, sum and count. Read in the field's
+                           unit; of nothing, a Sum is 0 and the others are the default
     Ratio                  two counts. Read: rate = (hits + s x prior) / (max(n, hits) + s), or lift = the
                            logarithm of the rate's odds over the prior's
-    Decayed                a count. Read: sum of count x weight of the tile's age; weights 2^(-age / half-life)
-                           in 24-bit fixed point
-    Distinct               2**precision HyperLogLog registers. Read: an estimate, relative error
-                           1.04 / sqrt(2**precision), nearly exact below 2**precision
+    Decayed                a count. Read: sum of count x weight of the tile's age in hops; weights
+                           2^(-age / half-life) in 24-bit fixed point
+    Distinct               2**precision HyperLogLog registers. Read: an estimate, relative standard error
+                           1.04 / sqrt(2**precision), up to half more around 2**precision x 3
     Elapsed                min or max of occurred_at. Read: seconds since the first or last event
     LastK                  no tiles: the newest k events themselves, by (occurred_at, event hash). Read: READS
     Instant                nothing: a function of the request's time
@@ -122,8 +122,8 @@ Aggregate = Count | Sum | Min | Max | Mean | Distinct | Decayed | Ratio | Elapse
 
 @dataclass(frozen=True)
 class Feature:
-    """One float32 column: an aggregate over a window, then ``scale`` (see SCALES), / ``divide``, clipped to +-
-    ``limit`` (None = not). ``default`` is said as it stands."""
+    """One float32 column: an aggregate over a window, then ``scale`` (see SCALES), / ``divide``, clipped to
+    +- ``limit`` (None = not). ``default`` is said as it stands."""
 
     name: str
     aggregate: Aggregate
@@ -138,8 +138,8 @@ class Feature:
 # log1p: of the value, at least 0.
 SCALES = ("linear", "log1p")
 # What a LastK says: how many there are (at most k); whether there is any; seconds since the newest; the
-# newest one's number; seconds since the time that the newest one holds. Then, compared with the candidate's own
-# field: the share that has it, whether the newest has it, whether any has it.
+# newest one's number; seconds since the time that the newest one holds. Then, compared with the candidate's
+# own field: the share that has it, whether the newest has it, whether any has it.
 READS = ("count", "any", "seconds", "value", "value_age", "share_of", "newest_is", "contains")
 MATCHING_READS = ("share_of", "newest_is", "contains")
 FIELD_READS = ("value", "value_age", *MATCHING_READS)

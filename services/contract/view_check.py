@@ -221,8 +221,8 @@ def _aggregate(at: str, feature: Feature, sources: tuple[str, ...]) -> Iterator[
     elif isinstance(aggregate, Distinct):
         if kind:
             _field(bad, at, aggregate.field, kind)
-        if not _between(aggregate.precision, 4, 8):
-            bad.add(f"{at}.precision", aggregate.precision, "an int from 4 to 8")
+        if not _between(aggregate.precision, 5, 8):
+            bad.add(f"{at}.precision", aggregate.precision, "an int from 5 to 8")
     elif isinstance(aggregate, Decayed) and not _between(aggregate.half_life_us, 1, 1 << 60):
         bad.add(f"{at}.half_life_us", aggregate.half_life_us, "an int above 0")
     elif isinstance(aggregate, Elapsed) and aggregate.which not in ("first", "last"):

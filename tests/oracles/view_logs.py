@@ -1,0 +1,198 @@
+"""Random feature views, random logs on their edges, and the three interpreters side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from services.contract.feature_view import FeatureView
+from services.contract.view_aggregates import (
+    FIELD_READS,
+    READS,
+    Aggregate,
+    Count,
+    Decayed,
+    Distinct,
+    Elapsed,
+    Feature,
+    LastK,
+    Max,
+    Mean,
+    Min,
+    Ratio,
+    Sum,
+)
+from services.contract.view_events import ACTED, SHOWN, Condition, Event, Select
+from services.contract.view_fold import Change, OriginMarks, StateKey, ViewFold
+from services.contract.view_log import Labels
+from services.contract.view_plan import plan_of
+from services.contract.view_read import read, records_of
+from services.contract.view_replay import Answer, Ask
+
+HOP_US = 1_000
+ORIGINS = ("a/0", "a/1", "b/0")
+Logged = tuple[Event, int]
+
+# Times on hop edges, one beside them, and inside.
+TIMES = st.builds(
+    lambda hop, inside: hop * HOP_US + inside, st.integers(0, 14), st.sampled_from([0, 0, 1, 500, 999])
+)
+IDS = st.sampled_from([1, 2**64 - 1])
+NUMBERS = st.sampled_from([0, 1, 2, -3, 7_500_000])
+SELECTS = st.sampled_from(
+    [
+        Select("shown"),
+        Select("acted"),
+        Select("acted", (Condition("action", "eq", 1),)),
+        Select("acted", (Condition("action", "in", (1, 2)), Condition("dwell_s", "ge", 0))),
+        Select("shown", (Condition("item_id", "ne", 1),)),
+    ]
+)
+_NUMBER_OF = {"shown": "position", "acted": "dwell_s"}
+
+
+@st.composite
+def aggregates(draw: st.DrawFn) -> Aggregate:
+    """Any aggregate over shown and acted."""
+    events, hits = draw(SELECTS), draw(SELECTS)
+    number = _NUMBER_OF[events.kind]
+    fields = draw(st.sampled_from([("item_id", number), ("category", "item_id", number)]))
+    read = draw(st.sampled_from([read for read in READS if read != "value_age"]))
+    field = ""
+    if read in FIELD_READS:
+        field = number if read == "value" else draw(st.sampled_from(fields[:-1]))
+    return draw(
+        st.sampled_from(
+            [
+                Count(events),
+                Sum(events, number),
+                Min(events, number),
+                Max(events, number),
+                Mean(events, number),
+                Ratio(events, hits, 0.1, 8.0),
+                Ratio(events, hits, 0.25, 3.0, "lift"),
+                Decayed(events, draw(st.sampled_from([700, 3_000]))),
+                Distinct(events, draw(st.sampled_from(["item_id", "category", number])), 5),
+                Elapsed(events, draw(st.sampled_from(["first", "last"]))),
+                LastK(events, fields, draw(st.integers(1, 3)), read, field),
+            ]
+        )
+    )
+
+
+@st.composite
+def features(draw: st.DrawFn, name: str) -> Feature:
+    """Any feature; the window fits HOP_US."""
+    aggregate = draw(aggregates())
+    window = draw(st.integers(1 if isinstance(aggregate, Decayed) else 0, 5)) * HOP_US
+    scale = draw(st.sampled_from(["linear", "log1p"]))
+    limit = draw(st.sampled_from([None, 3.0]))
+    return Feature(name, aggregate, window, draw(st.sampled_from([0.0, -0.3])), scale, 4.0, limit)
+
+
+@st.composite
+def views(draw: st.DrawFn, kinds: Sequence[str] = ("streaming", "streaming", "batch")) -> FeatureView:
+    """Any valid view over shown and acted."""
+    columns = [draw(features(f"f{index}")) for index in range(draw(st.integers(1, 5)))]
+    return FeatureView(
+        "random",
+        1,
+        draw(st.sampled_from([("user_id",), ("item_id",), ("user_id", "category"), ()])),
+        ("shown", "acted"),
+        tuple(columns),
+        HOP_US,
+        draw(st.sampled_from([(), (Condition("category", "ne", 2),)])),
+        kind=draw(st.sampled_from(list(kinds))),
+        slack_hops=draw(st.integers(1, 3)),
+    )
+
+
+_VALUES = {"user_id": IDS, "item_id": IDS, "category": st.integers(0, 2), "action": st.integers(0, 2)}
+
+
+@st.composite
+def logs(draw: st.DrawFn, most: int = 40) -> list[Logged]:
+    """Events with their append times (rising, so that the list is the log), in disorder of event time, with
+    ties and event ids that occur twice. Sequences rise along each origin."""
+    found: list[Logged] = []
+    next_sequence = dict.fromkeys(ORIGINS, 0)
+    appended = 0
+    for _ in range(draw(st.integers(0, most))):
+        kind = draw(st.sampled_from([SHOWN, ACTED]))
+        fields = {f.name: draw(_VALUES.get(f.name, NUMBERS)) for f in kind.fields}
+        origin = draw(st.sampled_from(ORIGINS))
+        next_sequence[origin] += draw(st.integers(1, 3))
+        appended += draw(st.sampled_from([0, 1, 700]))
+        hashed = draw(st.integers(0, 3))
+        event = Event(kind.name, draw(TIMES), hashed, fields, origin, next_sequence[origin])
+        found.append((event, appended))
+    return found
+
+
+@st.composite
+def asks(draw: st.DrawFn, most: int = 6) -> list[Ask]:
+    """Rows that ask, on the same edges."""
+    found = []
+    for _ in range(draw(st.integers(1, most))):
+        fields = {name: draw(_VALUES[name]) for name in ("user_id", "item_id", "category")}
+        found.append(Ask(fields, draw(TIMES), draw(st.sampled_from([0, 1, 700, 701, 3_000, 10_000, 30_000]))))
+    return found
+
+
+def labels_of(rows: Sequence[Ask]) -> Labels:
+    """The same rows as columns."""
+    return Labels(
+        np.array([row.at_us for row in rows], np.int64),
+        {
+            "user_id": np.array([row.fields["user_id"] for row in rows], np.uint64),
+            "item_id": np.array([row.fields["item_id"] for row in rows], np.uint64),
+            "category": np.array([row.fields["category"] for row in rows], np.int64),
+        },
+        np.array([row.wall_us for row in rows], np.int64),
+    )
+
+
+@dataclass
+class Store:
+    """What a fold leaves behind: states and marks, changed together."""
+
+    states: dict[StateKey, bytes]
+    marks: dict[str, int]
+
+    @classmethod
+    def empty(cls) -> Store:
+        """Before the first event."""
+        return cls({}, {})
+
+    def fold(self, view: FeatureView, events: Sequence[Event]) -> Change:
+        """One round of a process that knows only what is stored, written at once."""
+        change = ViewFold([view], OriginMarks(self.marks), self.states.get).round(events)
+        self.states.update(change.states)
+        self.marks = change.marks
+        return change
+
+    def ask(self, view: FeatureView, row: Ask) -> Answer:
+        """What the stored state says to one row."""
+        entity = b"".join(row.fields[name].to_bytes(8, "little") for name in view.key)
+        value = self.states.get((view.definition_hash, entity))
+        labels = labels_of([row])
+        found = read(view, records_of(plan_of(view), [value]), labels.at_us, labels.fields)
+        return Answer(tuple(found.values[0].tolist()), bool(found.missing[0]))
+
+
+def bits(answers: Sequence[Answer]) -> list[tuple[list[str], bool]]:
+    """Values as hexadecimal, so that -0.0 is not 0.0."""
+    return [([value.hex() for value in answer.values], answer.missing) for answer in answers]
+
+
+def there(view: FeatureView, log: Sequence[Logged], row: Ask, mode: str, lag_us: int) -> list[Event]:
+    """The events that a state holds when the row asks: feature_view's S, before key and filter."""
+    if view.kind == "batch":
+        cut_us = row.at_us // view.hop_us * view.hop_us
+        return [event for event, _ in log if event.occurred_us < cut_us]
+    if mode == "ideal":
+        return [event for event, _ in log if event.occurred_us < row.at_us]
+    return [event for event, appended_us in log if appended_us + lag_us < row.wall_us]
