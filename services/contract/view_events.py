@@ -183,5 +183,6 @@ def fixed_point(field: EventField, value: float) -> int:
 
 
 def event_hash(event_id: str) -> int:
-    """Breaks ties between events of the same microsecond: xxh64 of the event id, seed 0."""
+    """Breaks ties between events of the same microsecond: xxh64 of the event id, seed 0. For an item of an
+    impression it is XORed with the item's id: an impression is one event id and many events."""
     return xxhash.xxh64_intdigest(event_id.encode(), seed=0)

@@ -57,14 +57,20 @@ class Change:
 
 
 class ViewFold:
-    """Folds rounds of events under several views. ``load`` reads a stored state."""
+    """Folds rounds of events under several views. ``load`` reads a stored state.
+
+    ``owns``: whether an entity's state is written here. An event that touches a user and an item stands on
+    the partitions of both, and each fold takes what it owns.
+    """
 
     def __init__(
         self,
         views: Sequence[FeatureView],
         marks: OriginMarks,
         load: Callable[[StateKey], bytes | None],
+        owns: Callable[[bytes], bool] = lambda entity: True,
     ) -> None:
+        self._owns = owns
         self._plans: list[Plan] = [plan_of(view) for view in views if view.kind != "instant"]
         self._marks = marks
         self._load = load
@@ -78,8 +84,9 @@ class ViewFold:
                 change.repeats += 1
                 continue
             for plan in self._plans:
-                if plan.view.takes(event):
-                    self._state(states, plan, plan.view.entity(event)).fold(event)
+                entity = plan.view.entity(event) if plan.view.takes(event) else None
+                if entity is not None and self._owns(entity):
+                    self._state(states, plan, entity).fold(event)
         change.states = {key: state.pack() for key, state in states.items()}
         change.marks = self._marks.stored()
         return change

@@ -133,6 +133,19 @@ def log_of(events: Iterable[Event], appended_us: Sequence[int]) -> EventLog:
     )
 
 
+def joined(logs: Sequence[EventLog]) -> EventLog:
+    """Several logs as one, of the fields that all have. InvalidInput: none given."""
+    if not logs:
+        raise InvalidInput.one("logs", "none", "at least one")
+    origins = tuple(dict.fromkeys(name for log in logs for name in log.origins))
+    columns = {name: np.concatenate([getattr(log, name) for log in logs]) for name in _COLUMNS}
+    places = [np.array([origins.index(name) for name in log.origins], np.int32)[log.origin] for log in logs]
+    columns["origin"] = np.concatenate(places)
+    shared = set.intersection(*(set(log.fields) for log in logs))
+    fields = {name: np.concatenate([log.fields[name] for log in logs]) for name in sorted(shared)}
+    return EventLog(**columns, fields=fields, origins=origins)
+
+
 @dataclass(frozen=True)
 class Labels:
     """Rows that ask: event time ``at_us`` [n], and fields that name their entities and candidates, [n] each.
@@ -161,6 +174,11 @@ class Labels:
                 bad.append(FieldViolation(name, found, f"{np.dtype(dtype)} ({rows},)"))
         if bad:
             raise InvalidInput(bad)
+
+    def take(self, rows: NDArray) -> Labels:
+        """Some of the rows, in the order given."""
+        wall_us = None if self.wall_us is None else self.wall_us[rows]
+        return Labels(self.at_us[rows], {name: c[rows] for name, c in self.fields.items()}, wall_us)
 
     def check(self, view: FeatureView, mode: Mode) -> None:
         """InvalidInput when a view cannot be asked by these rows."""

@@ -58,8 +58,8 @@ def newest_of(
     since_us: NDArray[np.int64] | None,
     k: int,
 ) -> Newest:
-    """At most ``k`` of the kept events [n, keep] with since_us <= us < at_us. They stand newest first, NONE_US
-    where there is none."""
+    """At most ``k`` of the kept events [n, keep] with since_us <= us < at_us. They stand newest first, with
+    NONE_US where there is none."""
     # What overtook the request leads, what is too old ends.
     lead = (us >= at_us[:, None]).sum(axis=1)
     columns = lead[:, None] + np.arange(k)

@@ -39,10 +39,14 @@ def asof(view: FeatureView, log: EventLog, labels: Labels, mode: Mode = "ideal",
     plan = plan_of(view)
     if view.kind == "instant":
         return instant(plan, labels.at_us)
-    served = mode == "as_served" and view.kind == "streaming"
-    return finish(
-        plan, LogWindows(plan, log, labels, lag_us if served else None), labels.at_us, labels.fields
-    )
+    lag = lag_us if mode == "as_served" and view.kind == "streaming" else None
+    # Labels in the order of the log: their searches then walk through it once.
+    order = np.lexsort((labels.at_us, *(labels.fields[name] for name in view.key)))
+    labels = labels.take(order)
+    found = finish(plan, LogWindows(plan, log, labels, lag), labels.at_us, labels.fields)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return Values(found.values[back], found.missing[back])
 
 
 class LogWindows:
@@ -63,13 +67,13 @@ class LogWindows:
         # As feature_view, rule 3.
         edge = np.where(newest < self._at_us, self._at_us, self._hop * hop_us)
         self._end = order.before(edge) if lag_us is not None else self._there
-        self._low: Callable[[int], Ints] = cache(self._low_of)
+        self._ranges: Callable[[int], tuple[Ints, Ints, Ints]] = cache(self._ranges_of)
         self._slot: Callable[[int], NDArray] = cache(self._slot_of)
         self._chosen: Callable[[int], NDArray] = cache(self._chosen_of)
         self._sums: Callable[[int], Ints] = cache(lambda slot: prefix_sums(self._slot(slot)))
         self._entries: Callable[[int], tuple[Ints, list[NDArray]]] = cache(self._entries_of)
 
-    def _low_of(self, hops: int) -> Ints:
+    def _low(self, hops: int) -> Ints:
         """The first place of a window."""
         if not hops:
             return self._start
@@ -90,7 +94,7 @@ class LogWindows:
     def _chosen_of(self, slot: int) -> NDArray[np.bool_]:
         return self._log.selected(self._plan.slots[slot].events)[self._order.rows]
 
-    def _ranges(self, hops: int) -> tuple[Ints, Ints, Ints]:
+    def _ranges_of(self, hops: int) -> tuple[Ints, Ints, Ints]:
         """(low, middle, high): of a window, low to middle was there, middle to high has to be looked at."""
         low = self._low(hops)
         middle = np.maximum(low, np.minimum(self._end, self._sure))
@@ -114,8 +118,9 @@ class LogWindows:
             total = sums[middle] - sums[low]
         else:
             total = extremes(ufunc, spec.identity, values, low, middle)
-        for label, place in self._walk(middle, high, self._chosen(slot)):
-            ufunc.at(total, label, values[place])
+        if (high > middle).any():
+            for label, place in self._walk(middle, high, self._chosen(slot)):
+                ufunc.at(total, label, values[place])
         return total
 
     def _registers(self, slot: int, low: Ints, high: Ints) -> NDArray:

@@ -47,8 +47,9 @@ def _coded(values: NDArray, wanted: NDArray) -> tuple[Ints, Ints]:
 @dataclass(frozen=True)
 class Ordered:
     """``rows`` [m]: of the log, in order. ``us``: their event times; ``times``: these sorted alone.
-    ``arrived`` [m]: ranks of their available times, None in ``ideal``. The label side: ``code`` [n] and, in
-    ``as_served``, ``came`` [n]: how many of all available times are below the label's wall time."""
+    ``arrived`` [m]: ranks of their available times, None in ``ideal``. The label side: ``code`` [n],
+    ``in_turn`` [n]: the labels by time, and, in ``as_served``, ``came`` [n]: how many of all available times
+    are below the label's wall time."""
 
     rows: Ints
     us: Ints
@@ -56,12 +57,16 @@ class Ordered:
     bits: int
     times: Ints
     code: Ints
+    in_turn: Ints
     arrived: Ints | None = None
     came: Ints | None = None
 
     def before(self, us: Ints) -> Ints:
         """[n]: the place of the first row of the label's entity at or after ``us`` [n]."""
-        return self._search(self.keys, np.searchsorted(self.times, us))
+        # In the order of the labels' times the bounds rise (nearly): each search starts where the last ended.
+        rank = np.empty(len(us), np.int64)
+        rank[self.in_turn] = np.searchsorted(self.times, us[self.in_turn])
+        return self._search(self.keys, rank)
 
     def start(self) -> Ints:
         """[n]: the place of the entity's first row."""
@@ -97,6 +102,7 @@ class Ordered:
             self.bits,
             self.times,
             self.code,
+            self.in_turn,
             arrived,
             self.came,
         )
@@ -104,34 +110,46 @@ class Ordered:
 
 def ordered(view: FeatureView, log: EventLog, labels: Labels, lag_us: int | None) -> Ordered:
     """The rows of a view that labels ask for. ``lag_us`` None: ideal."""
-    taken = np.flatnonzero(log.takes(view))
-    columns = [log.field(name)[taken] for name in view.key]
-    codes, asked = entity_codes(view.key, columns, labels)
-    codes = np.broadcast_to(codes, len(taken))
+    taken = log.takes(view)
+    rows = None if taken.all() else np.flatnonzero(taken)
+    codes, asked = entity_codes(view.key, [_some(log.field(name), rows) for name in view.key], labels)
+    codes = np.broadcast_to(codes, len(log) if rows is None else len(rows))
     wanted = codes >= 0
     if not wanted.all():
-        taken, codes = taken[wanted], codes[wanted]
-    times = log.occurred_us[taken]
+        rows = np.flatnonzero(wanted) if rows is None else rows[wanted]
+        codes = codes[wanted]
+    times = _some(log.occurred_us, rows)
+    by_time: Ints | None = None
+    rank = np.arange(len(times))
     if (times[1:] < times[:-1]).any():
         by_time = np.argsort(times, kind="stable")
-        taken, codes, times = taken[by_time], codes[by_time], times[by_time]
-    bits = max(1, len(taken).bit_length())
-    keys = codes << bits | np.arange(len(taken))
+        rank[by_time] = np.arange(len(times))
+        times = times[by_time]
+    bits = max(1, len(times).bit_length())
+    keys = codes << bits | rank
     # Sorting values is several times faster than sorting indices.
     keys.sort()
     place = keys & (1 << bits) - 1
-    us = times[place]
     # Equal times share the first one's rank.
-    first = np.arange(len(times))
-    first[1:][times[1:] == times[:-1]] = 0
-    keys = keys >> bits << bits | np.maximum.accumulate(first)[place]
-    rows = taken[place]
+    same = times[1:] == times[:-1]
+    if same.any():
+        first = np.arange(len(times))
+        first[1:][same] = 0
+        keys = keys >> bits << bits | np.maximum.accumulate(first)[place]
+    us = times[place]
+    place = place if by_time is None else by_time[place]
+    rows = place if rows is None else rows[place]
+    in_turn = np.argsort(labels.at_us)
     if lag_us is None:
-        return Ordered(rows, us, keys, bits, times, asked)
+        return Ordered(rows, us, keys, bits, times, asked, in_turn)
     assert labels.wall_us is not None
     available = log.appended_us[rows] + lag_us
     in_time = np.argsort(available, kind="stable")
     arrived = np.empty(len(rows), np.int64)
     arrived[in_time] = np.arange(len(rows))
     came = np.searchsorted(available[in_time], labels.wall_us)
-    return Ordered(rows, us, keys, bits, times, asked, arrived, came)
+    return Ordered(rows, us, keys, bits, times, asked, in_turn, arrived, came)
+
+
+def _some(column: NDArray, rows: Ints | None) -> NDArray:
+    return column if rows is None else column[rows]

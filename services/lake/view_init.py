@@ -23,8 +23,8 @@ _UFUNC: dict[str, np.ufunc] = {"add": np.add, "min": np.minimum, "max": np.maxim
 
 
 def cut_at(log: EventLog, until_us: int) -> dict[str, int]:
-    """The cut at event time T: in each origin the first record at or after ``until_us`` ends the history. What
-    comes later in the log belongs to the stream, however old it is."""
+    """The cut at event time T: in each origin the first record at or after ``until_us`` ends the history.
+    What comes later in the log belongs to the stream, however old it is."""
     cut: dict[str, int] = {}
     for index, origin in enumerate(log.origins):
         of_origin = log.origin == index
@@ -42,7 +42,7 @@ def below(log: EventLog, cut: Mapping[str, int]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class InitialStates:
-    """``entities`` [m, 8 x key fields] bytes, ``records`` [m] of the plan's dtype, ``marks``: for the fold."""
+    """``entities`` [m, 8 x key fields] bytes, ``records`` [m] of the plan's dtype; ``marks`` of the fold."""
 
     entities: NDArray[np.uint8]
     records: NDArray
@@ -66,7 +66,7 @@ def initial_states(view: FeatureView, log: EventLog, cut: Mapping[str, int]) -> 
     records["newest_us"] = newest
     age = newest[code] // view.hop_us - log.occurred_us // view.hop_us
     for index, slot in enumerate(plan.slots):
-        _fill_slot(records, index, slot, log, code, age)
+        _fill_slot(records, index, slot, log, (code, age))
     for index, recent in enumerate(plan.recents):
         _fill_recent(records, index, recent, log, code)
     marks = {origin: end - 1 for origin, end in cut.items() if end > 0}
@@ -87,9 +87,10 @@ def _entities(keys: list[NDArray], rows: int) -> tuple[NDArray[np.uint8], Ints]:
     return np.concatenate(columns, axis=1), code
 
 
-def _fill_slot(records: NDArray, index: int, slot: Slot, log: EventLog, code: Ints, age: Ints) -> None:
+def _fill_slot(records: NDArray, index: int, slot: Slot, log: EventLog, at: tuple[Ints, Ints]) -> None:
+    """``at``: (entity code, age of the tile in hops) of each event."""
     chosen = np.flatnonzero(log.selected(slot.events))
-    code, age = code[chosen], age[chosen]
+    code, age = at[0][chosen], at[1][chosen]
     where: tuple[Ints, ...] = (code, np.minimum(age, slot.tiles))
     if not slot.value:
         values: NDArray = np.ones(len(chosen), np.int64)

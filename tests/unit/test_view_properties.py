@@ -16,7 +16,7 @@ from services.contract.view_replay import Answer, replay
 from services.lake.asof import asof
 from services.lake.view_init import below, cut_at, initial_states
 
-SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MODES = st.sampled_from(["ideal", "as_served"])
 LAGS = st.sampled_from([0, 1, 700])
 
@@ -35,7 +35,7 @@ def test_the_asof_join_says_what_the_replay_says(view, log, rows, mode, lag_us):
 
 @SETTINGS
 @given(views(), logs(), asks(), MODES, LAGS, st.randoms())
-def test_a_state_says_what_the_replay_says(view, log, rows, mode, lag_us, rng):
+def test_a_state_says_what_the_replay_says(view, log, rows, mode, lag_us, rng):  # noqa: PLR0917
     answers = []
     for row in rows:
         store = Store.empty()
@@ -84,6 +84,18 @@ def test_a_crash_at_any_event_leaves_the_same_bytes(view, log, crashes, rng):
     store.fold(view, events[read_from:])
     assert store.states == plain.states
     assert store.marks == plain.marks
+
+
+@SETTINGS
+@given(views(), logs())
+def test_partitions_that_own_entities_hold_together_what_one_would(view, log):
+    events = [event for event, _ in log]
+    whole, parts = Store.empty(), [Store.empty(), Store.empty()]
+    whole.fold(view, events)
+    for index, part in enumerate(parts):
+        part.fold(view, events, lambda entity, index=index: sum(entity) % 2 == index)
+    assert not parts[0].states.keys() & parts[1].states.keys()
+    assert parts[0].states | parts[1].states == whole.states
 
 
 @SETTINGS
