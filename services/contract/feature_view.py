@@ -73,6 +73,10 @@ class FeatureView:
         if bad:
             raise InvalidInput(bad)
 
+    def __hash__(self) -> int:
+        # Computed once: plans are looked up by view for every request.
+        return self.definition_hash
+
     def takes(self, event: Event) -> bool:
         """Whether an event belongs to the view (rule 1)."""
         if event.kind not in self.sources:

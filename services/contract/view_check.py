@@ -228,7 +228,7 @@ def _aggregate(at: str, feature: Feature, sources: tuple[str, ...]) -> Iterator[
     elif isinstance(aggregate, Elapsed) and aggregate.which not in ("first", "last"):
         bad.add(f"{at}.which", aggregate.which, "first or last")
     elif isinstance(aggregate, Ratio):
-        _ratio(bad, at, aggregate, sources)
+        _ratio(bad, at, aggregate, feature.scale, sources)
     elif isinstance(aggregate, LastK):
         _last_k(bad, at, aggregate, kind)
     return iter(bad)
@@ -252,7 +252,7 @@ def _field(bad: _Bad, at: str, name: object, kind: str, type_: str = "") -> None
         bad.add(f"{at}.field", name, f"a {type_ or 'field'} of {kind}: {_names(kind, type_=type_)}")
 
 
-def _ratio(bad: _Bad, at: str, ratio: Ratio, sources: tuple[str, ...]) -> None:
+def _ratio(bad: _Bad, at: str, ratio: Ratio, scale: str, sources: tuple[str, ...]) -> None:
     _select(bad, f"{at}.hits", ratio.hits, sources)
     if not _finite(ratio.prior) or not 0 < ratio.prior < 1:
         bad.add(f"{at}.prior", ratio.prior, "between 0 and 1, both excluded")
@@ -260,6 +260,8 @@ def _ratio(bad: _Bad, at: str, ratio: Ratio, sources: tuple[str, ...]) -> None:
         bad.add(f"{at}.strength", ratio.strength, "a finite number above 0")
     if ratio.read not in RATIO_READS:
         bad.add(f"{at}.read", ratio.read, f"one of {', '.join(RATIO_READS)}")
+    if ratio.read == "lift" and scale == "log1p":
+        bad.add(f"{at}.read", ratio.read, "rate for scale log1p: a lift is a logarithm already")
 
 
 def _last_k(bad: _Bad, at: str, last: LastK, kind: str) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class Slot:
     tiles: int = 0
     has_base: bool = False
 
-    @property
+    @cached_property
     def identity(self) -> Any:
         """Of nothing."""
         if self.monoid == "registers":
@@ -118,7 +118,7 @@ class Plan:
     layout: struct.Struct = field(compare=False)
     dtype: np.dtype = field(compare=False)
 
-    @property
+    @cached_property
     def fingerprint(self) -> int:
         """Stands in every state, so that none is read under another definition."""
         return self.view.definition_hash & (1 << 32) - 1

@@ -29,7 +29,7 @@ def read(
     candidate: Mapping[str, NDArray] | None = None,
 ) -> Values:
     """The features of n records (``records_of``) at ``at_us`` [n]; ``candidate``: fields of the candidates,
-    [n] each, for views with operands. An instant view takes any records."""
+    [n] each, for views with operands (of one record, any number). An instant view takes any records."""
     plan = plan_of(view)
     if view.kind == "instant":
         return instant(plan, at_us)
@@ -55,6 +55,9 @@ class PackedWindows:
         # Index of the newest tile that counts: the request's own only when nothing overtook it.
         self._first = np.where(newest_us < at_us, -self._behind, 1 - self._behind)
 
+        self._totals: dict[tuple[int, int], NDArray] = {}
+        self._sums: dict[int, NDArray] = {}
+
     def _counted(self, tiles: int, hops: int) -> Bools:
         """Which tiles [n, tiles] are in the window."""
         index = np.arange(tiles)
@@ -63,17 +66,37 @@ class PackedWindows:
 
     def total(self, slot: int, hops: int) -> NDArray:
         """As Windows."""
+        found = self._totals.get((slot, hops))
+        if found is None:
+            added = self._plan.slots[slot].monoid == "add"
+            found = self._added(slot, hops) if added else self._extreme(slot, hops)
+            if not hops:
+                base = self._records[f"base{slot}"][:, 0]
+                found = _REDUCE[self._plan.slots[slot].monoid](found, base)
+            self._totals[slot, hops] = found
+        return found
+
+    def _added(self, slot: int, hops: int) -> NDArray:
+        """Of the tiles in a window, from their running sums."""
+        tiles = self._plan.slots[slot].tiles
+        sums = self._sums.get(slot)
+        if sums is None:
+            sums = np.zeros((len(self._records), tiles + 1), np.int64)
+            np.cumsum(self._records[f"tiles{slot}"], axis=1, out=sums[:, 1:])
+            self._sums[slot] = sums
+        start = np.arange(0, sums.size, tiles + 1)
+        first = np.clip(self._first, 0, tiles)
+        end = np.clip(hops - self._behind + 1, first, tiles) if hops else tiles
+        flat = sums.ravel()
+        return flat[start + end] - flat[start + first]
+
+    def _extreme(self, slot: int, hops: int) -> NDArray:
         spec, tiles = self._plan.slots[slot], self._records[f"tiles{slot}"]
-        reduce = _REDUCE[spec.monoid]
         counted = self._counted(spec.tiles, hops)
+        reduce = _REDUCE[spec.monoid].reduce
         if spec.registers:
-            total = reduce.reduce(np.where(counted[:, :, None], tiles, 0), axis=1)
-        else:
-            total = reduce.reduce(np.where(counted, tiles.astype(np.int64), spec.identity), axis=1)
-        if hops:
-            return total
-        base = self._records[f"base{slot}"]
-        return reduce(total, base[:, 0])
+            return reduce(np.where(counted[:, :, None], tiles, 0), axis=1)
+        return reduce(np.where(counted, tiles, spec.identity), axis=1)
 
     def decayed(self, slot: int, hops: int, weights: NDArray[np.int64]) -> NDArray[np.int64]:
         """As Windows."""

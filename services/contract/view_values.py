@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.contract.errors import InvalidInput
+from services.contract.feature_view import FeatureView
 from services.contract.view_aggregates import (
     Count,
     Decayed,
@@ -110,42 +111,77 @@ def decay_weights(half_life_us: int, hop_us: int, hops: int) -> NDArray[np.int64
     return table
 
 
+@dataclass(frozen=True)
+class _Scales:
+    """What is done to the values of a view's features, [features] or [features, 1] each."""
+
+    # Which get 1 added and are not below, and of which the logarithm is taken.
+    log1p: NDArray[np.intp]
+    logarithm: NDArray[np.intp]
+    divide: Floats
+    limit: Floats
+    default: NDArray[np.float32]
+
+
+@lru_cache(maxsize=256)
+def _scales(view: FeatureView) -> _Scales:
+    features = view.features
+    log1p = [feature.scale == "log1p" for feature in features]
+    lift = [isinstance(f.aggregate, Ratio) and f.aggregate.read == "lift" for f in features]
+    limit = [np.inf if feature.limit is None else feature.limit for feature in features]
+    return _Scales(
+        np.flatnonzero(log1p),
+        np.flatnonzero(np.logical_or(log1p, lift)),
+        np.array([[feature.divide] for feature in features], np.float64),
+        np.array([[one] for one in limit], np.float64),
+        np.array([[feature.default] for feature in features], np.float32),
+    )
+
+
 def finish(
     plan: Plan, windows: Windows, at_us: NDArray[np.int64], candidate: Mapping[str, NDArray]
 ) -> Values:
     """All features of n rows at event times ``at_us`` [n]; ``candidate``: its fields, [n] each, for
-    ``plan.view.operands``. InvalidInput when one is not there."""
+    ``plan.view.operands``. One entity (n = 1) may meet m candidates: m rows. InvalidInput when an operand is
+    not there."""
     view = plan.view
     for name in view.operands:
         if name not in candidate:
             raise InvalidInput.one(
                 "candidate", ", ".join(candidate) or "none", f"with {name} for {view.name}"
             )
-    matrix = np.empty((len(at_us), len(view.features)), np.float32)
+    rows = max([len(at_us), *(len(candidate[name]) for name in view.operands)]) if len(at_us) else 0
+    values = np.empty((len(view.features), rows), np.float64)
+    known = np.empty((len(view.features), rows), bool)
     for index, feature in enumerate(view.features):
-        rows = _Rows(feature, plan.uses[index], plan, windows, at_us, candidate)
-        value, known = _VALUES[type(feature.aggregate)](rows, feature.aggregate)
-        # float32 first: the default is said as it stands.
-        column = _scaled(feature, value).astype(np.float32)
-        matrix[:, index] = np.where(known & ~windows.missing, column, np.float32(feature.default))
-    return Values(matrix, windows.missing.astype(np.uint8))
+        given = _Rows(feature, plan.uses[index], plan, windows, at_us, candidate)
+        values[index], known[index] = _VALUES[type(feature.aggregate)](given, feature.aggregate)
+    known &= ~windows.missing
+    # float32 first: the default is said as it stands.
+    matrix = np.where(known, _scaled(view, values), _scales(view).default)
+    missing = np.broadcast_to(windows.missing, rows).astype(np.uint8)
+    return Values(np.ascontiguousarray(matrix.T), missing)
 
 
 def instant(plan: Plan, at_us: NDArray[np.int64]) -> Values:
     """All features of an instant view."""
-    columns = []
-    for feature in plan.view.features:
+    values = np.empty((len(plan.view.features), len(at_us)), np.float64)
+    for index, feature in enumerate(plan.view.features):
         assert isinstance(feature.aggregate, Instant)
-        quarter = DAY_US // 4 if feature.aggregate.function == "day_cos" else 0
-        columns.append(_scaled(feature, day_sine(at_us, quarter)))
-    return Values(np.stack(columns, axis=1).astype(np.float32), np.zeros(len(at_us), np.uint8))
+        values[index] = day_sine(at_us, DAY_US // 4 if feature.aggregate.function == "day_cos" else 0)
+    matrix = _scaled(plan.view, values)
+    return Values(np.ascontiguousarray(matrix.T), np.zeros(len(at_us), np.uint8))
 
 
-def _scaled(feature: Feature, value: Floats) -> Floats:
-    if feature.scale == "log1p":
-        value = ln(1.0 + np.maximum(value, 0.0))
-    value = value / feature.divide
-    return value if feature.limit is None else np.clip(value, -feature.limit, feature.limit)
+def _scaled(view: FeatureView, values: Floats) -> NDArray[np.float32]:
+    """[features, n]; all logarithms at once. Of a lift, the value is that of which the logarithm is taken."""
+    scales = _scales(view)
+    if len(scales.log1p):
+        values[scales.log1p] = 1.0 + np.maximum(values[scales.log1p], 0.0)
+    if len(scales.logarithm):
+        values[scales.logarithm] = ln(values[scales.logarithm])
+    values /= scales.divide
+    return np.clip(values, -scales.limit, scales.limit, out=values).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -211,7 +247,7 @@ def _ratio(rows: _Rows, a: Ratio) -> _Known:
         # A hit may be there before its event.
         return _every((hits + s * p) / (np.maximum(events, hits) + s))
     odds = (hits + s * p) / (np.maximum(events - hits, 0.0) + s * (1.0 - p))
-    return _every(ln(odds * ((1.0 - p) / p)))
+    return _every(odds * ((1.0 - p) / p))
 
 
 def _last(rows: _Rows, a: LastK) -> _Known:

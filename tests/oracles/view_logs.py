@@ -88,7 +88,8 @@ def features(draw: st.DrawFn, name: str) -> Feature:
     """Any feature; the window fits HOP_US."""
     aggregate = draw(aggregates())
     window = draw(st.integers(1 if isinstance(aggregate, Decayed) else 0, 5)) * HOP_US
-    scale = draw(st.sampled_from(["linear", "log1p"]))
+    lift = isinstance(aggregate, Ratio) and aggregate.read == "lift"
+    scale = draw(st.sampled_from(["linear", "linear" if lift else "log1p"]))
     limit = draw(st.sampled_from([None, 3.0]))
     return Feature(name, aggregate, window, draw(st.sampled_from([0.0, -0.3])), scale, 4.0, limit)
 

@@ -75,6 +75,11 @@ def of(aggregate) -> dict:
         (of(Ratio(SHOWN, Select("acted"), 0.1, 1.0)), "aggregate.hits.kind='acted'"),
         (of(Ratio(SHOWN, SHOWN, 1.0, 1.0)), "prior=1.0: between 0 and 1"),
         (of(Ratio(SHOWN, SHOWN, 0.5, 0.0)), "strength=0.0"),
+        (of(Ratio(SHOWN, SHOWN, 0.5, 1.0, "odds")), "read='odds': one of rate, lift"),
+        (
+            with_(aggregate=Ratio(SHOWN, SHOWN, 0.5, 1.0, "lift"), scale="log1p"),
+            "read='lift': rate for scale log1p",
+        ),
         (of(LastK(SHOWN, ("item_id",), 0, "count")), "k=0: an int from 1 to 64"),
         (of(LastK(SHOWN, ("item_id",), 2, "sum")), "read='sum': one of count"),
         (

@@ -97,7 +97,7 @@ def test_features_as_of_a_moment_come_from_the_lake():
     log = event_log(IMPRESSIONS, ACTIONS, {})
     found = asof(view, log, labels).values
     np.testing.assert_array_equal(found, np.array([[1, 1 / 3], [1, 2 / 3], [2, 2 / 4], [0, 0]], np.float32))
-    # Appended at 9, 8 and 10 ms, served half a millisecond later. What happened at 3 s was there at 10.5 ms: it
+    # Appended at 9, 8 and 10 ms, served half a millisecond later. What happened at 3 s was there at 10 ms: it
     # overtook the request of 1.5 s, whose head, with the impression of 1 s, does not count then.
     served = asof(view, log, labels, "as_served", 500)
     assert served.values[:, 0].tolist() == [0, 0, 2, 0]

@@ -200,6 +200,30 @@ def test_the_time_of_day_comes_from_the_request():
     assert np.array_equal(found.values, np.array(replayed, np.float32))
 
 
+def test_one_entity_meets_many_candidates():
+    of = FeatureView(
+        "v",
+        1,
+        ("user_id",),
+        ("acted",),
+        (
+            Feature("again", LastK(ACTED, ("item_id",), 3, "contains", "item_id")),
+            Feature("n", Count(ACTED), scale="log1p"),
+        ),
+        HOP,
+    )
+    value = None
+    for event in EVENTS[:3]:
+        value = fold(of, value, event)
+    one, many = records_of(plan_of(of), [value]), records_of(plan_of(of), [value] * 4)
+    candidate = {"item_id": np.array([7, 8, 9, 10], np.uint64)}
+    met = read(of, one, np.array([3_500]), candidate)
+    each = read(of, many, np.full(4, 3_500), candidate)
+    assert met.values.tolist() == each.values.tolist()
+    assert met.values[:, 0].tolist() == [0, 1, 1, 0]
+    assert met.missing.tolist() == each.missing.tolist() == [0, 0, 0, 0]
+
+
 def test_no_event_or_bytes_of_another_view_are_missing():
     counted, other = view(Count(SHOWN)), view(Count(SHOWN), HOP)
     plan = plan_of(counted)
