@@ -6,7 +6,7 @@ import random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracles.view_logs import Store, asks, bits, labels_of, logs, there, views
+from oracles.view_logs import Store, bits, cases, labels_of, logs, there, views
 
 from services.contract.feature_view import FeatureView, view_from
 from services.contract.view_codec import canonical
@@ -19,6 +19,7 @@ from services.lake.view_init import below, cut_at, initial_states
 SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MODES = st.sampled_from(["ideal", "as_served"])
 LAGS = st.sampled_from([0, 1, 700])
+RNGS = st.integers(0, 2**32 - 1).map(random.Random)
 
 
 def columns(log) -> EventLog:
@@ -26,16 +27,18 @@ def columns(log) -> EventLog:
 
 
 @SETTINGS
-@given(views(), logs(), asks(), MODES, LAGS)
-def test_the_asof_join_says_what_the_replay_says(view, log, rows, mode, lag_us):
+@given(views(), cases(), MODES, LAGS)
+def test_the_asof_join_says_what_the_replay_says(view, case, mode, lag_us):
+    log, rows = case
     found = asof(view, columns(log), labels_of(rows), mode, lag_us)
     joined = [Answer(tuple(v.tolist()), bool(m)) for v, m in zip(found.values, found.missing, strict=True)]
     assert bits(joined) == bits([replay(view, log, row, mode, lag_us) for row in rows])
 
 
 @SETTINGS
-@given(views(), logs(), asks(), MODES, LAGS, st.randoms())
-def test_a_state_says_what_the_replay_says(view, log, rows, mode, lag_us, rng):  # noqa: PLR0917
+@given(views(), cases(), MODES, LAGS, RNGS)
+def test_a_state_says_what_the_replay_says(view, case, mode, lag_us, rng):
+    log, rows = case
     answers = []
     for row in rows:
         store = Store.empty()
@@ -60,7 +63,7 @@ def disordered(events: list[Event], rng: random.Random) -> list[Event]:
 
 
 @SETTINGS
-@given(views(), logs(), st.randoms())
+@given(views(), logs(), RNGS)
 def test_the_order_of_origins_and_redeliveries_leave_the_same_bytes(view, log, rng):
     plain, other = Store.empty(), Store.empty()
     events = [event for event, _ in log]
@@ -71,7 +74,7 @@ def test_the_order_of_origins_and_redeliveries_leave_the_same_bytes(view, log, r
 
 
 @SETTINGS
-@given(views(), logs(), st.lists(st.integers(0, 60), max_size=4), st.randoms())
+@given(views(), logs(), st.lists(st.integers(0, 60), max_size=4), RNGS)
 def test_a_crash_at_any_event_leaves_the_same_bytes(view, log, crashes, rng):
     events = [event for event, _ in log]
     plain, store = Store.empty(), Store.empty()

@@ -170,12 +170,18 @@ EVENTS = [
         (LastK(ACTED, ("item_id",), 2, "contains", "item_id"), 0, 0),
         # In the window, and of what never was.
         (LastK(ACTED, ("item_id",), 3, "count"), HOP, 2),
+        (LastK(ACTED, ("item_id",), 3, "count"), 2 * HOP, 3),
         (Mean(Select("acted", (Condition("action", "eq", 4),)), "dwell_s"), 0, -7.0),
         (Count(Select("acted", (Condition("action", "eq", 4),))), 0, 0),
     ],
 )
 def test_what_an_aggregate_says(aggregate, window_us, value):
     assert said(view(aggregate, window_us), EVENTS, 3_500) == np.float32(value)
+
+
+@pytest.mark.parametrize(("event_us", "count"), [(3_000, 1), (2_999, 0)])
+def test_last_k_in_a_window_begins_on_a_hop(event_us, count):
+    assert said(view(LastK(ACTED, ("item_id",), 3, "count"), 2 * HOP), [acted(event_us)], 5_500) == count
 
 
 def test_last_k_is_ordered_by_time_then_hash_and_forgets_the_overtaking():
