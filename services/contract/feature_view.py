@@ -53,8 +53,8 @@ class FeatureView:
     """Contradictions are refused by the constructor: InvalidInput names every one.
 
     ``key``: fields that name the entity, () = everything is one entity. ``kind``: batch, streaming, instant
-    (no key, source or hop: from the request alone). ``slack_hops``: how far a state may be ahead of a request;
-    where event time runs faster than the wall, a request is behind by more hops.
+    (no key, source or hop: from the request alone). ``slack_hops``: how far a state may be ahead of a
+    request; where event time runs faster than the wall, a request is behind by more hops.
     """
 
     name: str
