@@ -31,6 +31,7 @@ from services.joiner.settings import Settings
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
 from services.runtime.kafka_transactions import TransactionalProducer
+from services.runtime.telemetry import observe_all
 
 log = metrics.log
 
@@ -259,9 +260,10 @@ class PartitionJoin:
             metrics.TRANSACTION_RECORDS.observe(len(batch))
             _count_written(batch)
             now_ms = self._wall.now_us() // 1000
-            emit = {outcome: metrics.EMIT_SECONDS.labels(outcome) for outcome in {one[0] for one in decided}}
-            for outcome, appended_ms in decided:
-                emit[outcome].observe(max(0.0, (now_ms - appended_ms) / 1000))
+            for outcome in ("positive", "negative", "correction"):
+                waited_s = [max(0, now_ms - at_ms) / 1000 for what, at_ms in decided if what == outcome]
+                if waited_s:
+                    observe_all(metrics.EMIT_SECONDS.labels(outcome), waited_s)
             self._metrics.update(self.task, self.held_bytes, self.intake.waiting)
 
     async def _transact(self, batch: list[Outgoing], positions: dict[Source, Position]) -> None:

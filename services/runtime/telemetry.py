@@ -11,7 +11,8 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -54,6 +55,21 @@ def histogram(
 ) -> Histogram:
     """A distribution; the default buckets are seconds from 0.5 ms to 5 s."""
     return _once(prefix + name, lambda: Histogram(prefix + name, help_text, labels, buckets=buckets))
+
+
+def observe_all(one: Histogram, values: Iterable[float]) -> None:
+    """Observes many values at once: a lock and an addition per bucket instead of per value.
+
+    The client library has no such call; its parts that are used here are held by a test."""
+    bounds, total = one._upper_bounds, 0.0
+    counts = [0] * len(bounds)
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+        total += value
+    one._sum.inc(total)
+    for bucket, count in zip(one._buckets, counts, strict=True):
+        if count:
+            bucket.inc(count)
 
 
 def configure_logging(service: str, level: str = "INFO") -> None:

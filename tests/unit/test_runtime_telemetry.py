@@ -7,7 +7,7 @@ import gc
 import logging
 import weakref
 
-from services.runtime.telemetry import Sparse, collect_garbage_every, counter
+from services.runtime.telemetry import Sparse, collect_garbage_every, counter, histogram, observe_all
 
 
 def record(name: str, message: str) -> logging.LogRecord:
@@ -34,6 +34,20 @@ def test_our_own_messages_always_pass() -> None:
 
 def test_a_metric_made_twice_is_the_same_metric() -> None:
     assert counter("made_twice", "Test.") is counter("made_twice", "Test.")
+
+
+def test_many_values_observed_at_once_are_the_values_observed_one_by_one() -> None:
+    values = [0.0, 0.1, 0.1000001, 0.5, 0.7, 9.0]
+    one, all_ = (
+        histogram(name, "Test.", ["what"], buckets=(0.1, 0.5, 1.0)).labels("x") for name in ("single", "bulk")
+    )
+    for value in values:
+        one.observe(value)
+    observe_all(all_, values)
+    samples = [[(s.name, s.labels, s.value) for s in each._child_samples()] for each in (one, all_)]
+    assert samples[0][:-1] == samples[1][:-1] and len(samples[0]) == 7
+    observe_all(all_, [])
+    assert [(s.name, s.labels, s.value) for s in all_._child_samples()][:-1] == samples[0][:-1]
 
 
 async def test_garbage_is_collected_by_the_clock_and_the_rule_comes_back_afterwards() -> None:
