@@ -52,7 +52,7 @@ replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<e
 chaos-join: setup ## kill, pause and restart the joiner and Kafka under load, then count; out/chaos-join.json
 	@$(PY) -m local chaos-join $(ARGS)
 
-bench-join: setup ## the join from Kafka to Kafka, per core; out/bench-join.json
+bench-join: setup ## the join from Kafka to Kafka, per core, beside Flink SQL's; out/bench-join.json
 	@$(PY) -m benchmarks.bench_join $(ARGS)
 
 lint: setup ## ruff, mypy, import rules, buf

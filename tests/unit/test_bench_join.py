@@ -122,7 +122,8 @@ def test_the_ratio_holds_only_against_a_healthy_peer(ratio_, by_records, by_rows
 
 def test_the_summary_compares_with_the_join_of_items_and_shows_the_others():
     counts = dict.fromkeys(SOURCES, 30_000)
-    measured = {"ours": rounds(1.0), "items": rounds(4.0), "requests": rounds(3.0), "labels": rounds(1.0)}
+    measured = {"ours": rounds(1.0), "plain": rounds(8.0), "items": rounds(4.0)}
+    measured |= {"requests": rounds(3.0), "labels": rounds(1.0)}
     said = summary(measured, counts, 300_000)
     assert (said["flink"]["job"], said["ratio"]["median"]) == ("items", 4.0)
     assert said["flink"]["join_rows_per_s_core"]["median"] == 11 * 30_000 / 4
