@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from benchmarks.bench_join import summary
+from benchmarks.bench_join import Unequal, require_equal, summary
 from benchmarks.flink_cluster import MODULE
 from benchmarks.join_figures import (
     Round,
@@ -65,6 +65,17 @@ def test_rows_are_cut_out_of_a_sample_and_a_barrier_has_none():
     ]
     assert labels(Counter({rows[0]: 2, rows[1]: 1})) == {("r", 7, 1.0): 2, ("r", 2**64 - 1, 0.0): 1}
     assert rows_of(ev.SampleRecord(barrier=ev.Barrier(barrier_id="b")).SerializeToString()) == []
+
+
+def test_a_row_that_one_side_lacks_or_says_twice_ends_the_run():
+    ours = Counter([("r", 1, 0.0), ("r", 2, 1.0)])
+    require_equal("items", ours, Counter(ours))
+    with pytest.raises(Unequal, match=r"flink items: 0 rows too many, 1 missing, such as \('r', 2, 1.0\)"):
+        require_equal("items", ours, Counter([("r", 1, 0.0)]))
+    with pytest.raises(Unequal, match="1 rows too many, 0 missing"):
+        require_equal("items", ours, ours + Counter([("r", 1, 0.0)]))
+    with pytest.raises(Unequal, match="1 rows too many, 1 missing"):
+        require_equal("items", ours, Counter([("r", 1, 1.0), ("r", 2, 1.0)]))
 
 
 def rounds(*cpu_s: float) -> list[Round]:
