@@ -61,7 +61,7 @@ chaos-join: setup ## kill, pause and restart the join (ours, Flink) and Kafka un
 flink-join: setup ## the join on a Flink cluster of processes, beside the joiner of a running stack; Ctrl-C stops it
 	@$(PY) -m local flink-join $(ARGS)
 
-bench-join: setup ## the join from Kafka to Kafka, per core; out/bench-join.json
+bench-join: setup ## the join from Kafka to Kafka, per core, beside Flink SQL's; out/bench-join.json
 	@$(PY) -m benchmarks.bench_join $(ARGS)
 
 lint: setup ## ruff, mypy, import rules, buf

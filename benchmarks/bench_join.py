@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,7 +29,7 @@ from benchmarks.join_figures import Round, job_figures, speeds, verdict
 from benchmarks.join_flink import JOBS, PEER, Flink
 from benchmarks.join_log import SHOWN, write_log
 from benchmarks.join_ours import BARRIER, Ours
-from benchmarks.join_rows import Offsets, Row, committed_rows, labels
+from benchmarks.join_rows import Offsets, committed_rows, labels
 from local.errors import LocalError
 from local.kafka_server import KafkaServer
 from local.paths import REPOSITORY
@@ -67,7 +68,7 @@ class Bench:
             whole = kind.reads_snapshots
             measured, theirs = self.flink.round(job, number)
             self._note(job, number, measured)
-            _require_equal(job, mine if whole else labels(mine), theirs if whole else labels(theirs))
+            require_equal(job, mine if whole else labels(mine), theirs if whole else labels(theirs))
 
     def _note(self, name: str, number: int, measured: Round) -> None:
         if number >= 0:
@@ -76,10 +77,11 @@ class Bench:
         print(f"  {said} {name:<9} {measured.cpu_s:6.1f} CPU s, {measured.wall_s:6.1f} s", flush=True)
 
 
-def _require_equal(job: str, ours: Counter, theirs: Counter) -> None:  # type: ignore[type-arg]
+def require_equal(job: str, ours: Counter[Any], theirs: Counter[Any]) -> None:
+    """Unequal, with an example, unless both are the same rows."""
     if ours != theirs:
         more, less = theirs - ours, ours - theirs
-        example: Row = next(iter(more or less))
+        example = next(iter(more or less))
         raise Unequal(f"flink {job}: {more.total()} rows too many, {less.total()} missing, such as {example}")
 
 
@@ -149,7 +151,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def show(result: dict) -> None:  # type: ignore[type-arg]
+def show(result: dict[str, Any]) -> None:
     """The figures as lines."""
     for side in ("ours", *(f"flink_jobs.{job}" for job in result.get("flink_jobs", {}))):
         figures = result

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from benchmarks.bench_join import summary
+from benchmarks.bench_join import Unequal, require_equal, summary
 from benchmarks.flink_cluster import MODULE
 from benchmarks.join_figures import (
     Round,
@@ -67,6 +67,17 @@ def test_rows_are_cut_out_of_a_sample_and_a_barrier_has_none():
     assert rows_of(ev.SampleRecord(barrier=ev.Barrier(barrier_id="b")).SerializeToString()) == []
 
 
+def test_a_row_that_one_side_lacks_or_says_twice_ends_the_run():
+    ours = Counter([("r", 1, 0.0), ("r", 2, 1.0)])
+    require_equal("items", ours, Counter(ours))
+    with pytest.raises(Unequal, match=r"flink items: 0 rows too many, 1 missing, such as \('r', 2, 1.0\)"):
+        require_equal("items", ours, Counter([("r", 1, 0.0)]))
+    with pytest.raises(Unequal, match="1 rows too many, 0 missing"):
+        require_equal("items", ours, ours + Counter([("r", 1, 0.0)]))
+    with pytest.raises(Unequal, match="1 rows too many, 1 missing"):
+        require_equal("items", ours, Counter([("r", 1, 1.0), ("r", 2, 1.0)]))
+
+
 def rounds(*cpu_s: float) -> list[Round]:
     return [Round(seconds, 2 * seconds, 100.0) for seconds in cpu_s]
 
@@ -122,7 +133,8 @@ def test_the_ratio_holds_only_against_a_healthy_peer(ratio_, by_records, by_rows
 
 def test_the_summary_compares_with_the_join_of_items_and_shows_the_others():
     counts = dict.fromkeys(SOURCES, 30_000)
-    measured = {"ours": rounds(1.0), "items": rounds(4.0), "requests": rounds(3.0), "labels": rounds(1.0)}
+    measured = {"ours": rounds(1.0), "plain": rounds(8.0), "items": rounds(4.0)}
+    measured |= {"requests": rounds(3.0), "labels": rounds(1.0)}
     said = summary(measured, counts, 300_000)
     assert (said["flink"]["job"], said["ratio"]["median"]) == ("items", 4.0)
     assert said["flink"]["join_rows_per_s_core"]["median"] == 11 * 30_000 / 4

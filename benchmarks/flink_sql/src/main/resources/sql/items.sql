@@ -1,6 +1,5 @@
--- Right for any log: the shown rows are cut out of the snapshot, and each of them waits for its own click. Equality of the
--- items is written as a difference so that the planner keys the join by request alone: ten rows then share one key, one
--- list and one timer. Written as an equality it takes nearly twice the CPU.
+-- As plain.sql, but equality of the items is written as a difference, so that the planner keys the join by request
+-- alone: ten rows share one key, one list and one timer.
 CREATE TEMPORARY VIEW shown AS
 SELECT i.request_id, i.ts, r.item_id, r.place, r.score, r.item_features
 FROM impressions i
