@@ -63,8 +63,10 @@ def cluster_settings(
         "execution.checkpointing.dir": checkpoints.as_uri(),
         "execution.checkpointing.num-retained": KEPT_CHECKPOINTS,
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
-        # A checkpoint that fails is tried again; a broker that restarts must not fail the job by that alone.
-        "execution.checkpointing.tolerable-failed-checkpoints": 100,
+        # A checkpoint that fails is tried again: a broker that restarts must not fail the job by that alone.
+        # All tries together take less than the timeout of a transaction.
+        "execution.checkpointing.timeout": "30 s",
+        "execution.checkpointing.tolerable-failed-checkpoints": 10,
         "taskmanager.cpu.cores": 1,
         "taskmanager.memory.framework.heap.size": f"{FRAMEWORK_MB}mb",
         "taskmanager.memory.framework.off-heap.size": f"{OFF_HEAP_MB}mb",

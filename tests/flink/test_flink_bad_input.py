@@ -18,7 +18,7 @@ from local.flink_config import OUTPUTS
 from services.contract import topics
 
 pytestmark = [pytest.mark.flink, pytest.mark.integration]
-TIMEOUT_MS = 8_000
+TIMEOUT_MS = 16_000
 # Behind it the broker looks once a second.
 TIMED_OUT_S = TIMEOUT_MS / 1000 + 4
 SLOW = ("--transaction-timeout-ms", str(TIMEOUT_MS), "--checkpoint-interval-ms", "3000")

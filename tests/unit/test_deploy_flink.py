@@ -84,6 +84,13 @@ def test_it_recovers_from_what_outlives_its_pods():
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "flink-state"
 
 
+def test_a_transaction_outlives_every_try_at_a_checkpoint():
+    configuration = FLINK["flinkConfiguration"]
+    tries = int(configuration["execution.checkpointing.tolerable-failed-checkpoints"]) + 1
+    each_s = int(configuration["execution.checkpointing.timeout"].removesuffix(" s"))
+    assert tries * each_s * 1000 < int(options()["transaction-timeout-ms"])
+
+
 def test_its_pods_are_restricted_and_limited():
     pod = FLINK["podTemplate"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True

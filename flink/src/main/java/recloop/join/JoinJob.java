@@ -33,7 +33,7 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
  * <p>{@code java -jar} runs it in this process and goes on from the newest checkpoint; {@code flink run} submits it.
  */
 public final class JoinJob {
-    private static final int RESTARTS = 3;
+    private static final int RESTARTS_A_MINUTE = 3;
     private static final int KEPT_CHECKPOINTS = 2;
 
     private JoinJob() {}
@@ -86,8 +86,9 @@ public final class JoinJob {
         if (environment instanceof LocalStreamEnvironment) {
             settings.set(CheckpointingOptions.CHECKPOINTS_DIRECTORY, options.localCheckpointDir());
             settings.set(CheckpointingOptions.MAX_RETAINED_CHECKPOINTS, KEPT_CHECKPOINTS);
-            settings.set(RestartStrategyOptions.RESTART_STRATEGY, "fixed-delay");
-            settings.set(RestartStrategyOptions.RESTART_STRATEGY_FIXED_DELAY_ATTEMPTS, RESTARTS);
+            settings.set(RestartStrategyOptions.RESTART_STRATEGY, "failure-rate");
+            settings.set(
+                    RestartStrategyOptions.RESTART_STRATEGY_FAILURE_RATE_MAX_FAILURES_PER_INTERVAL, RESTARTS_A_MINUTE);
             Optional<String> newest =
                     options.fresh() ? Optional.empty() : Checkpoints.newest(options.localCheckpointDir());
             newest.ifPresent(checkpoint -> {
@@ -144,7 +145,7 @@ public final class JoinJob {
                 .setProperty("batch.size", String.valueOf(1 << 17))
                 .setProperty("linger.ms", "10")
                 .build();
-        return new LosslessSink(sink, options.bootstrap());
+        return new LosslessSink(sink, options.bootstrap(), options.transactionTimeoutMs());
     }
 
     /** One line of JSON: what was counted since this process began, and what it took. */

@@ -97,6 +97,12 @@ record JoinOptions(
             int held = (int) number("max-held-events", JoinConfig.MAX_HELD_EVENTS, 1, Integer.MAX_VALUE);
             long intervalMs = number("checkpoint-interval-ms", 1_000, 10, 3_600_000);
             long timeoutMs = number("transaction-timeout-ms", 600_000, 1_000, Integer.MAX_VALUE);
+            if (2 * intervalMs > timeoutMs) {
+                bad.add(InvalidInput.violation(
+                        "--checkpoint-interval-ms",
+                        intervalMs,
+                        "at most half of --transaction-timeout-ms " + timeoutMs));
+            }
             int parallelism = (int) number("parallelism", 1, 1, 128);
             List<LabelRule> labels = labels(windowMs * 1000);
             String prefix = text("input-prefix", "");

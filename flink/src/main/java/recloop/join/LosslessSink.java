@@ -15,18 +15,21 @@ import org.apache.flink.streaming.api.connector.sink2.SupportsPostCommitTopology
 import org.apache.flink.streaming.api.datastream.DataStream;
 
 /**
- * Flink's sink to Kafka, which fails the job where Flink's own goes on without the records: when Kafka has aborted a
- * transaction whose checkpoint is complete ({@link LosslessCommitter}).
+ * Flink's sink to Kafka, with two differences, both about transactions that Kafka has aborted by itself: an old one is
+ * not promised to a checkpoint ({@link LosslessWriter}), and one whose checkpoint is complete ends the job, where
+ * Flink's own sink goes on without the records ({@link LosslessCommitter}).
  */
 final class LosslessSink
         implements TwoPhaseCommittingStatefulSink<OutRecord, KafkaWriterState, KafkaCommittable>,
                 SupportsPostCommitTopology<KafkaCommittable> {
     private final KafkaSink<OutRecord> sink;
     private final String bootstrap;
+    private final long timeoutMs;
 
-    LosslessSink(KafkaSink<OutRecord> sink, String bootstrap) {
+    LosslessSink(KafkaSink<OutRecord> sink, String bootstrap, long timeoutMs) {
         this.sink = sink;
         this.bootstrap = bootstrap;
+        this.timeoutMs = timeoutMs;
     }
 
     @Override
@@ -42,13 +45,13 @@ final class LosslessSink
     @Override
     public PrecommittingStatefulSinkWriter<OutRecord, KafkaWriterState, KafkaCommittable> createWriter(
             WriterInitContext context) throws IOException {
-        return sink.createWriter(context);
+        return new LosslessWriter(sink.createWriter(context), timeoutMs, System::nanoTime);
     }
 
     @Override
     public PrecommittingStatefulSinkWriter<OutRecord, KafkaWriterState, KafkaCommittable> restoreWriter(
             WriterInitContext context, Collection<KafkaWriterState> state) throws IOException {
-        return sink.restoreWriter(context, state);
+        return new LosslessWriter(sink.restoreWriter(context, state), timeoutMs, System::nanoTime);
     }
 
     @Override

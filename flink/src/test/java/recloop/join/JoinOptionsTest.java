@@ -39,13 +39,14 @@ final class JoinOptionsTest {
                 InvalidInput.class,
                 () -> JoinOptions.parse(
                         "--window-ms", "0", "--labels", "stare", "--wat", "--samples", "actions", "--parallelism",
-                        "x"));
+                        "x", "--checkpoint-interval-ms", "5000", "--transaction-timeout-ms", "9000"));
         for (String bad : List.of(
                 "--bootstrap=:",
                 "--window-ms=0:",
                 "--labels=stare:",
                 "option=--wat:",
                 "topics=",
+                "--checkpoint-interval-ms=5000: at most half of --transaction-timeout-ms 9000",
                 "--parallelism=x:")) {
             assertTrue(error.getMessage().contains(bad), bad + " in " + error.getMessage());
         }
