@@ -85,8 +85,9 @@ def parsed(text: str) -> tuple:
     """The canonical tuple of a printed line."""
     what, *rest = text.split(" ", 6)
     if what == "sample":
-        message = ev.TrainingSample.FromString(bytes.fromhex(rest[2]))
-        return canonical(Sample(message, int(rest[0]), rest[1] == "positive"))
+        data = bytes.fromhex(rest[2])
+        request_id = ev.TrainingSample.FromString(data).request_id
+        return canonical(Sample(data, request_id, int(rest[0]), rest[1] == "positive"))
     if what == "barrier":
         return canonical(BarrierPassed(rest[0], int(rest[1])))
     ids = b"" if rest[4] == "-" else bytes.fromhex(rest[4])
