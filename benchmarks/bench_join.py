@@ -153,10 +153,9 @@ def machine() -> dict[str, object]:
 
 def show(result: dict[str, Any]) -> None:
     """The figures as lines."""
-    for side in ("ours", *(f"flink_jobs.{job}" for job in result.get("flink_jobs", {}))):
-        figures = result
-        for part in side.split("."):
-            figures = figures[part]
+    sides = {"ours": result.get("ours", {})}
+    sides |= {f"flink {job}": figures for job, figures in result.get("flink_jobs", {}).items()}
+    for side, figures in sides.items():
         for name, figure in figures.items():
             if isinstance(figure, dict):
                 spread = f"({figure['min']:,.1f} to {figure['max']:,.1f})"
