@@ -143,7 +143,8 @@ async def test_label_first_says_the_streams_samples_byte_for_byte_through_kills(
         assert wanted - found == Counter(), "lost"
     status = await joiner.status()
     assert {row.topic for row in status.partitions} == {SLIM, "impressions", "actions"}
-    assert status.numbers["held_bytes_max"] > 0
+    # Since this process started: nothing, when all had been said before the last kill.
+    assert status.numbers["held_bytes_max"] >= status.numbers["held_bytes"] >= 0
     assert joiner.terminate() == 0
 
 

@@ -298,14 +298,23 @@ async def test_a_file_cut_off_in_the_middle_is_written_anew_from_kafka_or_its_lo
     assert scan(lake, "actions").num_rows == rows["actions"] - line["rows"]
 
 
+def until_a_file_comes(lake: Path, within_s: float = 20.0) -> None:
+    """Until a flush has begun: its files come before the record that makes them count."""
+    there, deadline = set(lake.rglob("*.parquet")), time.monotonic() + within_s
+    while time.monotonic() < deadline and set(lake.rglob("*.parquet")) == there:
+        time.sleep(0.001)
+
+
 async def test_kill_9_in_the_middle_of_flushes_loses_nothing_and_writes_nothing_twice(
     lakes, kafka, lake
 ) -> None:
     load = asyncio.create_task(send(kafka, records(3, 3000), pause_s=0.05))
     rng, writer = random.Random(3), lakes()
-    for _ in range(6):
+    for number in range(6):
         await writer.until_owning(PARTITIONS)
         await asyncio.sleep(rng.uniform(0.3, 1.2))
+        if number % 2 and not load.done():
+            await asyncio.to_thread(until_a_file_comes, Path(lake))
         writer.kill()
         writer = lakes()
     await load

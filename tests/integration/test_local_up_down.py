@@ -132,8 +132,9 @@ def test_a_foreign_port_is_named_with_its_owner_and_nothing_is_started(tmp_path)
 
 def test_doctor_says_each_part_in_a_line(tmp_path):
     done = run("doctor", "--free-ports", run_dir=tmp_path)
-    said = [line.split(":")[0].split()[-1] for line in done.stdout.splitlines()]
-    assert said == ["Python", "cores", "memory", "disk", "Java", "Kafka", "Redis", "ports"], done.stdout
+    said = [line.split(":")[0].split()[1] for line in done.stdout.splitlines()]
+    parts = ["Python", "cores", "memory", "disk", "Java", "Kafka", "Redis", "ports", "Flink"]
+    assert said == parts, done.stdout
     assert done.returncode == 0, done.stdout
 
 
