@@ -298,11 +298,16 @@ async def test_a_file_cut_off_in_the_middle_is_written_anew_from_kafka_or_its_lo
     assert scan(lake, "actions").num_rows == rows["actions"] - line["rows"]
 
 
-def until_a_file_comes(lake: Path, within_s: float = 20.0) -> None:
-    """Until a flush has begun: its files come before the record that makes them count."""
-    there, deadline = set(lake.rglob("*.parquet")), time.monotonic() + within_s
-    while time.monotonic() < deadline and set(lake.rglob("*.parquet")) == there:
-        time.sleep(0.001)
+def stop_in_a_flush(writer: subprocess.Popen, lake: Path, within_s: float = 10.0) -> None:
+    """Stops the writer where a file stands that no record names yet."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        writer.send_signal(signal.SIGSTOP)
+        named = "".join(record.read_text() for record in lake.glob("*/_log/*/*.json"))
+        if any(file.name not in named for file in lake.rglob("*.parquet")):
+            return
+        writer.send_signal(signal.SIGCONT)
+        time.sleep(0.002)
 
 
 async def test_kill_9_in_the_middle_of_flushes_loses_nothing_and_writes_nothing_twice(
@@ -312,9 +317,9 @@ async def test_kill_9_in_the_middle_of_flushes_loses_nothing_and_writes_nothing_
     rng, writer = random.Random(3), lakes()
     for number in range(6):
         await writer.until_owning(PARTITIONS)
-        await asyncio.sleep(rng.uniform(0.3, 1.2))
-        if number % 2 and not load.done():
-            await asyncio.to_thread(until_a_file_comes, Path(lake))
+        await asyncio.sleep(rng.uniform(0.0, 0.6))
+        if number % 2 == 0:
+            await asyncio.to_thread(stop_in_a_flush, writer.child, Path(lake))
         writer.kill()
         writer = lakes()
     await load
