@@ -2,7 +2,7 @@
 
 A copy of ``services`` with the compiled modules beside their sources stands in build/compiled; ``home`` is
 the folder from which the launcher starts a process that joins. A copy that is not of the sources as they are
-now is never used: then, and without a C compiler, the same files run as plain Python, at half the speed.
+now is never used: then, and without a C compiler, the same files run as plain Python, slower.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def build(say: Callable[[str], None]) -> int:
         _copy()
         if problem := _compile():
             shutil.rmtree(COPY / "services")
-            say(f"the join is not compiled ({problem}): it runs as plain Python, at half the speed")
+            say(f"the join is not compiled ({problem}): it runs as plain Python, slower")
             return 0
         (COPY / "modules").write_text(modules)
     else:

@@ -171,13 +171,10 @@ class InputClock:
         by_clock = self.clock_us - self.bound_us if self.clock_us > NEVER_US else NEVER_US
         self.watermark_us = max(by_clock, self.floor_us)
 
-    def observe(self, occurred_us: int) -> bool:
-        """Takes an event's time in; True when the clock moved."""
-        if occurred_us <= self.clock_us:
-            return False
+    def observe(self, occurred_us: int) -> None:
+        """Moves the clock to the time of an event that is above it."""
         self.clock_us = occurred_us
         self._settle()
-        return True
 
     def raise_floor(self, occurred_us: int) -> None:
         """A barrier: nothing earlier will follow."""
