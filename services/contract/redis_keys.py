@@ -4,6 +4,7 @@
 |---|---|---|---|---|
 | ``f:i:<id>`` | packed ItemState (contract.feature_fold) | feature_pipeline, loadgen seed | feature | ENTITY_TTL_S |
 | ``f:u:<id>`` | packed UserState | feature_pipeline, loadgen seed | feature, recall | ENTITY_TTL_S |
+| ``f:<view>.<version>:<entity>`` | packed ViewState (contract.view_state) | feature_pipeline, loadgen seed | feature, recall | ENTITY_TTL_S |
 | ``r:pop:<hop>`` | sorted set item id -> clicks in that hop of event time | feature_pipeline, loadgen seed | recall | POPULAR_TTL_S |
 | ``f:g:n`` | all impressions folded, decimal (contract.features.prior_rate) | feature_pipeline, loadgen seed | feature | none |
 | ``f:g:c`` | all clicks folded, decimal | feature_pipeline, loadgen seed | feature | none |
@@ -16,11 +17,13 @@
 ``p:barrier`` is also a channel: the barrier id is published there when its field is written.
 A seed writes Redis before it writes the catalogue: the fold then finds the seeded values.
 
-<id> is the id's 8 bytes, little-endian, raw. Members of the sorted sets are the same 8 bytes.
+<id> is the id's 8 bytes, little-endian, raw; <entity> those of a view's key fields, one after the other. Members of the sorted sets are the same 8 bytes.
 """
 
 # ruff: noqa: E501 - a table row is one line
 from __future__ import annotations
+
+from services.contract.feature_view import FeatureView
 
 ENTITY_TTL_S = 30 * 86_400
 POPULAR_HOP_US = 10 * 60 * 1_000_000
@@ -33,6 +36,16 @@ PASSED_TTL_S = 3_600
 ITEM_PREFIX = b"f:i:"
 USER_PREFIX = b"f:u:"
 _CO_CLICK = b"r:co:"
+
+
+def view_prefix(view: FeatureView) -> bytes:
+    """What the keys of a view's states begin with; readable, for those who look into Redis."""
+    return b"f:%s.%d:" % (view.name.encode(), view.version)
+
+
+def view_key(view: FeatureView, entity: bytes) -> bytes:
+    """Key of an entity's packed state under a view (``FeatureView.entity`` gives the bytes)."""
+    return view_prefix(view) + entity
 
 
 def item_key(item_id: int) -> bytes:
