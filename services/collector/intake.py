@@ -20,9 +20,11 @@ Acks = Sequence["asyncio.Future[object]"]
 
 
 class Intake:
-    """Bounded writes. ``wrote`` is told of every record handed to Kafka (topic, partition)."""
+    """Bounded writes. ``wrote`` is told of every record handed to Kafka ((topic, partition))."""
 
-    def __init__(self, producer: Producer, max_in_flight: int, wrote: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, producer: Producer, max_in_flight: int, wrote: Callable[[tuple[str, int]], None]
+    ) -> None:
         self._producer = producer
         self._limit = max_in_flight
         self._wrote = wrote
@@ -55,7 +57,7 @@ class Intake:
         )
         self._in_flight += 1
         sent.add_done_callback(partial(self._answered, record.topic))
-        self._wrote(record.topic, record.partition)
+        self._wrote((record.topic, record.partition))
         return sent
 
     def _answered(self, topic: str, sent: asyncio.Future[object]) -> None:

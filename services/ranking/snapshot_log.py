@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import Counter
 
@@ -55,32 +56,34 @@ class SnapshotLog:
         self._topics = logged_topics(slim is not None)
 
     def add(self, request_id: str, occurred_us: int, record: events_pb2.EventRecord) -> None:
-        """Queues a snapshot; never raises and never waits."""
+        """Queues a snapshot; never raises and never waits.
+
+        Both topics get it at one moment and in one order, heartbeats too (``wrote``): what is late is then
+        late on both, and the schemes that read them say the same.
+        """
         self._clock.observe(occurred_us)
         key = topics.request_key(request_id)
-        self._send(
-            topics.FEATURE_SNAPSHOTS, key, record, self._metrics.snapshots, self._metrics.snapshots_lost
-        )
+        partition = topics.partition_of(key, topics.FEATURE_SNAPSHOTS.partitions)
+        metrics = self._metrics
+        copies = [(topics.FEATURE_SNAPSHOTS, record, metrics.snapshots, metrics.snapshots_lost)]
         if self._slim is not None:
-            slim, metrics = self._slim(record), self._metrics
-            self._send(topics.FEATURE_SNAPSHOTS_SLIM, key, slim, metrics.slim_snapshots, metrics.slim_lost)
-
-    def _send(
-        self, topic: topics.Topic, key: bytes, record: events_pb2.EventRecord, written: Counter, lost: Counter
-    ) -> None:
-        if self._producer.stalled or self._producer.pending >= self._max_pending:
-            lost.labels("kafka_away").inc()
-            return
-        partition = topics.partition_of(key, topic.partitions)
-        try:
-            future = self._producer.send_nowait(
-                topic.name, record.SerializeToString(), key, partition=partition
-            )
-        except LoopError as error:
-            lost.labels(type(error).__name__).inc()
-            return
-        self._heartbeats.wrote(topic.name, partition)
-        future.add_done_callback(lambda ended: _count(ended, written, lost))
+            slim = self._slim(record)
+            copies.append((topics.FEATURE_SNAPSHOTS_SLIM, slim, metrics.slim_snapshots, metrics.slim_lost))
+        away = self._producer.stalled or self._producer.pending >= self._max_pending
+        for topic, copy, written, lost in copies:
+            if away:
+                lost.labels("kafka_away").inc()
+                continue
+            try:
+                sent = self._producer.send_nowait(
+                    topic.name, copy.SerializeToString(), key, partition=partition
+                )
+            except LoopError as error:
+                lost.labels(type(error).__name__).inc()
+            else:
+                sent.add_done_callback(partial(_count, written=written, lost=lost))
+        if not away:
+            self._heartbeats.wrote(*((topic.name, partition) for topic, *_ in copies))
 
     async def emit_barrier(self, barrier_id: str, occurred_us: int) -> None:
         """Flushes, then writes the barrier to every partition and waits for all acknowledgements."""
@@ -90,8 +93,7 @@ class SnapshotLog:
         value = events_pb2.EventRecord(barrier=barrier).SerializeToString()
         places = [(topic.name, number) for topic in self._topics for number in range(topic.partitions)]
         futures = [self._producer.send_nowait(topic, value, partition=number) for topic, number in places]
-        for topic, number in places:
-            self._heartbeats.wrote(topic, number)
+        self._heartbeats.wrote(*places)
         await asyncio.gather(*futures)
 
 

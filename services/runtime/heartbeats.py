@@ -68,9 +68,12 @@ class HeartbeatWriter:
         self._written = counter("heartbeats_written", "Heartbeats written.", ["topic"])
         self._skipped = counter("heartbeats_skipped", "Heartbeats not written: Kafka does not answer.")
 
-    def wrote(self, topic: str, partition: int) -> None:
-        """A record of another kind went to a partition."""
-        self._idle.wrote(topic, partition, time.monotonic())
+    def wrote(self, *places: tuple[str, int]) -> None:
+        """Records of another kind went to these (topic, partition) at one moment, so that partitions which
+        are always written together also get their heartbeats together."""
+        now_s = time.monotonic()
+        for topic, partition in places:
+            self._idle.wrote(topic, partition, now_s)
 
     async def run(self) -> None:
         """Writes until cancelled; returns at once when the clock moves only with events."""

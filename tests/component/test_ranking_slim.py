@@ -37,6 +37,17 @@ def snapshot_of(record) -> ev.FeatureSnapshot:
     return ev.EventRecord.FromString(record.value).snapshot
 
 
+def clock_of(producer: MemoryProducer, topic: topics.Topic) -> list[tuple[int | None, str, int]]:
+    """What moves the event clock of each partition, in order: (partition, kind, occurred_at in us)."""
+    moves = []
+    for one in producer.of(topic):
+        record = ev.EventRecord.FromString(one.value)
+        kind = record.WhichOneof("record")
+        assert kind is not None
+        moves.append((one.partition, kind, times.to_us(getattr(record, kind).occurred_at)))
+    return sorted(moves, key=lambda move: move[0] or 0)
+
+
 async def test_a_slim_snapshot_rebuilds_to_the_bytes_of_the_whole_one(chain: Chain, tmp_path: Path) -> None:
     lake = LakeStore(str(tmp_path / "lake"))
     rows = catalogue(1, 2000, NOW_US)
@@ -69,6 +80,8 @@ async def test_a_slim_snapshot_rebuilds_to_the_bytes_of_the_whole_one(chain: Cha
         for topic in (topics.FEATURE_SNAPSHOTS, topics.FEATURE_SNAPSHOTS_SLIM)
     )
     assert [(one.key, one.partition) for one in whole] == [(one.key, one.partition) for one in thin]
+    # Heartbeats too: so that what is late on one topic is late on the other.
+    assert clock_of(producer, topics.FEATURE_SNAPSHOTS) == clock_of(producer, topics.FEATURE_SNAPSHOTS_SLIM)
     tables = {1: known, 2: table(2, rows)}
     inline = []
     for full, slim in zip(map(snapshot_of, whole), map(snapshot_of, thin), strict=True):

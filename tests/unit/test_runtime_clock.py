@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from unittest.mock import MagicMock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.clock import RunClock
-from services.runtime.heartbeats import IdlePartitions
+from services.runtime.heartbeats import HeartbeatWriter, IdlePartitions
+from services.runtime.kafka_producer import Producer
 
 
 class Monotonic:
@@ -85,3 +89,12 @@ def test_writes_elsewhere_do_not_count() -> None:
     idle.wrote("other", 0, 0.15)
     idle.wrote("a", 5, 0.15)
     assert idle.take(0.25) == [("a", 0)]
+
+
+def test_partitions_written_at_one_moment_become_idle_at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr("services.runtime.heartbeats.time.monotonic", lambda: float(next(seconds)))
+    writer = HeartbeatWriter(MagicMock(Producer), RunClock(1.0), {"a": 2, "b": 2}, lambda now_us: b"")
+    writer.wrote(("a", 1), ("b", 1))
+    stamps = writer._idle._last
+    assert stamps["a", 1] == stamps["b", 1] > stamps["a", 0] == stamps["b", 0]
