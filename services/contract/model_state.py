@@ -196,8 +196,9 @@ class ModelState:
     def copy(self) -> ModelState:
         """A copy that shares nothing mutable."""
         return ModelState(
-            self.shape, self.generation, self.policy, self.sequence, self.epoch, self.chain_hash, self.created_at_us,
-            dict(self.sample_offsets), self.samples_trained, self.trained_until_us, dict(self.open_barriers),
+            self.shape, self.generation, self.policy, self.sequence, self.epoch, self.chain_hash,
+            self.created_at_us, dict(self.sample_offsets), self.samples_trained, self.trained_until_us,
+            dict(self.open_barriers),
             {name: table.copy() for name, table in self.tables.items()},
             {name: values.copy() for name, values in self.dense.items()},
             {name: values.copy() for name, values in self.dense_optimizer.items()},
