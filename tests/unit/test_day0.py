@@ -15,12 +15,13 @@ from loadgen.day0_policy import first_distinct
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
 from rec.events.v1.events_pb2 import EventRecord, Item, SampleRecord
-from services.contract import feature_events, features, redis_keys, topics
+from services.contract import feature_events, redis_keys, topics
 from services.contract.feature_fold import ItemState, UserState, fold
 from services.contract.feature_layout import ITEM_DTYPE, TILE_US, USER_DTYPE
 from services.contract.join_events import Source
 from services.contract.model_state import ModelState
 from services.contract.times import from_us, to_us
+from tests.feature_kit import FEATURES, SHAPE
 
 TINY = WorldConfig(items=2_000, users=60, sessions=2, session_s=8.0, day0_rate=40.0)
 TOPICS = {Source.SNAPSHOTS: None, Source.IMPRESSIONS: topics.IMPRESSIONS, Source.ACTIONS: topics.ACTIONS}
@@ -128,7 +129,7 @@ def test_popular_clicks_fall_into_the_hops_of_their_shifted_time(day):
 
 
 def test_the_model_forgets_nobody_when_its_day_is_moved():
-    state = ModelState(trained_until_us=END_US)
+    state = ModelState(SHAPE, trained_until_us=END_US)
     table = state.tables["item"]
     ids = np.array([3, 4], np.uint64)
     table.last_seen_us[table.add(ids)] = END_US - 5
@@ -143,15 +144,15 @@ def test_the_model_forgets_nobody_when_its_day_is_moved():
 def test_features_are_those_of_before_the_request(day):
     """The first request met a state without events; a clicked item has clicks only in later requests."""
     first = day.samples[0]
-    assert first.schema_hash == features.SCHEMA_HASH
-    shown = {name: i for i, name in enumerate(c.name for c in features.ITEM_COLUMNS)}
+    assert first.schema_hash == FEATURES.schema_hash
+    shown = {name: i for i, name in enumerate(c.name for c in FEATURES.candidate_columns)}
     earliest = min(day.samples, key=lambda s: to_us(s.occurred_at))
-    matrix = np.frombuffer(earliest.item_features, "<f4").reshape(-1, features.ITEM_WIDTH)
+    matrix = np.frombuffer(earliest.item_features, "<f4").reshape(-1, FEATURES.item_width)
     assert (matrix[:, shown["item_log_impressions"]] == 0).all()
     assert (matrix[:, shown["item_has_state"]] == 1).all()
     late = max(day.samples, key=lambda s: to_us(s.occurred_at))
     user = np.frombuffer(late.user_features, "<f4")
-    assert user[[c.name for c in features.USER_COLUMNS].index("user_log_impressions")] > 0
+    assert user[[c.name for c in FEATURES.request_columns].index("user_log_impressions")] > 0
 
 
 def test_two_days_of_one_seed_are_the_same_bytes(day):
