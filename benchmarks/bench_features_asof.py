@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from services.contract.view_asof import asof
 from services.contract.view_events import ACTED, SHOWN
 from services.contract.view_log import EventLog, Labels
 from services.contract.view_replay import Ask, replay
 from services.contract.views_world import MINUTE_US, WORLD_VIEWS
-from services.lake.asof import asof
 
 VIEWS = tuple(view for view in WORLD_VIEWS if view.name in ("item_activity", "user_activity"))
 DAY_US = 24 * 60 * MINUTE_US

@@ -1,39 +1,35 @@
-"""The encoding that ranking scores and the joiner carries: named float32 columns, and their hash.
+"""The encoding that ranking scores and the joiner carries: the columns of a ``FeatureSet`` as float32.
 
-A user is USER_WIDTH floats, an item (in the context of that user and moment) ITEM_WIDTH floats.
-Item column 0 is the category as an exact small integer: the model looks it up in a table and
-leaves it out of the dense input. All other columns are finite and within [-3, 3].
+A request has its request columns once (``user``) and its candidate columns once per candidate (``items``).
+They are what packed states say at the request's event time (view_read). The category of a candidate, by
+which user x category states are found, is what the candidate's own CATALOGUE state says at that time. A state
+that is missing leaves the declared defaults in all columns of its view, and no others.
 
-Kinds: ``batch`` comes from the catalogue (its age is evaluated at the request), ``streaming`` from the folded
-events, ``instant`` from the request alone. An entity without readable state has the defaults in
-all its batch and streaming columns; so have the cross columns of such an item.
-
-``encode`` takes what stands in Redis; ``encode_records`` any number of users with their items at once.
+``encode`` is the reference, one request at a time; the feature server's own way must give the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from services.contract import feature_signals as signals
-from services.contract.feature_layout import (
-    ITEM_BYTES,
-    ITEM_DTYPE,
-    ITEM_VERSION,
-    USER_DTYPE,
-    USER_VERSION,
-    readable_user,
-)
+from services.contract.feature_view import FeatureView
+from services.contract.view_plan import plan_of
+from services.contract.view_read import read, records_of
+from services.contract.view_registry import CATEGORY, REQUEST_KEYS, FeatureSet, ViewColumn
+from services.contract.view_values import Values
+
+# Packed states by (name of the view, entity).
+States = Mapping[tuple[str, bytes], bytes]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One float of the encoding."""
+    """One float of the encoding, described. ``entity``: user (also what the moment alone decides), item or
+    cross. ``kind``: batch (also what the catalogue says), streaming, instant."""
 
     name: str
     entity: str
@@ -42,198 +38,106 @@ class Column:
     description: str
 
 
-def _activity(entity: str, who: str) -> tuple[Column, ...]:
-    def column(name: str, description: str) -> Column:
-        return Column(f"{entity}_{name}", entity, "streaming", 0.0, description)
-
+def described(feature_set: FeatureSet) -> tuple[list[Column], list[Column]]:
+    """(request columns, candidate columns), in order."""
     return (
-        column(
-            "rate", f"click rate of the {who}, smoothed by 8 impressions of the prior, logit minus prior's"
-        ),
-        column("log_impressions", f"log1p of all impressions of the {who} / 4"),
-        column("log_clicks", f"log1p of all clicks of the {who} / 4"),
-        column("rate_1m", f"click rate of the {who} in the last 1 to 2 minutes, as the rate over all time"),
-        column("log_impressions_1m", "log1p of the impressions in that window / 3"),
-        column("rate_10m", f"click rate of the {who} in the last 10 to 11 minutes"),
-        column("log_impressions_10m", "log1p of the impressions in that window / 3"),
+        [_described(feature_set, column) for column in feature_set.request_columns],
+        [_described(feature_set, column) for column in feature_set.candidate_columns],
     )
 
 
-USER_COLUMNS: tuple[Column, ...] = (
-    *_activity("user", "user"),
-    Column("user_has_recent_click", "user", "streaming", 0.0, "1 when a click of the user is known"),
-    Column(
-        "user_log_since_click",
-        "user",
-        "streaming",
-        0.0,
-        "log1p of seconds since the last click / 5; 0 without",
-    ),
-    Column("user_log_since_seen", "user", "streaming", 0.0, "log1p of seconds since the last event / 5"),
-    Column("user_log_tenure", "user", "streaming", 0.0, "log1p of seconds since the first event / 5"),
-    Column(
-        "user_top_category_share", "user", "streaming", 0.0, "share of the favourite category in the clicks"
-    ),
-    Column("user_log_categories", "user", "streaming", 0.0, "log1p of the number of categories clicked / 2"),
-    Column("user_has_state", "user", "streaming", 0.0, "1 when the user has stored state"),
-    Column("hour_sin", "user", "instant", 0.0, "sine of the UTC time of day of the request"),
-    Column("hour_cos", "user", "instant", 1.0, "cosine of the UTC time of day of the request"),
-)
-ITEM_COLUMNS: tuple[Column, ...] = (
-    Column("category", "item", "batch", 0.0, "category id, exact integer; 0 = unknown"),
-    *_activity("item", "item"),
-    Column("item_log_age", "item", "batch", 0.0, "log1p of seconds since the item's birth / 5; 0 = unknown"),
-    Column("item_is_new", "item", "batch", 0.0, "1 when born less than 10 minutes ago"),
-    Column("item_has_state", "item", "streaming", 0.0, "1 when the item has stored state"),
-    Column(
-        "cross_category_rate",
-        "cross",
-        "streaming",
-        0.0,
-        "the user's click rate in the item's category, smoothed by 5 impressions of the user's own rate, "
-        "logit minus that rate's",
-    ),
-    Column(
-        "cross_log_category_impressions",
-        "cross",
-        "streaming",
-        0.0,
-        "log1p of the user's impressions in the item's category / 3",
-    ),
-    Column(
-        "cross_click_share", "cross", "streaming", 0.0, "share of the category in the user's last 10 clicks"
-    ),
-    Column(
-        "cross_same_as_last_click",
-        "cross",
-        "streaming",
-        0.0,
-        "1 when the user's last click was in the category",
-    ),
-    Column(
-        "cross_clicked_before",
-        "cross",
-        "streaming",
-        0.0,
-        "1 when the item is among the user's last 10 clicks",
-    ),
-)
-USER_WIDTH = 16
-ITEM_WIDTH = 16
-CATEGORY_COLUMN = 0
-MAX_VALUE = signals.MAX_LOGIT
-
-_USER_DEFAULTS = np.array([column.default for column in USER_COLUMNS], np.float32)
-_ITEM_DEFAULTS = np.array([column.default for column in ITEM_COLUMNS], np.float32)
-_USER_STORED = np.array([column.kind != "instant" for column in USER_COLUMNS])
-# Indices of the item columns that the catalogue alone decides, and of the rest.
-BATCH = [index for index, column in enumerate(ITEM_COLUMNS) if column.kind == "batch"]
-NOT_BATCH = [index for index, column in enumerate(ITEM_COLUMNS) if column.kind != "batch"]
-_BATCH_COLUMNS = tuple(ITEM_COLUMNS[index] for index in BATCH)
-assert BATCH[0] == CATEGORY_COLUMN
-assert len(USER_COLUMNS) == USER_WIDTH and len(ITEM_COLUMNS) == ITEM_WIDTH
-
-# The rate of an entity of which nothing is known: all clicks / all impressions of the run, drawn to
-# DEFAULT_PRIOR as if it had been seen in PRIOR_IMPRESSIONS.
-DEFAULT_PRIOR = 0.1
-PRIOR_IMPRESSIONS = 100
+def _described(feature_set: FeatureSet, column: ViewColumn) -> Column:
+    view, feature = column.view, column.feature
+    entity = "user"
+    if column.per_candidate:
+        entity = "item" if view.key == ("item_id",) else "cross"
+    kind = "batch" if view is feature_set.catalogue else view.kind
+    description = f"{view.description}: {feature.description}"
+    return Column(column.name, entity, kind, feature.default, description)
 
 
-def prior_rate(impressions: int, clicks: int) -> float:
-    """The prior when so much has happened in all; inside [0.001, 0.999]."""
-    rate = (clicks + PRIOR_IMPRESSIONS * DEFAULT_PRIOR) / (max(impressions, clicks) + PRIOR_IMPRESSIONS)
-    return min(max(rate, 0.001), 0.999)
+@dataclass(frozen=True)
+class Encoded:
+    """user [user_width], items [n, item_width]; ``missing``: by name of the view, 1 where the state is, of
+    [1] the request's entity or [n] the candidates'."""
+
+    user: NDArray[np.float32]
+    items: NDArray[np.float32]
+    missing: Mapping[str, NDArray[np.uint8]]
 
 
-def _canonical() -> str:
-    return "\n".join(
-        f"{c.entity}.{c.name}:{c.kind}:{c.default}:{c.description}" for c in (*USER_COLUMNS, *ITEM_COLUMNS)
-    )
+def of_request(view: FeatureView) -> bool:
+    """Whether a request has one entity of the view, whatever its candidates are."""
+    return REQUEST_KEYS.issuperset(view.key)
 
 
-SCHEMA_HASH = xxhash.xxh64_intdigest(_canonical().encode(), seed=0)
+def entities(view: FeatureView, fields: Mapping[str, NDArray]) -> list[bytes]:
+    """The entities of a view that a request reads: one, or one per candidate (with repeats).
 
-
-def _fill(columns: tuple[Column, ...], values: signals.Signals, rows: int) -> NDArray[np.float32]:
-    matrix = np.empty((rows, len(columns)), np.float32)
-    for index, column in enumerate(columns):
-        matrix[:, index] = values[column.name]
-    return matrix
-
-
-def encode_records(
-    users: NDArray,
-    items: NDArray,
-    item_ids: NDArray[np.uint64],
-    *,
-    owner: NDArray[np.intp],
-    at_us: NDArray[np.int64],
-    prior: float = DEFAULT_PRIOR,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Encodes r users and n items, row i of the items being shown to users[owner[i]] at at_us[owner[i]].
-
-    users: [r] USER_DTYPE, items: [n] ITEM_DTYPE (version 0 = no state), item_ids and owner: [n], at_us: [r].
-    Returns ([r, USER_WIDTH], [n, ITEM_WIDTH]).
+    ``fields``: user_id [1], item_id [n], category [n].
     """
-    base = np.array([prior], np.float32)
-    seen = signals.counts(users, at_us)
-    user_matrix = _fill(USER_COLUMNS, signals.user_signals(users, seen, at_us, base), len(users))
-    no_user = users["version"] != USER_VERSION
-    if no_user.any():
-        user_matrix[np.ix_(no_user, _USER_STORED)] = _USER_DEFAULTS[_USER_STORED]
-    item_at = at_us if len(users) == 1 else at_us[owner]
-    values = signals.item_signals(items, item_at, base)
-    cross = signals.cross_signals(users, seen, items, item_ids, owner=owner, at_us=at_us, prior=base)
-    values.update(cross)
-    item_matrix = _fill(ITEM_COLUMNS, values, len(items))
-    item_matrix[items["version"] != ITEM_VERSION] = _ITEM_DEFAULTS
-    np.clip(user_matrix, -MAX_VALUE, MAX_VALUE, out=user_matrix)
-    np.clip(item_matrix[:, 1:], -MAX_VALUE, MAX_VALUE, out=item_matrix[:, 1:])
-    return user_matrix, item_matrix
+    if of_request(view):
+        return [b"".join(int(fields[name][0]).to_bytes(8, "little") for name in view.key)]
+    rows = max(len(fields[name]) for name in view.key if name not in REQUEST_KEYS)
+    columns = [np.broadcast_to(fields[name].astype("<u8"), rows) for name in view.key]
+    packed, width = np.stack(columns, axis=1).tobytes(), 8 * len(columns)
+    return [packed[start : start + width] for start in range(0, len(packed), width)]
 
 
-def batch_columns(
-    category: NDArray[np.uint8], created_us: NDArray[np.int64], at_us: int
-) -> NDArray[np.float32]:
-    """[n, len(BATCH)] float32: the batch columns of items [n] that have state, as ``encode`` gives them."""
-    values = signals.catalogue_signals(category, created_us, np.array([at_us], np.int64))
-    matrix = _fill(_BATCH_COLUMNS, values, len(category))
-    np.clip(matrix[:, 1:], -MAX_VALUE, MAX_VALUE, out=matrix[:, 1:])
-    return matrix
+def needed(
+    feature_set: FeatureSet, user_id: int, item_ids: NDArray[np.uint64], category: NDArray[np.int64]
+) -> list[tuple[FeatureView, bytes]]:
+    """Each state that ``encode`` reads, once; ``category`` [n] of the candidates (``categories``)."""
+    fields = _fields(user_id, item_ids, category)
+    return [
+        (view, entity)
+        for view in feature_set.views
+        if view.kind != "instant"
+        for entity in dict.fromkeys(entities(view, fields))
+    ]
 
 
-def user_records(value: bytes | None) -> NDArray:
-    """[1] USER_DTYPE of a Redis value; all zero when there is none that can be read."""
-    if value is None or not readable_user(value):
-        return np.zeros(1, USER_DTYPE)
-    return np.frombuffer(value, USER_DTYPE)
+def categories(feature_set: FeatureSet, values: Sequence[bytes | None], at_us: int) -> NDArray[np.int64]:
+    """[n] of the candidates with these CATALOGUE states, 0 = unknown."""
+    view = feature_set.catalogue
+    found = read(view, records_of(plan_of(view), values), np.full(len(values), at_us, np.int64))
+    return category_of(feature_set, found)
 
 
-_NO_ITEM = bytes(ITEM_BYTES)
-
-
-def item_records(values: Sequence[bytes | None]) -> NDArray:
-    """[n] ITEM_DTYPE of Redis values; zero (version 0) where there is none that can be read."""
-    joined = b"".join([_NO_ITEM if v is None or len(v) != ITEM_BYTES else v for v in values])
-    return np.frombuffer(joined, ITEM_DTYPE)
+def category_of(feature_set: FeatureSet, catalogue: Values) -> NDArray[np.int64]:
+    """[n] from what the CATALOGUE view says of n items."""
+    index = next(i for i, one in enumerate(feature_set.catalogue.features) if one.name == CATEGORY)
+    return catalogue.values[:, index].astype(np.int64)
 
 
 def encode(
-    user_value: bytes | None,
-    item_values: Sequence[bytes | None],
-    at_us: int,
-    prior: float = DEFAULT_PRIOR,
-    item_ids: NDArray[np.uint64] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    """Encodes one user and n items from Redis values at event time ``at_us``.
+    feature_set: FeatureSet, states: States, user_id: int, item_ids: NDArray[np.uint64], at_us: int
+) -> Encoded:
+    """One user with n candidates at event time ``at_us``."""
+    catalogue = feature_set.catalogue
+    own = entities(catalogue, {"item_id": item_ids})
+    category = categories(feature_set, [states.get((catalogue.name, entity)) for entity in own], at_us)
+    fields = _fields(user_id, item_ids, category)
+    # Without a candidate, a view that compares needs one of no meaning to say what it says of the request.
+    compared = fields if len(item_ids) else _fields(user_id, np.zeros(1, np.uint64), np.zeros(1, np.int64))
+    found: dict[str, Values] = {}
+    missing: dict[str, NDArray[np.uint8]] = {}
+    for view in feature_set.views:
+        wanted = entities(view, fields)
+        records = records_of(plan_of(view), [states.get((view.name, entity)) for entity in wanted])
+        values = read(view, records, np.full(len(wanted), at_us, np.int64), compared)
+        found[view.name] = values
+        missing[view.name] = values.missing[:1] if of_request(view) else values.missing
+    user = np.array([_values(found, column)[0] for column in feature_set.request_columns], np.float32)
+    items = np.empty((len(item_ids), feature_set.item_width), np.float32)
+    for place, column in enumerate(feature_set.candidate_columns):
+        items[:, place] = _values(found, column)[: len(item_ids)]
+    return Encoded(user, items, missing)
 
-    ``item_ids`` [n] is needed for cross_clicked_before only (0 everywhere without). Returns user
-    [USER_WIDTH], items [n, ITEM_WIDTH] and missing [n] (1 = defaults).
-    """
-    items = item_records(item_values)
-    ids = np.zeros(len(items), np.uint64) if item_ids is None else item_ids
-    owner = np.zeros(len(items), np.intp)
-    user, matrix = encode_records(
-        user_records(user_value), items, ids, owner=owner, at_us=np.array([at_us], np.int64), prior=prior
-    )
-    return user[0], matrix, (items["version"] != ITEM_VERSION).astype(np.uint8)
+
+def _fields(user_id: int, item_ids: NDArray[np.uint64], category: NDArray[np.int64]) -> dict[str, NDArray]:
+    return {"user_id": np.array([user_id], np.uint64), "item_id": item_ids, "category": category}
+
+
+def _values(found: Mapping[str, Values], column: ViewColumn) -> NDArray[np.float32]:
+    return found[column.view.name].values[:, column.index]

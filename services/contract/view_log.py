@@ -1,6 +1,6 @@
 """A log of events as columns, and the rows that ask for features as of a moment.
 
-Both are what the interpreters over history take (view_replay, services.lake): numpy only, checked once.
+Both are what the interpreters over history take (view_replay, view_asof): numpy only, checked once.
 """
 
 from __future__ import annotations

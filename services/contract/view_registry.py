@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from services.contract.errors import Conflict, FieldViolation, InvalidInput, NotFound
 from services.contract.feature_view import FeatureView
@@ -23,6 +25,9 @@ from services.contract.view_aggregates import MATCHING_READS, Feature, LastK
 
 # Key fields that a request has before it has candidates.
 REQUEST_KEYS = frozenset({"user_id"})
+# The view of what the catalogue says of an item, and its feature that the model looks up in a table.
+CATALOGUE = "item_catalogue"
+CATEGORY = "category"
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,62 @@ class FeatureSet:
         text = "\n".join(f"{v.name}@{v.version}:{v.definition_hash:016x}" for v in self.views)
         return xxhash.xxh64_intdigest(text.encode(), seed=0)
 
+    @property
+    def user_width(self) -> int:
+        """Floats per request."""
+        return len(self.request_columns)
+
+    @property
+    def item_width(self) -> int:
+        """Floats per candidate."""
+        return len(self.candidate_columns)
+
+    @cached_property
+    def user_defaults(self) -> NDArray[np.float32]:
+        """[user_width]: what a request has of which nothing is known."""
+        return _defaults(self.request_columns)
+
+    @cached_property
+    def item_defaults(self) -> NDArray[np.float32]:
+        """[item_width]."""
+        return _defaults(self.candidate_columns)
+
+    @cached_property
+    def catalogue(self) -> FeatureView:
+        """InvalidInput when the set has no CATALOGUE with a CATEGORY: no model without."""
+        for column in self.candidate_columns:
+            if (column.view.name, column.feature.name) == (CATALOGUE, CATEGORY):
+                return column.view
+        names = ", ".join(view.name for view in self.views)
+        raise InvalidInput.one("views", names, f"with {CATALOGUE}, which says {CATEGORY}")
+
+    @cached_property
+    def category_column(self) -> int:
+        """Index of the candidate column that holds the category, an exact small integer, 0 = unknown."""
+        return self.candidate_columns.index(self.column(f"{self.catalogue.name}_{CATEGORY}"))
+
+    @cached_property
+    def batch(self) -> list[int]:
+        """Indices of the candidate columns that the catalogue alone decides."""
+        return [i for i, column in enumerate(self.candidate_columns) if column.view is self.catalogue]
+
+    @cached_property
+    def not_batch(self) -> list[int]:
+        """Indices of the other candidate columns."""
+        return [i for i, column in enumerate(self.candidate_columns) if column.view is not self.catalogue]
+
     def column(self, name: str) -> ViewColumn:
         """NotFound when the set has none of that name."""
         for column in (*self.request_columns, *self.candidate_columns):
             if column.name == name:
                 return column
         raise NotFound(f"no feature {name!r}; there are {len(self.request_columns + self.candidate_columns)}")
+
+
+def _defaults(columns: tuple[ViewColumn, ...]) -> NDArray[np.float32]:
+    values = np.array([column.feature.default for column in columns], np.float32)
+    values.flags.writeable = False
+    return values
 
 
 class ViewRegistry:

@@ -1,7 +1,7 @@
 """From integers to the float32 columns of a view. Whoever has the integers, gets the same bits.
 
 ``Windows`` is what an interpreter must know about n rows: the monoid values of a slot over a window, and the
-newest events. Two provide it: packed states (view_read) and the log itself (services.lake). The replay does
+newest events. Two provide it: packed states (view_read) and the log itself (view_asof). The replay does
 not use this file.
 """
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from services.contract import view_asof_reduce
+from services.contract.view_asof_reduce import expand, extremes, prefix_sums
 from services.contract.view_events import Event
+from services.contract.view_init import below, cut_at
 from services.contract.view_log import EventLog, log_of
-from services.lake import asof_reduce
-from services.lake.asof_reduce import expand, extremes, prefix_sums
-from services.lake.view_init import below, cut_at
 
 
 def ranges(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def test_extremes_are_those_of_each_range(size):
 
 
 def test_places_are_walked_in_bounded_parts(monkeypatch):
-    monkeypatch.setattr(asof_reduce, "MAX_PAIRS", 50)
+    monkeypatch.setattr(view_asof_reduce, "MAX_PAIRS", 50)
     low, high = ranges(np.random.default_rng(1), 30)
     parts = list(expand(low, high))
     pairs = [

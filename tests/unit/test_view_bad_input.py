@@ -10,11 +10,11 @@ import pytest
 from services.contract.errors import InvalidInput, MalformedRecord
 from services.contract.feature_view import FeatureView, view_from
 from services.contract.view_aggregates import Count, Decayed, Distinct, Feature, Instant, LastK, Ratio, Sum
+from services.contract.view_asof import asof
 from services.contract.view_codec import canonical
 from services.contract.view_events import ACTED, Condition, Event, Select, fixed_point
 from services.contract.view_log import EventLog, Labels, log_of
 from services.contract.view_plan import plan_of
-from services.lake.asof import asof
 
 SHOWN = Select("shown")
 COUNT = Feature("n", Count(SHOWN), 2_000)

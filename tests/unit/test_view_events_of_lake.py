@@ -8,9 +8,9 @@ import pyarrow as pa
 from services.contract.feature_view import FeatureView
 from services.contract.lake_schema import SCHEMAS
 from services.contract.view_aggregates import Count, Feature, Ratio
+from services.contract.view_asof import asof
 from services.contract.view_events import Select, event_hash
 from services.contract.view_log import Labels
-from services.lake.asof import asof
 from services.lake.view_events import event_log
 
 

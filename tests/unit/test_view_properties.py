@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from oracles.view_logs import Store, bits, cases, labels_of, logs, there, views
 
 from services.contract.feature_view import FeatureView, view_from
+from services.contract.view_asof import asof
 from services.contract.view_codec import canonical
 from services.contract.view_events import Event
+from services.contract.view_init import below, cut_at, initial_states
 from services.contract.view_log import EventLog, log_of
 from services.contract.view_replay import Answer, replay
-from services.lake.asof import asof
-from services.lake.view_init import below, cut_at, initial_states
 
 SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MODES = st.sampled_from(["ideal", "as_served"])

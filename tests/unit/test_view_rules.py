@@ -25,6 +25,7 @@ from services.contract.view_aggregates import (
     Ratio,
     Sum,
 )
+from services.contract.view_asof import asof
 from services.contract.view_events import Condition, Event, Select
 from services.contract.view_fold import fold
 from services.contract.view_log import log_of
@@ -33,7 +34,6 @@ from services.contract.view_read import read, records_of
 from services.contract.view_registers import estimate, register_columns
 from services.contract.view_replay import Ask, replay
 from services.contract.view_state import ViewState
-from services.lake.asof import asof
 
 HOP = 1_000
 SHOWN, ACTED = Select("shown"), Select("acted")

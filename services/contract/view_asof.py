@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from services.contract.errors import InvalidInput
 from services.contract.feature_view import FeatureView
+from services.contract.view_asof_newest import in_tie_order, newest_places
+from services.contract.view_asof_order import Ints, ordered
+from services.contract.view_asof_reduce import expand, extremes, prefix_sums
 from services.contract.view_log import EventLog, Labels, Mode
 from services.contract.view_plan import NONE_US, Plan, plan_of
 from services.contract.view_registers import register_columns
 from services.contract.view_values import Newest, Values, finish, instant, newest_of
-from services.lake.asof_newest import in_tie_order, newest_places
-from services.lake.asof_order import Ints, ordered
-from services.lake.asof_reduce import expand, extremes, prefix_sums
 
 _UFUNC: dict[str, np.ufunc] = {"add": np.add, "min": np.minimum, "max": np.maximum}
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.lake.asof_order import Ints, Ordered
-from services.lake.asof_reduce import expand
+from services.contract.view_asof_order import Ints, Ordered
+from services.contract.view_asof_reduce import expand
 
 
 def in_tie_order(order: Ordered, columns: Sequence[NDArray]) -> Ordered:
