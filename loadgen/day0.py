@@ -1,6 +1,6 @@
 """``python -m loadgen day0``: the world's first day and the model trained on it, made once, cached.
 
-Two cached folders: ``day0-<hash>`` (log, samples, feature state, catalogue; named by the world's config, the
+Two cached folders: ``day0-<hash>`` (log, samples, view events, catalogue; named by the world's config, the
 contract's schema and the code that made it) and ``base-<hash>`` (generation 1, trained on those samples;
 named by the former and the trainer's code).
 """
@@ -17,11 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from loadgen import cache, day0_files
+from loadgen import cache, day0_files, day0_views
 from loadgen.day0_join import Joined, join_session
-from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log, Records
-from loadgen.day0_state import Day0State
+from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log, Records, event_us
 from loadgen.items import item_key
 from loadgen.settings import Day0Settings
 from loadgen.world import World
@@ -38,6 +38,7 @@ LOG_SOURCES = (
     "loadgen/scenarios.py",
     "loadgen/day0_*.py",
     "services/contract/feature*.py",
+    "services/contract/view*.py",
     "services/contract/join*.py",
 )
 BASE_SOURCES = ("trainer/*.py", "services/contract/model_*.py", "services/contract/id_table.py")
@@ -89,8 +90,9 @@ def build_log(config: WorldConfig, folder: Path) -> None:
     """Simulates day 0 into ``folder``. The join runs in a second process, a session behind."""
     began = time.monotonic()
     _say(f"simulating {config.sessions} sessions of {config.session_s:.0f} s, seed {config.seed}")
-    log = Day0Log(World(config))
-    writer = _LogWriter(folder)
+    world = World(config)
+    log = Day0Log(world)
+    writer = _LogWriter(folder, world)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         pending: Future[Joined] | None = None
@@ -108,7 +110,7 @@ def build_log(config: WorldConfig, folder: Path) -> None:
     writer.close()
     if writer.rows + writer.rejected != log.counts.impressions:
         raise RuntimeError(f"{log.counts.impressions} impressions became {writer.rows} samples")
-    _write_state(folder, log.state, World(config))
+    _write_state(folder, world)
     meta = {
         "config": asdict(config),
         "end_us": END_US,
@@ -120,9 +122,11 @@ def build_log(config: WorldConfig, folder: Path) -> None:
 
 
 class _LogWriter:
-    """The two logs, as they come."""
+    """The logs, as they come."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, world: World) -> None:
+        self._categories = dict(zip(world.items.ids.tolist(), world.items.category.tolist(), strict=True))
+        self._views = day0_files.Appender(folder / day0_files.VIEWS, day0_views.SCHEMA)
         self._events = day0_files.Appender(folder / day0_files.EVENTS, day0_files.EVENTS_SCHEMA)
         self._samples = day0_files.Appender(folder / day0_files.SAMPLES, day0_files.SAMPLES_SCHEMA)
         self.rows = 0
@@ -130,6 +134,7 @@ class _LogWriter:
 
     def events(self, records: Records) -> None:
         self._events.add(records.sources, records.events)
+        self._views.add(*day0_views.rows(records.events, self._categories))
 
     def samples(self, joined: Joined) -> None:
         self._samples.add(joined.samples)
@@ -138,10 +143,11 @@ class _LogWriter:
 
     def close(self) -> None:
         self._events.close()
+        self._views.close()
         self._samples.close()
 
 
-def _write_state(folder: Path, state: Day0State, world: World) -> None:
+def _write_state(folder: Path, world: World) -> None:
     count = world.config.items
     day0_files.write(
         folder,
@@ -150,15 +156,10 @@ def _write_state(folder: Path, state: Day0State, world: World) -> None:
         world.items.ids[:count],
         [item_key(i) for i in range(count)],
         world.items.category[:count],
-        [item.created_us for item in state.items],
-        [item.pack() for item in state.items],
+        event_us(world.items.born_s[:count]),
     )
-    seen = [(i, user) for i, user in enumerate(state.users) if user is not None]
-    ids = world.users.ids[[i for i, _ in seen]]
-    day0_files.write(folder, "users", day0_files.USERS_SCHEMA, ids, [user.pack() for _, user in seen])
-    clicks = np.array(state.clicked, np.uint64).reshape(-1, 2)
-    day0_files.write(folder, "clicks", day0_files.CLICKS_SCHEMA, clicks[:, 0], clicks[:, 1].astype(np.int64))
-    pairs = np.array(state.co_clicks(), np.uint64).reshape(-1, 3)
+    log = day0_views.log_of(pq.read_table(folder / day0_files.VIEWS))
+    pairs = np.array(day0_views.co_clicks(log), np.uint64).reshape(-1, 3)
     day0_files.write(
         folder,
         "co_clicks",
