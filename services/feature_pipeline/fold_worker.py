@@ -31,6 +31,7 @@ from services.runtime.kafka_producer import Producer
 GROUP = "feature_fold"
 _IDLE_MS = 100
 _COMMIT_S = 1.0
+_WATCH_S = 5.0
 _T = TypeVar("_T")
 
 
@@ -88,6 +89,18 @@ class FoldWorker:
                 # What was gathered and not written is read again from where Redis stands.
                 self.owned.clear()
                 await asyncio.sleep(self._settings.retry_ms / 1000)
+
+    async def watch_redis(self) -> None:
+        """Keeps the gauges of Redis; until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                evicted, used = await self._store.pressure()
+            except (RedisError, OSError, TimeoutError) as error:
+                metrics.log.debug("redis unknown", error=repr(error))
+                continue
+            metrics.EVICTED.set(evicted)
+            metrics.REDIS_BYTES.set(used)
 
     async def _drop(self, partitions: set[TopicPartition]) -> None:
         for where in partitions:

@@ -27,3 +27,5 @@ CLAIMS = telemetry.counter("feature_fold_claims", "Partitions claimed, by where 
 BARRIERS = telemetry.counter("feature_fold_barriers", "Barriers completed")
 WRITE_SECONDS = telemetry.histogram("feature_fold_write_seconds", "One write to Redis")
 LAG = telemetry.gauge("feature_lag_records", "Records behind the end of a topic", ["topic"])
+EVICTED = telemetry.gauge("feature_redis_evicted_keys", "Keys that Redis evicted since it started")
+REDIS_BYTES = telemetry.gauge("feature_redis_bytes", "Memory that Redis uses")
