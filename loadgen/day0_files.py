@@ -5,8 +5,8 @@
 |---|---|
 | events.parquet | source (0 snapshots, 1 impressions, 2 actions), value (EventRecord bytes), in time order |
 | samples.parquet | value (SampleRecord bytes), in order of emission |
+| views.parquet | what feature views see of events.parquet, in its order (day0_views.SCHEMA) |
 | items.parquet | item_id, item_key, category, created_us |
-| clicks.parquet | item_id, occurred_us |
 | co_clicks.parquet | item_id, other_id, count |
 | meta.json | the world's config, counts, end_us |
 """
@@ -23,8 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from loadgen import day0_views
+from services.contract.view_log import EventLog
+
 COMPRESSION = "lz4"
-EVENTS, SAMPLES, META = "events.parquet", "samples.parquet", "meta.json"
+EVENTS, SAMPLES, VIEWS, META = "events.parquet", "samples.parquet", "views.parquet", "meta.json"
 
 
 class Appender:
@@ -56,7 +59,6 @@ ITEMS_SCHEMA = _schema(
     category=pa.uint8(),
     created_us=pa.int64(),
 )
-CLICKS_SCHEMA = _schema(item_id=pa.uint64(), occurred_us=pa.int64())
 CO_CLICKS_SCHEMA = _schema(item_id=pa.uint64(), other_id=pa.uint64(), count=pa.uint32())
 
 
@@ -75,8 +77,8 @@ class Day0Files:
     item_keys: list[str]
     categories: NDArray[np.uint8]
     created_us: NDArray[np.int64]
-    click_items: NDArray[np.uint64]
-    click_us: NDArray[np.int64]
+    # Events, then listings.
+    views: EventLog
     co_items: NDArray[np.uint64]
     co_others: NDArray[np.uint64]
     co_counts: NDArray[np.uint32]
@@ -84,16 +86,17 @@ class Day0Files:
 
 
 def read(folder: Path) -> Day0Files:
-    """Reads everything but the two logs."""
-    items = pq.read_table(folder / "items.parquet")
-    clicks, pairs = pq.read_table(folder / "clicks.parquet"), pq.read_table(folder / "co_clicks.parquet")
+    """Reads everything but the records and the samples."""
+    items, pairs = pq.read_table(folder / "items.parquet"), pq.read_table(folder / "co_clicks.parquet")
+    item_ids, categories = _numbers(items, "item_id"), _numbers(items, "category")
+    created_us = _numbers(items, "created_us")
+    events = day0_views.log_of(pq.read_table(folder / VIEWS))
     return Day0Files(
-        item_ids=_numbers(items, "item_id"),
+        item_ids=item_ids,
         item_keys=items.column("item_key").to_pylist(),
-        categories=_numbers(items, "category"),
-        created_us=_numbers(items, "created_us"),
-        click_items=_numbers(clicks, "item_id"),
-        click_us=_numbers(clicks, "occurred_us"),
+        categories=categories,
+        created_us=created_us,
+        views=day0_views.whole(events, day0_views.listings(item_ids, categories, created_us)),
         co_items=_numbers(pairs, "item_id"),
         co_others=_numbers(pairs, "other_id"),
         co_counts=_numbers(pairs, "count"),

@@ -1,10 +1,10 @@
 """``python -m loadgen seed``: fills an empty stack with a world, or with the catalogue of a dataset.
 
-1. Release is asked; when it has the arm ``online`` and Redis the totals of a seed, nothing is left to do.
+1. Release is asked; when it has the arm ``online`` and Redis the marks of a seed, nothing is left to do.
 2. Generation 1 is copied into the stack's model store (its times moved to the present) and registered:
    ranking, recall and the trainer load it meanwhile.
-3. Redis gets the feature state of day 0, then Kafka the catalogue: its fold finds the states.
-4. Redis gets the totals: the seed is complete.
+3. Redis gets the states that day 0 leaves, then Kafka the catalogue: its fold finds the states.
+4. Redis gets the marks of the cut behind day 0: the seed is complete.
 
 Every step can be repeated; a seed that was cut off is run again with the same world clock.
 """
@@ -104,11 +104,11 @@ async def _seed_world(settings: SeedSettings, release: Release, registered: bool
         if not registered:
             await release.register(_moved_base(base, settings, by_us))
             _say("generation 1 is registered")
-        count = await seed_redis.write(redis, seed_redis.commands(files, by_us))
+        count = await seed_redis.write(redis, files, by_us)
         _say(f"{count:,} writes to Redis")
         count = await seed_catalog.write(settings.kafka, _items(files, by_us))
         _say(f"catalogue of {count:,} items")
-        await seed_redis.write(redis, seed_redis.totals(files))
+        await seed_redis.complete(redis, files)
     finally:
         await redis.aclose()
 

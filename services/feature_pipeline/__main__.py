@@ -1,4 +1,4 @@
-"""``python -m services.feature_pipeline``: wires both stages.
+"""``python -m services.feature_pipeline``: wires both stages. With a command: see commands.
 
 Life: ports open (NOT_SERVING) -> Kafka and the catalogue's end -> both groups joined -> SERVING. On SIGTERM:
 the stages end where they are (what was not committed is read again and dropped by the marks), readers leave
@@ -7,8 +7,11 @@ their groups, the producer flushes, Redis closes.
 
 from __future__ import annotations
 
+import sys
+
 from rec.v1 import worker_pb2_grpc
 from services.feature_pipeline.catalog import Catalog
+from services.feature_pipeline.commands import COMMANDS, command
 from services.feature_pipeline.fold_worker import FoldWorker
 from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.feature_pipeline.split_worker import SplitWorker
@@ -54,6 +57,7 @@ async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServ
         process.spawn(split.run(), "split")
         process.spawn(fold.run(), "fold")
         process.spawn(status.watch_lag(), "lag")
+        process.spawn(fold.watch_redis(), "redis gauges")
         server.set_serving(True)
 
     process.spawn(work(), "start")
@@ -62,6 +66,8 @@ async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServ
 
 def main() -> None:
     """Entry point."""
+    if sys.argv[1:] and sys.argv[1] in COMMANDS:
+        raise SystemExit(command(sys.argv[1], sys.argv[2:]))
     settings = load(FeaturePipelineSettings)
 
     async def wire(process: Process) -> None:

@@ -23,7 +23,8 @@ from enum import Enum
 import redis.asyncio as redis
 
 from services.contract import redis_keys, topics
-from services.contract.feature_events import BARRIER_ORIGINS, Marks
+from services.contract.errors import Conflict
+from services.contract.feature_events import BARRIER_ORIGINS
 from services.feature_pipeline import metrics
 from services.feature_pipeline.fold_batch import Section
 from services.feature_pipeline.write_script import SCRIPT, arguments
@@ -46,7 +47,7 @@ class Claim:
 
     token: bytes
     offset: int | None
-    marks: list[tuple[str, int]]
+    marks: dict[str, int]
 
 
 class StateStore:
@@ -57,7 +58,9 @@ class StateStore:
         self._script = client.register_script(SCRIPT)
 
     async def claim(self, partition: int) -> Claim:
-        """Makes this process the owner and reads where the fold stands."""
+        """Makes this process the owner and reads where the fold stands. Conflict: this Redis might forget
+        that while states stay."""
+        await self._require_lasting_marks()
         token = secrets.token_bytes(16)
         # One transaction: no write of the former owner can come between.
         async with self._client.pipeline(transaction=True) as pipe:
@@ -65,8 +68,22 @@ class StateStore:
             pipe.hgetall(redis_keys.mark_key(partition))
             _, stored = await pipe.execute()
         offset = stored.pop(redis_keys.MARK_OFFSET, None)
-        marks = [(name.decode(), int(sequence)) for name, sequence in stored.items()]
+        marks = {name.decode(): int(sequence) for name, sequence in stored.items()}
         return Claim(token, None if offset is None else int(offset), marks)
+
+    async def _require_lasting_marks(self) -> None:
+        memory = await self._client.info("memory")
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy.startswith("allkeys"):
+            raise Conflict(
+                f"Redis evicts by maxmemory-policy={policy}: set volatile-ttl, volatile-lru or noeviction, "
+                "or it would forget marks beside states, and events would count twice"
+            )
+
+    async def pressure(self) -> tuple[int, int]:
+        """(keys evicted since Redis started, bytes in use)."""
+        stats, memory = await self._client.info("stats"), await self._client.info("memory")
+        return stats["evicted_keys"], memory["used_memory"]
 
     async def forget(self, partition: int) -> None:
         """Drops the marks of a partition whose log has begun anew."""
@@ -86,8 +103,3 @@ class StateStore:
         *codes, completed = answers
         metrics.BARRIERS.inc(completed)
         return [Outcome(code) for code in codes]
-
-
-def marks_of(claim: Claim) -> Marks:
-    """The marks from which a claimed partition goes on."""
-    return Marks(claim.marks)

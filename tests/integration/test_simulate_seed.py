@@ -9,22 +9,23 @@ import time
 import numpy as np
 import pytest
 
-from loadgen import day0, day0_files, seed, world_clock
+from loadgen import day0, day0_files, day0_views, seed, world_clock
 from loadgen.settings import SeedSettings, WorldSettings
 from local.ports import free_ports
 from rec.events.v1.events_pb2 import Item
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import features, redis_keys, topics
-from services.contract.columns import U64, encode
 from services.contract.errors import InvalidInput, Unavailable
+from services.contract.feature_sets import feature_set
 from services.contract.model_store import load_base
 from services.contract.times import MICROS, to_us
 from services.runtime import grpc_client, redis_client
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.settings import KafkaSettings, RedisSettings
-from tests.feature_kit import FEATURES, SHAPE
+from tests.feature_kit import SHAPE
 
 pytestmark = pytest.mark.integration
+SET = feature_set("world")
 TINY = WorldSettings(items=2_000, users=60, sessions=2, session_s=8.0, day0_rate=40.0)
 
 
@@ -113,17 +114,26 @@ def test_a_seeded_stack_has_catalogue_features_and_generation_1(settings):
     assert [item.item_id for item in items] == files.item_ids.tolist()
     assert max(to_us(item.created_at) for item in items) <= clock.origin_us
 
-    clicked_most = np.argmax(files.user_states["clicks"])
-    keys = redis_keys.item_keys(encode(files.item_ids[-TINY.config().births_per_session :], U64))
-    user_key = redis_keys.user_key(int(files.user_ids[clicked_most]))
-    user, *values = asyncio.run(redis_values(settings, [user_key, *keys]))
-    row, matrix, missing = features.encode(user, values, now_us)
-    columns = {column.name: i for i, column in enumerate(FEATURES.request_columns)}
-    assert missing.sum() == 0 and row[columns["user_has_state"]] == 1
+    clicked = day0_views.clicks(files.views).field("user_id")
+    ids, counts = np.unique(clicked, return_counts=True)
+    user, newborn = int(ids[counts.argmax()]), files.item_ids[-TINY.config().births_per_session :]
+    wanted = features.needed(SET, user, newborn, files.categories[-len(newborn) :].astype(np.int64))
+    values = asyncio.run(
+        redis_values(settings, [redis_keys.view_key(view, entity) for view, entity in wanted])
+    )
+    states = {
+        (view.name, entity): value
+        for (view, entity), value in zip(wanted, values, strict=True)
+        if value is not None
+    }
+    said = features.encode(SET, states, user, newborn, now_us)
+    assert not said.missing["item_catalogue"].any() and not said.missing["user_clicks"].any()
+    columns = [column.name for column in SET.request_columns]
     # Seen some minutes ago at most, not on the day of the cached files.
-    assert 0 < row[columns["user_log_since_click"]] < np.log1p(400) / 5
-    ages = {column.name: i for i, column in enumerate(FEATURES.candidate_columns)}
-    assert matrix[:, ages["item_is_new"]].all()
+    assert 0 < said.user[columns.index("user_clicks_seconds")] < np.log1p(400) / 5
+    columns = [column.name for column in SET.candidate_columns]
+    ages = said.items[:, columns.index("item_catalogue_age")]
+    assert (ages > 0).all() and (ages < np.log1p(400) / 5).all()
 
 
 def test_a_second_seed_changes_nothing_and_a_cut_off_one_is_completed(settings):
@@ -134,15 +144,21 @@ def test_a_second_seed_changes_nothing_and_a_cut_off_one_is_completed(settings):
     assert seed.run(settings) == 0
     assert len(asyncio.run(catalogue(settings))) == items
 
-    async def lose_totals():
+    async def marks(lose: bool) -> list[str | None]:
         client = redis_client.connect(settings.redis)
-        await client.delete(redis_keys.GLOBAL_IMPRESSIONS_KEY)
+        keys = [redis_keys.mark_key(partition) for partition in range(topics.FEATURE_EVENTS.partitions)]
+        if lose:
+            await client.delete(*keys)
+        found = [await client.hget(key, day0_views.ORIGIN) for key in keys]
         await client.aclose()
+        return found
 
-    asyncio.run(lose_totals())
+    written = asyncio.run(marks(lose=False))
+    files = day0_files.read(day0.day0_folder(TINY.config()))
+    assert written == [b"%d" % (len(files.views) - 1)] * topics.FEATURE_EVENTS.partitions
+    asyncio.run(marks(lose=True))
     assert seed.run(settings) == 0
-    totals = asyncio.run(redis_values(settings, [redis_keys.GLOBAL_IMPRESSIONS_KEY]))
-    assert int(totals[0]) == day0_files.read(day0.day0_folder(TINY.config())).meta["impressions"]
+    assert asyncio.run(marks(lose=False)) == written
     assert asyncio.run(arms(settings)) == before
     assert world_clock.read(settings.run_dir, TINY.config()) == clock
 

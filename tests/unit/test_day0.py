@@ -1,30 +1,25 @@
 """Day 0 is logged and folded exactly as the loop itself would have done it."""
 
-from collections import defaultdict
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from loadgen import cache, shift
+from loadgen import cache, day0_views, shift
 from loadgen.day0_join import join_session
 from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log
 from loadgen.day0_policy import first_distinct
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
-from rec.events.v1.events_pb2 import EventRecord, Item, SampleRecord
-from services.contract import feature_events, redis_keys, topics
-from services.contract.feature_fold import ItemState, UserState, fold
-from services.contract.feature_layout import ITEM_DTYPE, TILE_US, USER_DTYPE
+from rec.events.v1.events_pb2 import EventRecord, SampleRecord
 from services.contract.join_events import Source
 from services.contract.model_state import ModelState
-from services.contract.times import from_us, to_us
+from services.contract.times import to_us
+from services.contract.view_events import ACTED, SHOWN
 from tests.feature_kit import FEATURES, SHAPE
 
 TINY = WorldConfig(items=2_000, users=60, sessions=2, session_s=8.0, day0_rate=40.0)
-TOPICS = {Source.SNAPSHOTS: None, Source.IMPRESSIONS: topics.IMPRESSIONS, Source.ACTIONS: topics.ACTIONS}
 
 
 class Day:
@@ -32,7 +27,7 @@ class Day:
 
     def __init__(self) -> None:
         self.world = World(TINY)
-        self.log = Day0Log(self.world)
+        self.log = Day0Log(self.world, FEATURES)
         self.sessions = list(self.log.sessions())
         self.joined = [join_session(WINDOW_US, BOUND_US, s.sources, s.events) for s in self.sessions]
         self.samples = [SampleRecord.FromString(raw).sample for one in self.joined for raw in one.samples]
@@ -48,36 +43,6 @@ def day() -> Day:
     return Day()
 
 
-def fold_like_the_loop(day: Day, by_us: int = 0) -> tuple[dict[int, ItemState], dict[int, UserState]]:
-    """Catalogue and events through the contract's split and fold, all moved by ``by_us``."""
-    items: dict[int, ItemState] = defaultdict(ItemState)
-    users: dict[int, UserState] = defaultdict(UserState)
-    hidden = day.world.items
-    category = dict(zip(hidden.ids.tolist(), hidden.category.tolist(), strict=True))
-    for index in range(TINY.items):
-        created = END_US + round(float(hidden.born_s[index]) * 1e6) + by_us
-        item_id = int(hidden.ids[index])
-        item = Item(item_id=item_id, category=category[item_id], created_at=from_us(created))
-        fold(items[item_id], feature_events.listed_part(item, 0, index)[1])
-    for offset, (source, record) in enumerate(day.events()):
-        topic = TOPICS[source]
-        if topic is None:
-            continue
-        event = getattr(record, record.WhichOneof("record"))
-        event.occurred_at.CopyFrom(from_us(to_us(event.occurred_at) + by_us))
-        for _, part in feature_events.split(record, topic.name, 0, offset, category.__getitem__):
-            states = users if feature_events.is_user_part(part) else items
-            fold(states[feature_events.entity_of(part)], part)
-    return items, users
-
-
-def packed(day: Day) -> tuple[np.ndarray, np.ndarray]:
-    states = day.log.state
-    items = np.frombuffer(b"".join(i.pack() for i in states.items), ITEM_DTYPE)
-    users = np.frombuffer(b"".join(u.pack() for u in states.users if u is not None), USER_DTYPE)
-    return items, users
-
-
 def test_every_item_shown_becomes_exactly_one_sample(day):
     rows = [(s.request_id, i) for s in day.samples for i in np.frombuffer(s.item_ids, "<u8").tolist()]
     assert len(rows) == len(set(rows)) == day.log.counts.impressions > 5_000
@@ -90,42 +55,13 @@ def test_the_positive_samples_are_the_clicks(day):
     assert positives == day.log.counts.clicks > 50
 
 
-def test_the_state_left_is_what_the_loop_would_have_folded(day):
-    items, users = fold_like_the_loop(day)
-    ids = day.world.items.ids[: TINY.items].tolist()
-    assert [state.pack() for state in day.log.state.items] == [items[item].pack() for item in ids]
-    seen = {
-        int(day.world.users.ids[i]): state.pack()
-        for i, state in enumerate(day.log.state.users)
-        if state is not None
-    }
-    assert seen == {user: state.pack() for user, state in users.items()}
-
-
-@pytest.mark.parametrize("tiles", [1, 7, 500_000])
-def test_shifted_state_is_the_state_of_shifted_events(day, tiles):
-    by_us = tiles * TILE_US
-    items, users = fold_like_the_loop(day, by_us)
-    moved_items, moved_users = packed(day)
-    ids = day.world.items.ids[: TINY.items].tolist()
-    assert shift.item_states(moved_items, by_us).tobytes() == b"".join(items[i].pack() for i in ids)
-    order = [int(day.world.users.ids[i]) for i, state in enumerate(day.log.state.users) if state is not None]
-    assert shift.user_states(moved_users, by_us).tobytes() == b"".join(users[u].pack() for u in order)
-
-
-def test_a_shift_by_part_of_a_tile_is_refused(day):
-    with pytest.raises(ValueError, match="whole number of tiles"):
-        shift.item_states(packed(day)[0], TILE_US + 1)
-
-
-def test_popular_clicks_fall_into_the_hops_of_their_shifted_time(day):
-    items, times = (np.array(column) for column in zip(*day.log.state.clicked, strict=True))
-    by_us = 3 * TILE_US
-    hops = shift.popular(items.astype(np.uint64), times, by_us)
-    newest = redis_keys.popular_hop(int(times.max()) + by_us)
-    assert max(hops) == newest and min(hops) > newest - redis_keys.POPULAR_HOPS
-    recent = times + by_us >= (newest - redis_keys.POPULAR_HOPS + 1) * redis_keys.POPULAR_HOP_US
-    assert sum(sum(clicks.values()) for clicks in hops.values()) == recent.sum() > 0
+def test_its_view_events_are_one_per_item_shown_and_click(day):
+    hidden = day.world.items
+    categories = dict(zip(hidden.ids.tolist(), hidden.category.tolist(), strict=True))
+    rows = [day0_views.rows(session.events, categories) for session in day.sessions]
+    kinds = [kind for columns in rows for kind in columns[0]]
+    assert kinds.count(SHOWN.code) == day.log.counts.impressions
+    assert kinds.count(ACTED.code) == day.log.counts.clicks == len(kinds) - day.log.counts.impressions
 
 
 def test_the_model_forgets_nobody_when_its_day_is_moved():
