@@ -1,10 +1,18 @@
-"""From an event to the parts that touch one entity each, and which parts a fold has already taken.
+"""From a record to what it says to each partition of feature-events, and from there to view events.
 
-``split`` is what feature_pipeline's stage 1 writes to feature-events. A part's ``origin_sequence`` is
-origin offset x PARTS_PER_RECORD + index: strictly rising along the origin partition. A writer that starts
-again re-reads from its committed offset, which is never above what it has written, and writes in order. So
-whatever repeats, the first appearance of a part on a feature-events partition comes after all its
-predecessors, and "drop what is not above the mark" (``Marks``) leaves each part once.
+``split`` is what feature_pipeline's stage 1 writes: each view event goes once to every partition that owns
+one of its entities, the user's and the item's; all of one record for one partition is one message. So an
+impression of ten items travels as ten items to its user and as the few that live there to the others.
+
+A view event's sequence is origin offset x PARTS_PER_RECORD + place: strictly rising along the origin
+partition (place 0: an action or a listing; 1 + index: the items of an impression). A writer that starts again
+re-reads from its committed offset, which is never above what it has written, and writes in order. So whatever
+repeats, the first appearance of an event on a feature-events partition comes after all its predecessors, and
+"drop what is not above the mark" (view_fold.OriginMarks) leaves each once.
+
+A listing has no event time of its own: what the catalogue says holds for all time, and its last word counts.
+So it occurred at 0, and the events of an item are told apart by their place in the log (``event_hash`` = the
+sequence). Any order of them then gives the last one, online as in the lake.
 
 A barrier is forwarded by each origin partition to each feature-events partition. A fold has everything
 before it when it has it from every origin partition on every feature-events partition.
@@ -12,22 +20,59 @@ before it when it has it from every origin partition on every feature-events par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import lru_cache
 
-from rec.events.v1.events_pb2 import Action, Barrier, EventRecord, FeatureEvent, Impression, Item
-from services.contract import topics
-from services.contract.errors import MalformedRecord
+from rec.events.v1.events_pb2 import (
+    Action,
+    Barrier,
+    EventRecord,
+    FeatureEvent,
+    Impression,
+    Item,
+    ItemActed,
+)
+from services.contract import times, topics
+from services.contract.errors import InvalidInput, MalformedRecord
+from services.contract.feature_view import FeatureView
+from services.contract.view_events import Event, event_hash
 
 PARTS_PER_RECORD = 1024
 MAX_IMPRESSION_ITEMS = 500
+LISTED_US = 0
+PARTITIONS = topics.FEATURE_EVENTS.partitions
 # Every origin partition that forwards barriers.
 BARRIER_ORIGINS: tuple[tuple[str, int], ...] = tuple(
     (topic.name, partition)
     for topic in (topics.IMPRESSIONS, topics.ACTIONS)
     for partition in range(topic.partitions)
 )
+# Fields whose owner gets an event; the key of a view must begin with one of them.
+ROUTED = ("user_id", "item_id")
 
-Part = tuple[bytes, FeatureEvent]
+# (partition of feature-events, message)
+Write = tuple[int, FeatureEvent]
+
+
+@lru_cache(maxsize=1 << 17)
+def _owner(first_key: bytes) -> int:
+    return topics.partition_of(first_key, PARTITIONS)
+
+
+def owner(entity: bytes) -> int:
+    """The partition that folds an entity: that of its first key field."""
+    return _owner(entity[:8])
+
+
+def check_routed(view: FeatureView) -> None:
+    """InvalidInput when feature-events does not carry a view's events to the owners of its entities."""
+    if view.kind != "instant" and view.key[:1] not in [(field,) for field in ROUTED]:
+        raise InvalidInput.one(f"{view.name}.key", view.key, f"beginning with {' or '.join(ROUTED)}")
+
+
+def origin(event: FeatureEvent) -> str:
+    """topic/partition: whose mark the event moves."""
+    return f"{event.origin_topic}/{event.origin_partition}"
 
 
 def split(
@@ -36,125 +81,126 @@ def split(
     origin_partition: int,
     origin_offset: int,
     category_of: Callable[[int], int],
-) -> list[Part]:
-    """(key on feature-events, part) of each entity that an event touches, in the order to be written.
+) -> list[Write]:
+    """What a record says to each partition, ascending.
 
-    Snapshots, heartbeats and barriers (see ``barrier_part``) touch none. MalformedRecord: more than
-    MAX_IMPRESSION_ITEMS items.
+    Snapshots, heartbeats and barriers (see ``barrier_event``) say nothing. MalformedRecord: more than
+    MAX_IMPRESSION_ITEMS items, or as many positions as there are neither items nor none.
     """
-    base = origin_offset * PARTS_PER_RECORD
     kind = record.WhichOneof("record")
     if kind == "impression":
-        return _split_impression(record.impression, origin_topic, origin_partition, base, category_of)
-    if kind == "action":
-        return _split_action(record.action, origin_topic, origin_partition, base, category_of)
-    return []
+        made = _shown(record.impression, category_of)
+    elif kind == "action":
+        made = _acted(record.action, category_of)
+    else:
+        return []
+    event = getattr(record, kind)
+    hashed, at_us = event_hash(event.event_id), times.to_us(event.occurred_at)
+    for message in made.values():
+        message.event_hash, message.occurred_us = hashed, at_us
+        message.origin_topic, message.origin_partition = origin_topic, origin_partition
+        message.origin_offset = origin_offset
+    return sorted(made.items(), key=lambda write: write[0])
 
 
-def _part(event: Impression | Action, topic: str, partition: int, sequence: int) -> FeatureEvent:
-    return FeatureEvent(
-        event_id=event.event_id,
-        occurred_at=event.occurred_at,
-        origin_topic=topic,
-        origin_partition=partition,
-        origin_sequence=sequence,
-    )
-
-
-def _split_impression(
-    shown: Impression, topic: str, partition: int, base: int, category_of: Callable[[int], int]
-) -> list[Part]:
+def _shown(shown: Impression, category_of: Callable[[int], int]) -> dict[int, FeatureEvent]:
     items = shown.item_ids
     if len(items) > MAX_IMPRESSION_ITEMS:
         raise MalformedRecord.one("item_ids", f"{len(items)} items", f"at most {MAX_IMPRESSION_ITEMS}")
-    user = _part(shown, topic, partition, base)
-    user.user_shown.user_id = shown.user_id
-    user.user_shown.categories.extend(map(category_of, items))
-    parts = [(topics.entity_key(shown.user_id), user)]
-    for index, item_id in enumerate(items, start=1):
-        part = _part(shown, topic, partition, base + index)
-        part.item_shown.item_id = item_id
-        parts.append((topics.entity_key(item_id), part))
-    return parts
+    positions = shown.positions or range(len(items))
+    if len(positions) != len(items):
+        raise MalformedRecord.one("positions", len(positions), f"none, or {len(items)} as the items")
+    users = owner(topics.entity_key(shown.user_id))
+    made: dict[int, FeatureEvent] = {}
+    for place, (item, position) in enumerate(zip(items, positions, strict=True), start=1):
+        category = category_of(item)
+        for partition in {users, owner(topics.entity_key(item))}:
+            if partition not in made:
+                made[partition] = FeatureEvent()
+                made[partition].shown.user_id = shown.user_id
+            columns = made[partition].shown
+            columns.item_ids.append(item)
+            columns.categories.append(category)
+            columns.positions.append(position)
+            columns.places.append(place)
+    return made
 
 
-def _split_action(
-    action: Action, topic: str, partition: int, base: int, category_of: Callable[[int], int]
-) -> list[Part]:
-    user = _part(action, topic, partition, base)
-    acted = user.user_acted
-    acted.user_id, acted.item_id, acted.kind = action.user_id, action.item_id, action.kind
-    acted.category = category_of(action.item_id)
-    item = _part(action, topic, partition, base + 1)
-    item.item_acted.item_id = action.item_id
-    item.item_acted.kind = action.kind
-    return [(topics.entity_key(action.user_id), user), (topics.entity_key(action.item_id), item)]
+def _acted(action: Action, category_of: Callable[[int], int]) -> dict[int, FeatureEvent]:
+    acted = ItemActed(
+        user_id=action.user_id,
+        item_id=action.item_id,
+        kind=action.kind,
+        category=category_of(action.item_id),
+        dwell_us=action.dwell.seconds * times.MICROS + action.dwell.nanos // 1000,
+    )
+    owners = {owner(topics.entity_key(entity)) for entity in (action.user_id, action.item_id)}
+    return {partition: FeatureEvent(acted=acted) for partition in owners}
 
 
-def listed_part(item: Item, origin_partition: int, origin_offset: int) -> Part:
-    """(key, part) of one record of the catalogue."""
-    part = FeatureEvent(
-        event_id=f"catalog:{origin_offset}",
-        occurred_at=item.created_at,
+def listed(item: Item, origin_partition: int, origin_offset: int) -> Write:
+    """What one record of the catalogue says, to the one partition of its item."""
+    event = FeatureEvent(
+        event_hash=origin_offset * PARTS_PER_RECORD,
+        occurred_us=LISTED_US,
         origin_topic=topics.CATALOG.name,
         origin_partition=origin_partition,
-        origin_sequence=origin_offset * PARTS_PER_RECORD,
+        origin_offset=origin_offset,
     )
-    part.item_listed.item_id = item.item_id
-    part.item_listed.category = item.category
-    part.item_listed.created_at.CopyFrom(item.created_at)
-    return topics.entity_key(item.item_id), part
+    event.listed.item_id, event.listed.category = item.item_id, item.category
+    event.listed.created_us = times.to_us(item.created_at)
+    return owner(topics.entity_key(item.item_id)), event
 
 
-def barrier_part(barrier: Barrier, origin_topic: str, partition: int, offset: int) -> FeatureEvent:
-    """The same part for every feature-events partition."""
-    part = FeatureEvent(
-        event_id=f"barrier:{barrier.barrier_id}",
-        occurred_at=barrier.occurred_at,
+def barrier_event(barrier: Barrier, origin_topic: str, partition: int, offset: int) -> FeatureEvent:
+    """The same for every feature-events partition."""
+    event = FeatureEvent(
+        occurred_us=times.to_us(barrier.occurred_at),
         origin_topic=origin_topic,
         origin_partition=partition,
-        origin_sequence=offset * PARTS_PER_RECORD,
+        origin_offset=offset,
     )
-    part.barrier.CopyFrom(barrier)
-    return part
+    event.barrier.CopyFrom(barrier)
+    return event
 
 
-def is_user_part(event: FeatureEvent) -> bool:
-    """Whether the entity is a user (else an item)."""
-    return event.WhichOneof("event") in ("user_shown", "user_acted")
+def size_of(event: FeatureEvent) -> int:
+    """How many view events it holds; 1 for a barrier."""
+    return len(event.shown.item_ids) if event.HasField("shown") else 1
 
 
-def entity_of(event: FeatureEvent) -> int:
-    """The id of the user or item that a part touches; MalformedRecord when it names none."""
+def view_events(event: FeatureEvent) -> list[Event]:
+    """The view events of a message, in order; none of a barrier. MalformedRecord: columns of unequal length,
+    numbers beyond what a view may sum."""
     kind = event.WhichOneof("event")
-    if kind is None or kind == "barrier":
-        raise MalformedRecord.one("event", kind, "a part that touches an entity")
-    part = getattr(event, kind)
-    return part.user_id if kind in ("user_shown", "user_acted") else part.item_id
+    base, at_us, hashed = event.origin_offset * PARTS_PER_RECORD, event.occurred_us, event.event_hash
+    if kind == "shown":
+        return _view_shown(event, base)
+    if kind == "acted":
+        acted = event.acted
+        fields = {
+            "user_id": acted.user_id,
+            "item_id": acted.item_id,
+            "category": acted.category,
+            "action": acted.kind,
+            "dwell_s": acted.dwell_us,
+        }
+        return [Event("acted", at_us, hashed, fields, origin(event), base)]
+    if kind == "listed":
+        said = event.listed
+        fields = {"item_id": said.item_id, "category": said.category, "created_at": said.created_us}
+        return [Event("listed", at_us, hashed, fields, origin(event), base)]
+    return []
 
 
-class Marks:
-    """The last sequence taken of each origin partition, for one feature-events partition.
-
-    Stored by the fold beside its state, in one transaction with it: fields ``topic/partition``.
-    """
-
-    def __init__(self, stored: Iterable[tuple[str, int]] = ()) -> None:
-        self._marks = dict(stored)
-
-    @staticmethod
-    def field(event: FeatureEvent) -> str:
-        """The stored name of an event's origin."""
-        return f"{event.origin_topic}/{event.origin_partition}"
-
-    def take(self, event: FeatureEvent) -> bool:
-        """Moves the mark; False when the event is a repeat and has to be dropped."""
-        origin = self.field(event)
-        if event.origin_sequence <= self._marks.get(origin, -1):
-            return False
-        self._marks[origin] = event.origin_sequence
-        return True
-
-    def items(self) -> list[tuple[str, int]]:
-        """(field, sequence), to be stored."""
-        return list(self._marks.items())
+def _view_shown(event: FeatureEvent, base: int) -> list[Event]:
+    shown, name = event.shown, origin(event)
+    columns = (shown.item_ids, shown.categories, shown.positions, shown.places)
+    if len(set(map(len, columns))) > 1:
+        raise MalformedRecord.one("shown", [len(column) for column in columns], "columns of equal length")
+    found = []
+    for item, category, position, place in zip(*columns, strict=True):
+        fields = {"user_id": shown.user_id, "item_id": item, "category": category, "position": position}
+        sequence = base + place
+        found.append(Event("shown", event.occurred_us, event.event_hash ^ item, fields, name, sequence))
+    return found

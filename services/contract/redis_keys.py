@@ -2,14 +2,10 @@
 
 | key | value | written by | read by | TTL |
 |---|---|---|---|---|
-| ``f:i:<id>`` | packed ItemState (contract.feature_fold) | feature_pipeline, loadgen seed | feature | ENTITY_TTL_S |
-| ``f:u:<id>`` | packed UserState | feature_pipeline, loadgen seed | feature, recall | ENTITY_TTL_S |
-| ``f:<view>.<version>:<entity>`` | packed ViewState (contract.view_state) | feature_pipeline, loadgen seed | feature, recall | ENTITY_TTL_S |
+| ``f:<view>.<version>:<entity>`` | packed ViewState (contract.view_state) | feature_pipeline, loadgen seed | feature, recall | view_ttl.ttl_s of the view |
 | ``r:pop:<hop>`` | sorted set item id -> clicks in that hop of event time | feature_pipeline, loadgen seed | recall | POPULAR_TTL_S |
-| ``f:g:n`` | all impressions folded, decimal (contract.features.prior_rate) | feature_pipeline, loadgen seed | feature | none |
-| ``f:g:c`` | all clicks folded, decimal | feature_pipeline, loadgen seed | feature | none |
 | ``r:co:<id>`` | sorted set of items clicked with this one -> how many times | feature_pipeline, loadgen seed | recall | ENTITY_TTL_S |
-| ``p:mark:<partition>`` | hash ``origin topic/partition`` -> origin sequence folded last; ``offset`` -> next offset to fold | feature_pipeline | feature_pipeline | none |
+| ``p:mark:<partition>`` | hash ``origin topic/partition`` -> origin sequence folded last; ``offset`` -> next offset to fold | feature_pipeline, loadgen seed (of its own log) | feature_pipeline | none |
 | ``p:owner:<partition>`` | random token of the replica that may write this feature-events partition | feature_pipeline | feature_pipeline | none |
 | ``p:passed:<barrier id>`` | set of ``partition:origin topic/partition`` that have passed a barrier | feature_pipeline | feature_pipeline | PASSED_TTL_S |
 | ``p:barrier`` | hash barrier id -> wall time (us) at which the features held everything before it | feature_pipeline | feature | none (last BARRIERS_KEPT kept) |

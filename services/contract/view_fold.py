@@ -7,16 +7,19 @@ every state holds exactly the events at or below the marks, wherever a process d
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.contract.feature_view import FeatureView
-from services.contract.view_events import Event
+from services.contract.view_events import KINDS, Event
 from services.contract.view_plan import Plan, plan_of
 from services.contract.view_state import ViewState
 
 # (definition hash of the view, entity): what a state belongs to.
 StateKey = tuple[int, bytes]
+# An event, and the states that take it.
+Touched = tuple[Event, list[tuple[Plan, StateKey]]]
 
 
 def fold(view: FeatureView, value: bytes | None, event: Event) -> bytes | None:
@@ -61,6 +64,9 @@ class ViewFold:
 
     ``owns``: whether an entity's state is written here. An event that touches a user and an item stands on
     the partitions of both, and each fold takes what it owns.
+
+    The ``keep`` states used last stay unpacked between rounds. They are what has been written only if every
+    round has been: whoever cannot write one begins anew with another fold.
     """
 
     def __init__(
@@ -69,34 +75,70 @@ class ViewFold:
         marks: OriginMarks,
         load: Callable[[StateKey], bytes | None],
         owns: Callable[[bytes], bool] = lambda entity: True,
+        keep: int = 0,
     ) -> None:
         self._owns = owns
-        self._plans: list[Plan] = [plan_of(view) for view in views if view.kind != "instant"]
+        plans = [plan_of(view) for view in views if view.kind != "instant"]
+        self._plans = {kind: [plan for plan in plans if kind in plan.view.sources] for kind in KINDS}
         self._marks = marks
         self._load = load
+        self._keep = keep
+        self._states: OrderedDict[StateKey, ViewState] = OrderedDict()
 
-    def round(self, events: Iterable[Event]) -> Change:
-        """Takes each event once. Nothing is kept here but the marks: a crash forgets nothing else."""
-        change = Change()
-        states: dict[StateKey, ViewState] = {}
-        for event in events:
-            if not self._marks.take(event.origin, event.sequence):
-                change.repeats += 1
-                continue
-            for plan in self._plans:
-                entity = plan.view.entity(event) if plan.view.takes(event) else None
-                if entity is not None and self._owns(entity):
-                    self._state(states, plan, entity).fold(event)
-        change.states = {key: state.pack() for key, state in states.items()}
-        change.marks = self._marks.stored()
+    def fresh(self, events: Iterable[Event]) -> list[Touched]:
+        """Those that are no repeats, with what they touch; moves the marks."""
+        take = self._marks.take
+        return [(event, self._touches(event)) for event in events if take(event.origin, event.sequence)]
+
+    def missing(self, fresh: Iterable[Touched]) -> dict[StateKey, Plan]:
+        """The states that ``fold`` of these will load."""
+        states = self._states
+        return {key: plan for _, touches in fresh for plan, key in touches if key not in states}
+
+    def fold(self, fresh: Iterable[Touched], before: Callable[[Event], None] = lambda event: None) -> Change:
+        """Folds what ``fresh`` gave; ``before`` is told of each event while the states are without it."""
+        touched: dict[StateKey, ViewState] = {}
+        for event, touches in fresh:
+            before(event)
+            for plan, key in touches:
+                state = touched[key] = self.state(plan, key)
+                state.fold(event)
+        change = Change({key: state.pack() for key, state in touched.items()}, self._marks.stored())
+        for key in touched:
+            self._states.move_to_end(key)
+        while len(self._states) > self._keep:
+            self._states.popitem(last=False)
         return change
 
-    def _state(self, states: dict[StateKey, ViewState], plan: Plan, entity: bytes) -> ViewState:
-        key = (plan.view.definition_hash, entity)
-        state = states.get(key)
+    def round(self, events: Sequence[Event]) -> Change:
+        """Takes each event once."""
+        fresh = self.fresh(events)
+        change = self.fold(fresh)
+        change.repeats = len(events) - len(fresh)
+        return change
+
+    def state(self, plan: Plan, key: StateKey) -> ViewState:
+        """As of now; not to be changed."""
+        state = self._states.get(key)
         if state is None:
             stored = self._load(key)
             # Bytes of another layout hold nothing that can be read: the state begins anew.
             state = ViewState.unpack(plan, stored) if stored and plan.readable(stored) else ViewState(plan)
-            states[key] = state
+            self._states[key] = state
         return state
+
+    def _touches(self, event: Event) -> list[tuple[Plan, StateKey]]:
+        # Views of one key share the bytes of the entity and the question who owns it.
+        entities: dict[tuple[str, ...], bytes | None] = {}
+        found = []
+        for plan in self._plans[event.kind]:
+            view = plan.view
+            if view.filter and not view.takes(event):
+                continue
+            if view.key not in entities:
+                made = view.entity(event)
+                entities[view.key] = made if self._owns(made) else None
+            entity = entities[view.key]
+            if entity is not None:
+                found.append((plan, (view.definition_hash, entity)))
+        return found

@@ -95,15 +95,32 @@ class Recent:
     fields: tuple[str, ...]
     keep: int = 0
 
+    @property
+    def width(self) -> int:
+        """Values in all its columns."""
+        return (2 + len(self.fields)) * self.keep
+
 
 @dataclass(frozen=True)
 class Column:
-    """One run of equal values in the bytes."""
+    """One run of values in the bytes; ``identity``: of nothing."""
 
     name: str
     code: str
     count: int
     registers: int = 0
+    identity: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a slot or a recent list stands among the values that ``Plan.layout`` packs: of a slot its tiles
+    (registers: all of them in one bytes) and its base (-1: none), of a list its columns, one after the other.
+    """
+
+    of: Slot | Recent
+    at: int
+    base_at: int = -1
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,30 @@ class Plan:
     def fingerprint(self) -> int:
         """Stands in every state, so that none is read under another definition."""
         return self.view.definition_hash & (1 << 32) - 1
+
+    @cached_property
+    def empty(self) -> list[Any]:
+        """The values of an entity of which nothing is known."""
+        values: list[Any] = [STATE_VERSION, self.fingerprint, NONE_US]
+        for column in self.columns:
+            values += [bytes(column.count)] if column.registers else [column.identity] * column.count
+        return values
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Of each slot, then of each recent list."""
+        at, next_at = {}, 3
+        for column in self.columns:
+            at[column.name] = next_at
+            next_at += 1 if column.registers else column.count
+        slots = [Place(slot, at[f"tiles{i}"], at.get(f"base{i}", -1)) for i, slot in enumerate(self.slots)]
+        return (*slots, *(Place(recent, at[f"recent{i}_us"]) for i, recent in enumerate(self.recents)))
+
+    @cached_property
+    def places_of(self) -> dict[str, tuple[Place, ...]]:
+        """Those that look at events of a kind."""
+        kinds = {place.of.events.kind for place in self.places}
+        return {kind: tuple(p for p in self.places if p.of.events.kind == kind) for kind in kinds}
 
     def readable(self, value: bytes | None) -> bool:
         """Whether bytes are a state of this view."""
@@ -195,12 +236,13 @@ def _laid_out(
 def _columns(slots: tuple[Slot, ...], recents: tuple[Recent, ...]) -> list[Column]:
     found = []
     for index, slot in enumerate(slots):
-        width = slot.registers or 1
+        width, identity = slot.registers or 1, 0 if slot.registers else slot.identity
         if slot.has_base:
-            found.append(Column(f"base{index}", "B" if slot.registers else "q", width, slot.registers))
-        found.append(Column(f"tiles{index}", slot.code, slot.tiles * width, slot.registers))
+            code = "B" if slot.registers else "q"
+            found.append(Column(f"base{index}", code, width, slot.registers, identity))
+        found.append(Column(f"tiles{index}", slot.code, slot.tiles * width, slot.registers, identity))
     for index, recent in enumerate(recents):
-        found.append(Column(f"recent{index}_us", "q", recent.keep))
+        found.append(Column(f"recent{index}_us", "q", recent.keep, identity=NONE_US))
         found.append(Column(f"recent{index}_hash", "Q", recent.keep))
         found += [Column(f"recent{index}_{name}", "Q", recent.keep) for name in recent.fields]
     return found

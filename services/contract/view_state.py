@@ -10,83 +10,103 @@ from typing import Any
 
 from services.contract.errors import MalformedRecord
 from services.contract.view_events import Event
-from services.contract.view_plan import MASK64, MERGE, NONE_US, STATE_VERSION, Plan
+from services.contract.view_plan import MASK64, MERGE, NONE_US, STATE_VERSION, Plan, Recent, Slot
+from services.contract.view_registers import merge_registers
+
+_NEWEST = 2
 
 
 class ViewState:
-    """Mutable; packed only when it is written.
+    """``values``: what ``plan.layout`` packs, at ``plan.places``. Mutable."""
 
-    bases and tiles: per slot (None where a slot has no base); tiles newest first. recents: per list, tuples
-    (occurred_us, event hash, *fields), newest first.
-    """
-
-    __slots__ = ("bases", "newest_us", "plan", "recents", "tiles")
+    __slots__ = ("plan", "values")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.newest_us = NONE_US
-        self.bases: list[Any] = [slot.identity if slot.has_base else None for slot in plan.slots]
-        self.tiles: list[list[Any]] = [[slot.identity] * slot.tiles for slot in plan.slots]
-        self.recents: list[list[tuple[int, ...]]] = [[] for _ in plan.recents]
+        self.values: list[Any] = plan.empty[:]
+
+    @property
+    def newest_us(self) -> int:
+        """The largest occurred_at folded; NONE_US: none."""
+        newest: int = self.values[_NEWEST]
+        return newest
 
     def fold(self, event: Event) -> None:
         """One event that the view takes."""
-        at_us, hop_us = event.occurred_us, self.plan.view.hop_us
-        if at_us > self.newest_us:
-            if self.newest_us != NONE_US:
-                self._advance(at_us // hop_us - self.newest_us // hop_us)
-            self.newest_us = at_us
-        age = self.newest_us // hop_us - at_us // hop_us
-        for index, slot in enumerate(self.plan.slots):
-            if not slot.events.takes(event):
+        values, plan = self.values, self.plan
+        at_us, hop_us, newest_us = event.occurred_us, plan.view.hop_us, values[_NEWEST]
+        age = newest_us // hop_us - at_us // hop_us
+        if at_us > newest_us:
+            if newest_us != NONE_US and age:
+                self._advance(-age)
+            values[_NEWEST], age = at_us, 0
+        for place in plan.places_of.get(event.kind, ()):
+            of = place.of
+            if of.events.where and not of.events.takes(event):
                 continue
-            merge = MERGE[slot.monoid]
-            if age < slot.tiles:
-                tiles = self.tiles[index]
-                tiles[age] = merge(tiles[age], slot.lift(event))
-            elif slot.has_base:
-                self.bases[index] = merge(self.bases[index], slot.lift(event))
-        for index, recent in enumerate(self.plan.recents):
-            if recent.events.takes(event):
-                values = (event.fields[name] & MASK64 for name in recent.fields)
-                self._keep(index, recent.keep, (at_us, event.event_hash, *values))
+            if isinstance(of, Recent):
+                self._keep(place.at, of, event)
+            elif of.registers:
+                self._register(place.at, place.base_at, of, age, event)
+            elif age < of.tiles or place.base_at >= 0:
+                at = place.at + age if age < of.tiles else place.base_at
+                values[at] = MERGE[of.monoid](values[at], of.lift(event)) if of.value else values[at] + 1
+
+    def recent(self, index: int) -> list[tuple[int, ...]]:
+        """Of a recent list: (occurred_us, event hash, *fields) each, newest first."""
+        place = self.plan.places[len(self.plan.slots) + index]
+        assert isinstance(place.of, Recent)
+        return self._entries(place.at, place.of)
+
+    def _entries(self, at: int, of: Recent) -> list[tuple[int, ...]]:
+        columns = [self.values[i : i + of.keep] for i in range(at, at + of.width, of.keep)]
+        return [entry for entry in zip(*columns, strict=True) if entry[0] != NONE_US]
+
+    def _keep(self, at: int, of: Recent, event: Event) -> None:
+        entry = (event.occurred_us, event.event_hash, *[event.fields[name] & MASK64 for name in of.fields])
+        entries = self._entries(at, of)
+        if entry in entries:
+            return
+        entries.append(entry)
+        entries.sort(reverse=True)
+        del entries[of.keep :]
+        for column in zip(*entries, strict=True):
+            self.values[at : at + len(column)] = column
+            at += of.keep
+
+    def _register(self, at: int, base_at: int, of: Slot, age: int, event: Event) -> None:
+        values, m = self.values, of.registers
+        if age < of.tiles:
+            tiles, start = values[at], age * m
+            merged = merge_registers(tiles[start : start + m], of.lift(event))
+            values[at] = tiles[:start] + merged + tiles[start + m :]
+        elif base_at >= 0:
+            values[base_at] = merge_registers(values[base_at], of.lift(event))
 
     def _advance(self, hops: int) -> None:
         """The newest hop moves on; tiles that leave go into the base."""
-        if hops == 0:
-            return
-        for index, slot in enumerate(self.plan.slots):
-            tiles = self.tiles[index]
-            shift = min(hops, slot.tiles)
-            if slot.has_base:
-                merge = MERGE[slot.monoid]
-                for left in tiles[slot.tiles - shift :]:
-                    self.bases[index] = merge(self.bases[index], left)
-            self.tiles[index] = [slot.identity] * shift + tiles[: slot.tiles - shift]
-
-    def _keep(self, index: int, keep: int, entry: tuple[int, ...]) -> None:
-        entries = self.recents[index]
-        if entry not in entries:
-            entries.append(entry)
-            entries.sort(reverse=True)
-            del entries[keep:]
+        values = self.values
+        for place in self.plan.places:
+            of, at, base_at = place.of, place.at, place.base_at
+            if isinstance(of, Recent):
+                continue
+            shift = min(hops, of.tiles)
+            stay = of.tiles - shift
+            if of.registers:
+                tiles, m = values[at], of.registers
+                for start in range(stay * m, of.tiles * m, m) if base_at >= 0 else ():
+                    values[base_at] = merge_registers(values[base_at], tiles[start : start + m])
+                values[at] = bytes(shift * m) + tiles[: stay * m]
+                continue
+            if base_at >= 0:
+                merge = MERGE[of.monoid]
+                for left in values[at + stay : at + of.tiles]:
+                    values[base_at] = merge(values[base_at], left)
+            values[at : at + of.tiles] = [of.identity] * shift + values[at : at + stay]
 
     def pack(self) -> bytes:
         """As view_plan says. struct.error when a tile's count does not fit: 2**32 events of one entity."""
-        named: dict[str, Any] = {}
-        for index, slot in enumerate(self.plan.slots):
-            tiles = self.tiles[index]
-            named[f"tiles{index}"] = [b"".join(tiles)] if slot.registers else tiles
-            named[f"base{index}"] = [self.bases[index]]
-        for index, recent in enumerate(self.plan.recents):
-            empty = recent.keep - len(self.recents[index])
-            filled = self.recents[index] + [(NONE_US, 0, *(0 for _ in recent.fields))] * empty
-            for name, run in zip(("us", "hash", *recent.fields), zip(*filled, strict=True), strict=True):
-                named[f"recent{index}_{name}"] = run
-        values: list[Any] = [STATE_VERSION, self.plan.fingerprint, self.newest_us]
-        for column in self.plan.columns:
-            values += named[column.name]
-        return self.plan.layout.pack(*values)
+        return self.plan.layout.pack(*self.values)
 
     @classmethod
     def unpack(cls, plan: Plan, value: bytes) -> ViewState:
@@ -94,21 +114,7 @@ class ViewState:
         if not plan.readable(value):
             allowed = f"{plan.layout.size} bytes, version {STATE_VERSION}, of {plan.view.name}"
             raise MalformedRecord.one("view state", f"{len(value)} bytes", allowed)
-        state = cls(plan)
-        _, _, state.newest_us, *rest = plan.layout.unpack(value)
-        named: dict[str, Any] = {}
-        at = 0
-        for column in plan.columns:
-            count = 1 if column.code == "B" else column.count
-            named[column.name] = rest[at : at + count]
-            at += count
-        for index, slot in enumerate(plan.slots):
-            tiles = named[f"tiles{index}"]
-            m = slot.registers
-            state.tiles[index] = [tiles[0][i : i + m] for i in range(0, len(tiles[0]), m)] if m else tiles
-            if slot.has_base:
-                state.bases[index] = named[f"base{index}"][0]
-        for index, recent in enumerate(plan.recents):
-            columns = [named[f"recent{index}_{name}"] for name in ("us", "hash", *recent.fields)]
-            state.recents[index] = [entry for entry in zip(*columns, strict=True) if entry[0] != NONE_US]
+        state = cls.__new__(cls)
+        state.plan = plan
+        state.values = list(plan.layout.unpack(value))
         return state

@@ -1,4 +1,4 @@
-"""Stage 2, the host: feature-events -> packed state in Redis.
+"""Stage 2, the host: feature-events -> packed states in Redis.
 
 Where the fold stands is kept in Redis beside the state and changes together with it; the offsets committed
 to Kafka are for those who watch the lag. While Redis is away the current round waits and is tried again;
@@ -15,15 +15,16 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from rec.events.v1.events_pb2 import FeatureEvent
 from services.contract import topics
 from services.contract.errors import Conflict, LoopError
-from services.contract.feature_events import Marks
+from services.contract.feature_events import check_routed, size_of
+from services.contract.feature_sets import feature_set
+from services.contract.view_fold import OriginMarks
 from services.feature_pipeline import metrics
 from services.feature_pipeline.dead_letters import reject
-from services.feature_pipeline.fold_batch import PartitionFold, Section, decode
+from services.feature_pipeline.fold_batch import Message, PartitionFold, Section, decode
 from services.feature_pipeline.settings import FeaturePipelineSettings
-from services.feature_pipeline.state_store import Outcome, StateStore, marks_of
+from services.feature_pipeline.state_store import Outcome, StateStore
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
 from services.runtime.kafka_producer import Producer
 
@@ -46,8 +47,9 @@ class Round:
     """What was gathered of one partition since the last write."""
 
     owned: Owned
-    events: list[FeatureEvent] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     next_offset: int = 0
+    events: int = 0
 
 
 class FoldWorker:
@@ -57,6 +59,9 @@ class FoldWorker:
         self._settings = settings
         self._store = store
         self._producer = producer
+        self._views = feature_set(settings.feature_set).views
+        for view in self._views:
+            check_routed(view)
         self.reader = GroupReader(
             settings.kafka,
             f"{settings.name} fold",
@@ -96,10 +101,10 @@ class FoldWorker:
         claim = await self._persist(lambda: self._store.claim(where.partition))
         beginning = (await self.reader.beginning_offsets([where]))[where]
         end = (await self.reader.end_offsets([where]))[where]
-        start, offset, marks = "continued", claim.offset, marks_of(claim)
+        start, offset, marks = "continued", claim.offset, OriginMarks(claim.marks)
         if offset is not None and offset > end:
             await self._persist(lambda: self._store.forget(where.partition))
-            start, offset, marks = "log_shorter", None, Marks()
+            start, offset, marks = "log_shorter", None, OriginMarks()
         elif offset is None:
             start = "beginning"
         elif offset < beginning:
@@ -110,7 +115,11 @@ class FoldWorker:
             return
         position = max(beginning, offset or 0)
         fold = PartitionFold(
-            where.partition, -1 if offset is None else offset, marks, self._settings.cache_entities
+            where.partition,
+            -1 if offset is None else offset,
+            marks,
+            self._views,
+            self._settings.cache_states,
         )
         self.reader.seek(where, position)
         self.owned[where] = Owned(claim.token, fold)
@@ -127,7 +136,7 @@ class FoldWorker:
             found = await self.reader.poll(wait_ms, most_records)
             for where, records in found.items():
                 barrier |= await self._take(where, records, rounds)
-            count = sum(len(each.events) for each in rounds.values())
+            count = sum(each.events for each in rounds.values())
             now = time.monotonic()
             if not rounds or barrier or count >= self._settings.fold_events:
                 return rounds
@@ -149,11 +158,12 @@ class FoldWorker:
             current = rounds[where] = Round(owned)
         barrier = False
         for record in records:
-            events, error = decode(record.value)
+            messages, error = decode(record.value)
             if error is not None:
                 await reject(self._producer, record, error)
-            current.events += events
-            barrier = barrier or any(event.HasField("barrier") for event in events)
+            current.messages += messages
+            current.events += sum(size_of(message) for message, _ in messages)
+            barrier = barrier or any(message.HasField("barrier") for message, _ in messages)
         current.next_offset = records[-1].offset + 1
         return barrier
 
@@ -168,27 +178,25 @@ class FoldWorker:
                 if self.owned.get(where) is each.owned:
                     del self.owned[where]
                 continue
-            each.owned.fold.trim()
             metrics.FOLDED.inc(section.events)
             metrics.WRITTEN.inc(len(section.states))
             if section.barriers:
                 self.last_barrier = section.barriers[-1][0]
 
     async def _fold(self, rounds: list[Round]) -> list[tuple[bytes, Section]]:
-        fresh = [each.owned.fold.take(each.events) for each in rounds]
-        wanted = [each.owned.fold.missing(events) for each, events in zip(rounds, fresh, strict=True)]
-        keys = [key for some in wanted for key in some]
-        values = iter(await self._persist(lambda: self._store.load(keys)))
+        taken = [each.owned.fold.take(each.messages) for each in rounds]
+        wanted = [each.owned.fold.missing(some) for each, some in zip(rounds, taken, strict=True)]
+        values = iter(await self._persist(lambda: self._store.load([key for some in wanted for key in some])))
         sections = []
-        for each, events, some in zip(rounds, fresh, wanted, strict=True):
-            fold = each.owned.fold
-            for key in some:
-                if not fold.put(key, next(values)):
+        for each, some, absent in zip(rounds, taken, wanted, strict=True):
+            for key, plan in absent.values():
+                if not each.owned.fold.put(key, plan, next(values)):
                     metrics.UNREADABLE.inc()
-            metrics.CACHE_MISSES.inc(len(some))
-            metrics.CACHE_HITS.inc(len({key for key, _ in events if key}) - len(some))
-            metrics.REPEATS.inc(len(each.events) - len(events))
-            sections.append((each.owned.token, fold.fold(events, each.next_offset)))
+            section = each.owned.fold.fold(some, each.next_offset)
+            metrics.CACHE_MISSES.inc(len(absent))
+            metrics.CACHE_HITS.inc(len(section.states) - len(absent))
+            metrics.REPEATS.inc(some.repeats)
+            sections.append((each.owned.token, section))
         return sections
 
     async def _persist(self, work: Callable[[], Awaitable[_T]]) -> _T:

@@ -7,7 +7,7 @@ from services.runtime import telemetry
 log = telemetry.get_logger("feature_pipeline")
 
 RECORDS = telemetry.counter("feature_split_records", "Origin records split", ["topic"])
-PARTS = telemetry.counter("feature_split_parts", "Parts written to feature-events")
+PARTS = telemetry.counter("feature_split_parts", "View events written to feature-events")
 DUPLICATES = telemetry.counter("feature_split_duplicates", "Events dropped: event id seen before", ["topic"])
 UNKNOWN_CATEGORY = telemetry.counter("feature_split_unknown_category", "Items of no known category")
 CATALOG = telemetry.gauge("feature_catalog_items", "Items whose category is known")
@@ -15,8 +15,8 @@ CATALOG_FULL = telemetry.counter("feature_catalog_full", "Items not remembered: 
 DEAD = telemetry.counter("feature_dead_letters", "Records that could not be used, by topic", ["topic"])
 SPLIT_RETRIES = telemetry.counter("feature_split_retries", "Rounds of stage 1 read again after an error")
 
-FOLDED = telemetry.counter("feature_folded", "Events folded into state")
-REPEATS = telemetry.counter("feature_fold_repeats", "Parts dropped: not above the mark of their origin")
+FOLDED = telemetry.counter("feature_folded", "Events folded into states")
+REPEATS = telemetry.counter("feature_fold_repeats", "View events dropped: not above the mark of their origin")
 WRITES = telemetry.counter("feature_fold_writes", "Writes to Redis, by outcome", ["outcome"])
 WRITTEN = telemetry.counter("feature_fold_entities", "States written to Redis")
 CACHE_HITS = telemetry.counter("feature_fold_cache_hits", "States found in memory")

@@ -1,4 +1,4 @@
-"""Stage 1, the rules: which parts an origin record becomes, and which records are repeats. Pure.
+"""Stage 1, the rules: what an origin record becomes, and which records are repeats. Pure.
 
 A repeat (a client that sent again) carries the same event id and, by its key, stands in the same partition.
 The last event ids of each partition are remembered; after a restart the worker shows the records before its
@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from rec.events.v1.events_pb2 import Action, EventRecord, FeatureEvent, Impression, Item
+from rec.events.v1.events_pb2 import Action, EventRecord, Impression, Item
 from services.contract import feature_events, times, topics
 from services.contract.errors import MalformedRecord
-
-# (partition of feature-events, part)
-Write = tuple[int, FeatureEvent]
-PARTITIONS = topics.FEATURE_EVENTS.partitions
+from services.contract.feature_events import PARTITIONS, Write
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,11 @@ class Splitter:
         if event is None:
             raise MalformedRecord.one("record", kind, "impression, action, heartbeat or barrier")
         # Split before it is remembered: a malformed record leaves no trace.
-        parts = feature_events.split(record, self._topic, self._partition, offset, self._category_of)
+        writes = feature_events.split(record, self._topic, self._partition, offset, self._category_of)
         at_us = times.to_us(event.occurred_at)
         if not self._seen.add(event.event_id):
             return Split([], repeat=True, event_us=at_us)
-        return Split([_placed(key, part) for key, part in parts], event_us=at_us)
+        return Split(writes, event_us=at_us)
 
     def _decode(self, value: bytes | None) -> EventRecord:
         try:
@@ -94,15 +91,11 @@ class Splitter:
             raise MalformedRecord.one("record", f"{len(value or b'')} bytes", "an EventRecord") from error
 
     def _forward(self, record: EventRecord, offset: int) -> list[Write]:
-        part = feature_events.barrier_part(record.barrier, self._topic, self._partition, offset)
-        return [(partition, part) for partition in range(PARTITIONS)]
+        event = feature_events.barrier_event(record.barrier, self._topic, self._partition, offset)
+        return [(partition, event) for partition in range(PARTITIONS)]
 
     def _list_item(self, offset: int, value: bytes | None) -> list[Write]:
-        return [_placed(*feature_events.listed_part(decode_item(value), self._partition, offset))]
-
-
-def _placed(key: bytes, part: FeatureEvent) -> Write:
-    return topics.partition_of(key, PARTITIONS), part
+        return [feature_events.listed(decode_item(value), self._partition, offset)]
 
 
 def decode_item(value: bytes | None) -> Item:

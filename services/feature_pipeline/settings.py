@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from services.contract.feature_sets import WORLD
 from services.runtime.settings import GrpcServerSettings, ProcessSettings
 
 
@@ -21,7 +22,7 @@ class FeaturePipelineSettings(ProcessSettings):
     split_commit_ms: int = Field(default=250, gt=0)
     """Stage 1 commits no more often: what it reads again after a crash is dropped by the marks."""
     batch_parts: int = Field(default=250, gt=0, le=1_000)
-    """Parts per record of feature-events: a record costs as much as ten parts."""
+    """View events per record of feature-events: a record costs as much as ten of them."""
     max_batches_in_flight: int = Field(default=64, gt=0)
     """Records sent and not yet acknowledged; well below the producer's own limit."""
     dedupe_records: int = Field(default=5_000, gt=0)
@@ -31,12 +32,15 @@ class FeaturePipelineSettings(ProcessSettings):
     max_catalog_items: int = Field(default=5_000_000, gt=0)
     """Categories kept in memory; items beyond count as of unknown category."""
     fold_events: int = Field(default=2_000, gt=0)
-    """Events per write of stage 2: Redis does nothing else while it applies one (some 10 ms)."""
+    """View events per write of stage 2: Redis does nothing else while it applies one (some 10 ms)."""
     fold_interval_ms: int = Field(default=100, gt=0)
     """Events gather so long before they are written, so that a popular item is written once."""
     fold_pause_ms: int = Field(default=10, ge=0)
     """Pause between two looks at Kafka while events gather; a barrier waits this long at most."""
-    cache_entities: int = Field(default=40_000, gt=0)
-    """States kept in memory per feature-events partition; the rest is read back from Redis."""
+    feature_set: str = WORLD
+    """Which views are folded: a name of contract.feature_sets."""
+    cache_states: int = Field(default=40_000, gt=0)
+    """States kept in memory per feature-events partition, some 0.7 KB each; the rest is read back from Redis.
+    """
     retry_ms: int = Field(default=200, gt=0)
     """Between tries while Redis or Kafka is away."""

@@ -1,7 +1,7 @@
 """Stage 1, the host: origin topics -> feature-events. Written, acknowledged, then committed.
 
 Nothing here has to be exact: a record that is split twice has the same sequence numbers, and the fold
-drops the second one. What counts is order: parts of a partition are written in the order of its offsets, and
+drops the second one. What counts is order: what a partition says is written in the order of its offsets, and
 after an error everything from the last committed record is read again.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from rec.events.v1.events_pb2 import FeatureEventBatch
-from services.contract import topics
+from services.contract import feature_events, topics
 from services.contract.errors import Conflict, LoopError, MalformedRecord
 from services.feature_pipeline import metrics
 from services.feature_pipeline.catalog import Catalog
@@ -48,6 +48,7 @@ class SplitWorker:
         self._done: dict[TopicPartition, int] = {}
         self._committed_at = 0.0
         self._batches: defaultdict[int, FeatureEventBatch] = defaultdict(FeatureEventBatch)
+        self._sizes: Counter[int] = Counter()
         self._in_flight: list[asyncio.Future[Any]] = []
         self.watermarks: dict[TopicPartition, int] = {}
 
@@ -65,6 +66,7 @@ class SplitWorker:
                 # The splitters have seen events that were not acknowledged: all of them begin anew.
                 self._forget(set(self._splitters))
                 self._batches.clear()
+                self._sizes.clear()
                 self._in_flight = []
                 await asyncio.sleep(self._settings.retry_ms / 1000)
                 continue
@@ -105,15 +107,17 @@ class SplitWorker:
             metrics.DUPLICATES.labels(where.topic).inc()
         if split.event_us is not None:
             self.watermarks[where] = max(self.watermarks.get(where, split.event_us), split.event_us)
-        for partition, part in split.writes:
-            batch = self._batches[partition]
-            batch.events.append(part)
-            if len(batch.events) >= self._settings.batch_parts:
+        for partition, event in split.writes:
+            self._batches[partition].events.append(event)
+            size = feature_events.size_of(event)
+            metrics.PARTS.inc(size)
+            self._sizes[partition] += size
+            if self._sizes[partition] >= self._settings.batch_parts:
                 self._send(partition)
-        metrics.PARTS.inc(len(split.writes))
 
     def _send(self, partition: int) -> None:
         batch = self._batches.pop(partition)
+        del self._sizes[partition]
         value = batch.SerializeToString()
         sent = self._producer.send_nowait(topics.FEATURE_EVENTS.name, value, partition=partition)
         self._in_flight.append(sent)

@@ -23,7 +23,7 @@ from enum import Enum
 import redis.asyncio as redis
 
 from services.contract import redis_keys, topics
-from services.contract.feature_events import BARRIER_ORIGINS, Marks
+from services.contract.feature_events import BARRIER_ORIGINS
 from services.feature_pipeline import metrics
 from services.feature_pipeline.fold_batch import Section
 from services.feature_pipeline.write_script import SCRIPT, arguments
@@ -46,7 +46,7 @@ class Claim:
 
     token: bytes
     offset: int | None
-    marks: list[tuple[str, int]]
+    marks: dict[str, int]
 
 
 class StateStore:
@@ -65,7 +65,7 @@ class StateStore:
             pipe.hgetall(redis_keys.mark_key(partition))
             _, stored = await pipe.execute()
         offset = stored.pop(redis_keys.MARK_OFFSET, None)
-        marks = [(name.decode(), int(sequence)) for name, sequence in stored.items()]
+        marks = {name.decode(): int(sequence) for name, sequence in stored.items()}
         return Claim(token, None if offset is None else int(offset), marks)
 
     async def forget(self, partition: int) -> None:
@@ -86,8 +86,3 @@ class StateStore:
         *codes, completed = answers
         metrics.BARRIERS.inc(completed)
         return [Outcome(code) for code in codes]
-
-
-def marks_of(claim: Claim) -> Marks:
-    """The marks from which a claimed partition goes on."""
-    return Marks(claim.marks)

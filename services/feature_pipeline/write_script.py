@@ -2,9 +2,8 @@
 
 ARGV: entity TTL, popular TTL, co-clicks kept, passed TTL, barriers kept, parts of a barrier, wall time (us),
 key prefix of passed barriers, number of sections; then per section: number of its arguments, owner key,
-token, mark key, offset before, offset after, and counted lists: states (key, value), marks (origin,
-sequence), popular (key, member, more), co-clicks (key, member, more); then impressions, clicks, and barriers
-(id, part).
+token, mark key, offset before, offset after, and counted lists: states (key, value, TTL), marks (origin,
+sequence), popular (key, member, more), co-clicks (key, member, more), barriers (id, part).
 """
 
 from __future__ import annotations
@@ -53,7 +52,8 @@ end
 local function apply(mark_key, after)
   for _ = 1, tonumber(take()) do
     local key = take()
-    redis.call('SET', key, take(), 'EX', entity_ttl)
+    local value = take()
+    redis.call('SET', key, value, 'EX', take())
   end
   redis.call('HSET', mark_key, 'offset', after)
   for _ = 1, tonumber(take()) do
@@ -71,9 +71,6 @@ local function apply(mark_key, after)
     redis.call('ZREMRANGEBYRANK', key, 0, -co_kept - 1)
     redis.call('EXPIRE', key, entity_ttl)
   end
-  local impressions, clicks = take(), take()
-  if impressions ~= '0' then redis.call('INCRBY', 'f:g:n', impressions) end
-  if clicks ~= '0' then redis.call('INCRBY', 'f:g:c', clicks) end
   for _ = 1, tonumber(take()) do
     local id = take()
     pass(id, take())
@@ -97,9 +94,7 @@ for section = 1, tonumber(take()) do
 end
 outcomes[#outcomes + 1] = completed
 return outcomes
-""".replace("'f:g:n'", f"'{redis_keys.GLOBAL_IMPRESSIONS_KEY.decode()}'").replace(
-    "'f:g:c'", f"'{redis_keys.GLOBAL_CLICKS_KEY.decode()}'"
-)
+"""
 
 Argument = bytes | str | int
 
@@ -134,14 +129,14 @@ def _section(token: bytes, section: Section) -> list[Argument]:
         section.to_offset,
         len(section.states),
     ]
-    for key, value in section.states.items():
-        body += (key, value)
+    for key, (value, ttl_s) in section.states.items():
+        body += (key, value, ttl_s)
     body.append(len(section.marks))
-    for origin, sequence in section.marks:
+    for origin, sequence in section.marks.items():
         body += (origin, sequence)
     _increments(body, section.popular)
     _increments(body, section.co_clicks)
-    body += (section.impressions, section.clicks, len(section.barriers))
+    body.append(len(section.barriers))
     for barrier_id, part in section.barriers:
         body += (barrier_id, part)
     return body

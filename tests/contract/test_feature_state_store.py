@@ -9,14 +9,16 @@ import redis.asyncio as redis
 
 from services.contract import redis_keys
 from services.contract.feature_events import BARRIER_ORIGINS
-from services.contract.feature_fold import ItemState
+from services.contract.feature_sets import feature_set
 from services.feature_pipeline.fold_batch import Section
-from services.feature_pipeline.state_store import BARRIER_PARTS, Outcome, StateStore, marks_of
+from services.feature_pipeline.state_store import BARRIER_PARTS, Outcome, StateStore
 from services.runtime import redis_client
 from services.runtime.settings import RedisSettings
 
 pytestmark = pytest.mark.integration
-ITEM = redis_keys.item_key(1)
+VIEW = feature_set("world").views[0]
+STATE, OTHER = (redis_keys.view_key(VIEW, entity.to_bytes(8, "little")) for entity in (1, 9))
+TTL_S = 12_345
 POPULAR = (redis_keys.popular_key(3), (1).to_bytes(8, "little"))
 CO_CLICK = (redis_keys.co_click_key(1), (2).to_bytes(8, "little"))
 
@@ -34,11 +36,10 @@ def store(client: redis.Redis) -> StateStore:
 
 
 def section(before: int, after: int, partition: int = 0) -> Section:
-    made = Section(partition, before, after, states={ITEM: ItemState(after % 64).pack()})
-    made.marks = [("actions/1", after * 1024)]
+    made = Section(partition, before, after, states={STATE: (b"state %d" % after, TTL_S)})
+    made.marks = {"actions/1": after * 1024}
     made.popular[POPULAR] += 2
     made.co_clicks[CO_CLICK] += 1
-    made.impressions, made.clicks = 10, 2
     return made
 
 
@@ -46,17 +47,16 @@ async def test_everything_of_a_section_is_there_with_its_lifetime(
     store: StateStore, client: redis.Redis
 ) -> None:
     claim = await store.claim(0)
-    assert (claim.offset, claim.marks) == (None, [])
+    assert (claim.offset, claim.marks) == (None, {})
     assert await store.write([(claim.token, section(-1, 5))]) == [Outcome.APPLIED]
-    assert await store.load([ITEM, redis_keys.item_key(9)]) == [ItemState(5).pack(), None]
+    assert await store.load([STATE, OTHER]) == [b"state 5", None]
     assert await client.zscore(*POPULAR) == 2
     assert await client.zscore(*CO_CLICK) == 1
-    assert await client.mget(redis_keys.GLOBAL_IMPRESSIONS_KEY, redis_keys.GLOBAL_CLICKS_KEY) == [b"10", b"2"]
     assert 0 < await client.ttl(POPULAR[0]) <= redis_keys.POPULAR_TTL_S
-    for key in (ITEM, CO_CLICK[0]):
-        assert redis_keys.POPULAR_TTL_S < await client.ttl(key) <= redis_keys.ENTITY_TTL_S
+    assert redis_keys.POPULAR_TTL_S < await client.ttl(CO_CLICK[0]) <= redis_keys.ENTITY_TTL_S
+    assert TTL_S - 60 < await client.ttl(STATE) <= TTL_S
     again = await store.claim(0)
-    assert (again.offset, marks_of(again).items()) == (5, [("actions/1", 5 * 1024)])
+    assert (again.offset, again.marks) == (5, {"actions/1": 5 * 1024})
 
 
 async def test_a_write_whose_answer_was_lost_is_not_applied_twice(
@@ -81,7 +81,7 @@ async def test_a_replica_that_lost_its_partition_changes_nothing(
     late = [(zombie.token, section(-1, 7)), (owner.token, section(5, 6))]
     # The refused section does not disturb the one behind it.
     assert await store.write(late) == [Outcome.REFUSED, Outcome.APPLIED]
-    assert await store.load([ITEM]) == [ItemState(6).pack()]
+    assert await store.load([STATE]) == [b"state 6"]
     assert await client.zscore(*POPULAR) == 4
 
 

@@ -93,12 +93,15 @@ def test_numpy_and_struct_see_the_same_fields():
     unpacked = ViewState.unpack(plan, state())
     assert plan.dtype.itemsize == plan.layout.size == len(state())
     assert record["newest_us"] == unpacked.newest_us
-    for index, slot in enumerate(plan.slots):
-        tiles = [bytes(tile) if slot.registers else int(tile) for tile in record[f"tiles{index}"]]
-        assert tiles == unpacked.tiles[index]
-        if slot.has_base:
-            base = record[f"base{index}"][0]
-            assert (bytes(base) if slot.registers else int(base)) == unpacked.bases[index]
-    for index, kept in enumerate(unpacked.recents):
+    for index, (slot, place) in enumerate(zip(plan.slots, plan.places, strict=False)):
+        tiles, base = record[f"tiles{index}"], record[f"base{index}"][0] if slot.has_base else None
+        if slot.registers:
+            assert unpacked.values[place.at] == tiles.tobytes()
+            assert base is None or unpacked.values[place.base_at] == base.tobytes()
+        else:
+            assert unpacked.values[place.at : place.at + slot.tiles] == tiles.tolist()
+            assert base is None or unpacked.values[place.base_at] == base
+    for index in range(len(plan.recents)):
+        kept = unpacked.recent(index)
         times = [us for us in record[f"recent{index}_us"].tolist() if us != NONE_US]
         assert times == [entry[0] for entry in kept]

@@ -1,4 +1,4 @@
-"""Events through real Kafka and the real pipeline into real Redis: exactly the state of the pure fold."""
+"""Events through real Kafka and the real pipeline into real Redis: exactly the states made from history."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ import redis as redis_sync
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, Action, EventRecord, Impression, Item
-from rec.v1 import feature_pb2_grpc, worker_pb2_grpc
-from rec.v1.feature_pb2 import FeatureServiceWaitForBarrierRequest, GetFeaturesRequest
+from rec.v1 import worker_pb2_grpc
 from rec.v1.worker_pb2 import GetWorkerStatusRequest
-from services.contract import feature_events, features, redis_keys, times, topics
-from services.contract.columns import U64, encode
-from services.contract.feature_fold import ItemState, UserState, fold
-from services.feature.__main__ import start as start_feature
-from services.feature.settings import FeatureSettings
+from services.contract import feature_events, redis_keys, times, topics
+from services.contract.feature_sets import feature_set
+from services.contract.view_events import Event, event_hash
+from services.contract.view_init import initial_states
+from services.contract.view_log import log_of
+from services.contract.view_ttl import ttl_s
 from services.runtime.kafka_consumer import LogReader
 from services.runtime.kafka_producer import Producer
-from services.runtime.process import Process
-from services.runtime.settings import GrpcServerSettings, KafkaSettings, RedisSettings
+from services.runtime.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
 START_US = 1_760_000_000_000_000
 ITEMS, USERS = 60, 12
+VIEWS = [view for view in feature_set("world").views if view.kind != "instant"]
 
 
 def category_of(item: int) -> int:
@@ -70,27 +70,44 @@ def traffic(requests: int, seed: int, first: int = 0) -> list[tuple[str, EventRe
 
 
 def expected(records: list[tuple[str, EventRecord]]) -> dict[bytes, bytes]:
-    """Redis key -> value by the contract's fold over the events, each once."""
-    items = {item: ItemState(category_of(item), START_US - item) for item in range(1, ITEMS + 1)}
-    users: dict[int, UserState] = {}
-    seen = set()
-    for topic, record in records:
-        event = getattr(record, record.WhichOneof("record"))
-        if event.event_id in seen:
-            continue
-        seen.add(event.event_id)
-        for _, part in feature_events.split(record, topic, 0, 0, category_of):
-            entity = feature_events.entity_of(part)
-            if feature_events.is_user_part(part):
-                fold(users.setdefault(entity, UserState()), part)
-            else:
-                fold(items[entity], part)
-    states = {redis_keys.item_key(item): state.pack() for item, state in items.items()}
-    return states | {redis_keys.user_key(user): state.pack() for user, state in users.items()}
+    """Redis key -> value as made at once from the whole history, each event once."""
+    events = [
+        Event(
+            "listed",
+            0,
+            (item - 1) * 1024,
+            {"item_id": item, "category": category_of(item), "created_at": START_US - item},
+            "catalog",
+            item,
+        )
+        for item in range(1, ITEMS + 1)
+    ]
+    for record in {_event(record).event_id: _event(record) for _, record in records}.values():
+        at_us, hashed = times.to_us(record.occurred_at), event_hash(record.event_id)
+        if isinstance(record, Impression):
+            for index, item in enumerate(record.item_ids):
+                fields = {"item_id": item, "category": category_of(item), "position": index}
+                fields["user_id"] = record.user_id
+                events.append(Event("shown", at_us, hashed ^ item, fields, "x", len(events)))
+        else:
+            fields = {"item_id": record.item_id, "category": category_of(record.item_id)}
+            fields |= {"user_id": record.user_id, "action": record.kind, "dwell_s": 0}
+            events.append(Event("acted", at_us, hashed, fields, "x", len(events)))
+    log = log_of(events, [0] * len(events))
+    cut = dict.fromkeys(log.origins, len(events))
+    return {
+        redis_keys.view_key(view, entity): state
+        for view in VIEWS
+        for entity, state in initial_states(view, log, cut).items()
+    }
+
+
+def _event(record: EventRecord) -> Any:
+    return getattr(record, record.WhichOneof("record"))
 
 
 class Stage:
-    """Kafka, Redis, the pipeline as a process of its own, the feature server in this one."""
+    """Kafka, Redis, the pipeline as a process of its own."""
 
     def __init__(self, kafka: Any, redis: Any, folder: Path, ports: list[int], stack: AsyncExitStack) -> None:
         self.kafka_settings = KafkaSettings(bootstrap_servers=kafka.bootstrap)
@@ -109,16 +126,6 @@ class Stage:
                 topics.CATALOG.name, listed.SerializeToString(), topics.entity_key(item)
             )
         await self.producer.flush()
-        settings = FeatureSettings(
-            grpc=GrpcServerSettings(port=0, admin_port=0, metrics_port=0),
-            redis=RedisSettings(url=self.redis_url),
-        )
-        process = Process(settings)
-        self.stack.push_async_callback(process.close)
-        server = await start_feature(settings, process)
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
-        self.stack.push_async_callback(channel.close)
-        self.feature = feature_pb2_grpc.FeatureServiceStub(channel)
 
     async def start_pipeline(self) -> None:
         command = [sys.executable, "-m", "services.feature_pipeline", "--kafka.session_timeout_ms", "6000"]
@@ -147,13 +154,13 @@ class Stage:
 
     async def send(self, records: list[tuple[str, EventRecord]]) -> None:
         for topic, record in records:
-            event = getattr(record, record.WhichOneof("record"))
-            self.producer.send_nowait(topic, record.SerializeToString(), topics.request_key(event.request_id))
+            key = topics.request_key(_event(record).request_id)
+            self.producer.send_nowait(topic, record.SerializeToString(), key)
         await self.producer.flush()
         self.sent += records
 
     async def barrier(self, name: str, timeout_s: float = 40) -> float:
-        """Seconds from the barrier's last record being acknowledged to the feature server's answer."""
+        """Seconds from the barrier's last record being acknowledged to its being in Redis."""
         record = EventRecord()
         record.barrier.barrier_id = name
         times.set_us(record.barrier.occurred_at, START_US + 10**12)
@@ -161,29 +168,27 @@ class Stage:
             self.producer.send_nowait(topic, record.SerializeToString(), partition=partition)
         await self.producer.flush()
         started = time.monotonic()
-        request = FeatureServiceWaitForBarrierRequest(barrier_id=name)
-        request.timeout.FromMilliseconds(int(timeout_s * 1000))
-        await self.feature.WaitForBarrier(request, timeout=timeout_s + 1)
+        with redis_sync.Redis.from_url(self.redis_url) as client:
+            while client.hget(redis_keys.BARRIER_KEY, name) is None:
+                assert time.monotonic() - started < timeout_s
+                await asyncio.sleep(0.005)
         return time.monotonic() - started
 
     def stored(self) -> dict[bytes, bytes]:
         with redis_sync.Redis.from_url(self.redis_url) as client:
-            keys = [*client.keys(b"f:i:*"), *client.keys(b"f:u:*")]
+            keys = client.keys(b"f:*")
             return dict(zip(keys, client.mget(keys), strict=True))
 
-    def totals(self) -> tuple[int, int, int]:
-        """Impressions, clicks, and clicks in the popular hops."""
+    def popular(self) -> int:
+        """Clicks in the popular hops."""
         with redis_sync.Redis.from_url(self.redis_url) as client:
-            shown, clicked = client.mget(redis_keys.GLOBAL_IMPRESSIONS_KEY, redis_keys.GLOBAL_CLICKS_KEY)
             hops = [client.zrange(key, 0, -1, withscores=True) for key in client.keys(b"r:pop:*")]
-            popular = sum(score for hop in hops for _, score in hop)
-            return int(shown or 0), int(clicked or 0), int(popular)
+            return int(sum(score for hop in hops for _, score in hop))
 
     def expect_exact(self) -> None:
         assert self.stored() == expected(self.sent)
-        shown = {event.impression.event_id: 5 for _, event in self.sent if event.HasField("impression")}
         clicks = {event.action.event_id for _, event in self.sent if event.HasField("action")}
-        assert self.totals() == (sum(shown.values()), len(clicks), len(clicks))
+        assert self.popular() == len(clicks)
 
 
 @pytest.fixture
@@ -209,23 +214,13 @@ async def test_state_is_that_of_the_fold_and_repeats_and_bad_records_change_noth
     print(f"barrier p50 {quick * 1000:.1f} ms")  # noqa: T201
     assert quick < 0.25
 
-    ids = list(range(1, ITEMS + 1))
-    at_us = START_US + 200 * 700_000
-    request = GetFeaturesRequest(
-        user_id=3, item_ids=encode(ids, U64), occurred_at=times.from_us(at_us), request_id="r"
-    )
-    answer = await stage.feature.GetFeatures(request, timeout=5)
-    wanted = expected(stage.sent)
-    user, items, _ = features.encode(
-        wanted[redis_keys.user_key(3)],
-        [wanted[redis_keys.item_key(item)] for item in ids],
-        at_us,
-        features.prior_rate(*stage.totals()[:2]),
-        item_ids=features.np.array(ids, U64),
-    )
-    assert answer.user_features == user.tobytes()
-    assert answer.item_features == items.tobytes()
-    assert not answer.degraded and not answer.missing_user and answer.missing_items == bytes(ITEMS)
+    with redis_sync.Redis.from_url(stage.redis_url) as client:
+        lives = [
+            (client.ttl(key), ttl_s(view))
+            for view in VIEWS
+            for key in client.keys(redis_keys.view_prefix(view) + b"*")
+        ]
+    assert all(most - 120 < left <= most for left, most in lives)
 
     async with grpc.aio.insecure_channel(f"127.0.0.1:{stage.ports[0]}") as channel:
         status = await worker_pb2_grpc.WorkerServiceStub(channel).GetWorkerStatus(GetWorkerStatusRequest())
@@ -263,11 +258,6 @@ async def test_a_redis_that_lost_everything_is_filled_again_from_the_log(stage: 
     await stage.barrier("b1")
     private_redis.kill()
     await stage.send(traffic(100, seed=5, first=100))
-    lost = await stage.feature.GetFeatures(
-        GetFeaturesRequest(user_id=1, item_ids=encode([1], U64)), timeout=2
-    )
-    assert [f"{d.source}:{d.reason}" for d in lost.degraded] == ["feature:unavailable"]
-    assert list(lost.missing_items) == [1] and lost.missing_user
     private_redis.start()
     await stage.barrier("b2")
     stage.expect_exact()

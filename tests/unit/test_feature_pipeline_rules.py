@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, EventRecord, FeatureEvent, FeatureEventBatch, Item
 from services.contract import feature_events, redis_keys, times, topics
 from services.contract.errors import MalformedRecord
-from services.contract.feature_events import Marks
-from services.contract.feature_fold import ItemState, UserState
-from services.feature_pipeline.fold_batch import PartitionFold, Section, decode
+from services.contract.feature_sets import feature_set
+from services.contract.feature_view import FeatureView
+from services.contract.view_aggregates import Decayed, Feature
+from services.contract.view_fold import OriginMarks
+from services.contract.view_plan import plan_of
+from services.contract.view_read import read, records_of
+from services.contract.view_state import ViewState
+from services.contract.view_ttl import ttl_s
+from services.contract.views_world import MINUTE_US, SHOWN
+from services.feature_pipeline.fold_batch import Message, PartitionFold, Section, decode
 from services.feature_pipeline.repartition import SeenEvents, Splitter
 from services.feature_pipeline.write_script import NO_OFFSET, arguments
 
+VIEWS = {view.name: view for view in feature_set("world").views}
 NOW = 1_760_000_000_000_000
 
 
@@ -31,7 +40,7 @@ def splitter(topic: str = "actions", window: int = 100) -> Splitter:
 def test_a_repeat_writes_nothing_and_says_so() -> None:
     split = splitter()
     value = action("a").SerializeToString()
-    assert len(split.split(0, value).writes) == 2
+    assert split.split(0, value).writes
     again = split.split(1, value)
     assert (again.writes, again.repeat) == ([], True)
 
@@ -54,7 +63,7 @@ def test_a_barrier_goes_to_every_partition() -> None:
     record.barrier.barrier_id = "b"
     writes = splitter().split(4, record.SerializeToString()).writes
     assert [partition for partition, _ in writes] == list(range(topics.FEATURE_EVENTS.partitions))
-    assert {part.barrier.barrier_id for _, part in writes} == {"b"}
+    assert {event.barrier.barrier_id for _, event in writes} == {"b"}
 
 
 def test_a_heartbeat_moves_the_clock_and_writes_nothing() -> None:
@@ -66,31 +75,21 @@ def test_a_heartbeat_moves_the_clock_and_writes_nothing() -> None:
 
 def test_the_catalogue_is_listed() -> None:
     item = Item(item_id=9, category=4)
-    ((partition, part),) = splitter("catalog").split(0, item.SerializeToString()).writes
+    ((partition, event),) = splitter("catalog").split(0, item.SerializeToString()).writes
     assert partition == topics.partition_of(topics.entity_key(9), topics.FEATURE_EVENTS.partitions)
-    assert part.item_listed.category == 4
+    assert event.listed.category == 4
 
 
-def test_all_parts_of_an_entity_go_to_one_partition() -> None:
-    split, places = splitter(), {}
-    for offset in range(50):
-        value = action(f"e{offset}", user=offset % 5, item=100 + offset % 7).SerializeToString()
-        for partition, part in split.split(offset, value).writes:
-            entity = feature_events.entity_of(part)
-            assert places.setdefault(entity, partition) == partition
-    assert len(set(places.values())) > 1
-
-
-def test_a_bad_part_does_not_take_the_good_ones_with_it() -> None:
-    good, bare = parts(action("a"))[0], FeatureEvent(event_id="x")
+def test_a_bad_message_does_not_take_the_good_ones_with_it() -> None:
+    good, bare = messages(action("a"))[0][0], FeatureEvent(event_hash=1)
     kept, error = decode(FeatureEventBatch(events=[good, bare]).SerializeToString())
-    assert kept == [good]
+    assert kept == [(good, feature_events.view_events(good))]
     assert error is not None and "1 of 2" in str(error)
-    assert decode(FeatureEventBatch(events=[good]).SerializeToString()) == ([good], None)
+    assert decode(FeatureEventBatch(events=[good]).SerializeToString()) == (kept, None)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff\xff"])
-def test_a_record_without_parts_is_malformed(value: bytes | None) -> None:
+def test_a_record_without_events_is_malformed(value: bytes | None) -> None:
     kept, error = decode(value)
     assert kept == [] and error is not None
 
@@ -121,61 +120,91 @@ def test_an_item_that_cannot_be_used_is_malformed(value: bytes | None) -> None:
         splitter("catalog").split(0, value)
 
 
-def parts(*records: EventRecord) -> list[FeatureEvent]:
+def key(view: str, *fields: int) -> bytes:
+    return redis_keys.view_key(VIEWS[view], b"".join(topics.entity_key(field) for field in fields))
+
+
+def messages(*records: EventRecord, first: int = 0, partition: int | None = None) -> list[Message]:
+    """As they stand on one partition; by default on that of user 1."""
+    here = of_user(1) if partition is None else partition
     return [
-        part
-        for offset, record in enumerate(records)
-        for _, part in feature_events.split(record, "actions", 0, offset, lambda _item: 3)
+        (message, feature_events.view_events(message))
+        for offset, record in enumerate(records, start=first)
+        for where, message in feature_events.split(record, "actions", 0, offset, lambda _item: 3)
+        if where == here
     ]
 
 
-def fold_all(fold: PartitionFold, events: list[FeatureEvent], next_offset: int) -> Section:
-    fresh = fold.take(events)
-    for key in fold.missing(fresh):
-        fold.put(key, None)
-    return fold.fold(fresh, next_offset)
+def of_user(user: int) -> int:
+    return feature_events.owner(topics.entity_key(user))
 
 
-def test_a_round_writes_each_touched_entity_once_with_marks_and_totals() -> None:
-    fold = PartitionFold(1, 10, Marks(), 100)
-    section = fold_all(fold, parts(action("a"), action("b"), action("c", item=5)), 16)
-    assert set(section.states) == {
-        redis_keys.user_key(1),
-        redis_keys.item_key(2),
-        redis_keys.item_key(5),
+# Items that live on user 1's partition, and elsewhere.
+HERE = [item for item in range(100, 400) if of_user(item) == of_user(1)]
+ELSEWHERE = [item for item in range(100, 400) if of_user(item) != of_user(1)]
+
+
+def fold_of(offset: int = 0, marks: dict[str, int] | None = None, cache: int = 100) -> PartitionFold:
+    return PartitionFold(of_user(1), offset, OriginMarks(marks), tuple(VIEWS.values()), cache)
+
+
+def fold_all(
+    fold: PartitionFold, events: list[Message], next_offset: int, stored: dict[bytes, bytes] | None = None
+) -> Section:
+    taken = fold.take(events)
+    for name, (state, plan) in fold.missing(taken).items():
+        fold.put(state, plan, (stored or {}).get(name))
+    return fold.fold(taken, next_offset)
+
+
+def clicks(section: Section, view: str, *fields: int) -> float:
+    """All clicks that the state of an activity view counts."""
+    plan = plan_of(VIEWS[view])
+    value, _ = section.states[key(view, *fields)]
+    record = records_of(plan, [value])
+    index = next(i for i, slot in enumerate(plan.slots) if slot.events.kind == "acted")
+    return int(record[f"tiles{index}"].sum() + record[f"base{index}"].sum())
+
+
+def test_a_round_writes_each_owned_state_once_with_its_lifetime_and_the_marks() -> None:
+    near, far = HERE[0], ELSEWHERE[0]
+    section = fold_all(
+        fold_of(10), messages(action("a", item=near), action("b", item=near), action("c", item=far)), 16
+    )
+    of_the_user = {key(view, 1) for view in ("user_activity", "user_history", "user_clicks")}
+    of_the_item = {key(view, near) for view in ("item_activity", "item_popularity")}
+    assert section.states.keys() == of_the_user | of_the_item | {key("user_category", 1, 3)}
+    assert clicks(section, "item_activity", near) == 2
+    assert clicks(section, "user_activity", 1) == 3
+    assert {ttl for _, ttl in section.states.values()} == {
+        redis_keys.ENTITY_TTL_S,
+        ttl_s(VIEWS["item_popularity"]),
     }
-    assert ItemState.unpack(section.states[redis_keys.item_key(2)]).clicks == 2
-    assert UserState.unpack(section.states[redis_keys.user_key(1)]).clicks == 3
-    assert (section.from_offset, section.to_offset, fold.offset) == (10, 16, 16)
-    assert (section.impressions, section.clicks, section.events) == (0, 3, 6)
-    assert section.marks == [("actions/0", 2 * 1024 + 1)]
+    assert (section.from_offset, section.to_offset, section.events) == (10, 16, 3)
+    assert section.marks == {"actions/0": 2 * 1024}
     hop = redis_keys.popular_key(redis_keys.popular_hop(NOW))
-    assert section.popular == {(hop, (2).to_bytes(8, "little")): 2, (hop, (5).to_bytes(8, "little")): 1}
+    assert section.popular == {(hop, topics.entity_key(near)): 2}
 
 
 def test_a_repeated_round_changes_nothing() -> None:
-    events = parts(action("a"), action("b"))
-    first = PartitionFold(0, 0, Marks(), 100)
-    fold_all(first, events, 4)
-    again = fold_all(PartitionFold(0, 4, Marks(fold_marks(first)), 100), events, 8)
-    assert (again.states, again.clicks, again.popular, again.events) == ({}, 0, {}, 0)
-    assert again.to_offset == 8
-
-
-def fold_marks(fold: PartitionFold) -> list[tuple[str, int]]:
-    return fold.fold([], fold.offset).marks
+    events = messages(action("a"), action("b"))
+    first = fold_of()
+    marks = fold_all(first, events, 4).marks
+    again = fold_all(fold_of(4, marks), events, 8)
+    assert (again.states, again.popular, again.events) == ({}, {}, 0)
+    assert (again.to_offset, again.marks) == (8, marks)
 
 
 def test_co_clicks_pair_a_click_with_the_users_last_five_other_items_both_ways() -> None:
-    fold = PartitionFold(0, 0, Marks(), 100)
-    clicks = [action(f"e{i}", item=10 + i, at_us=NOW + i) for i in range(7)] + [
+    fold = fold_of()
+    made = [action(f"e{i}", item=10 + i, at_us=NOW + i) for i in range(7)] + [
         action("again", item=16, at_us=NOW + 9)
     ]
-    fold_all(fold, parts(*clicks[:6]), 1)
-    section = fold_all(fold, parts(*clicks)[12:], 2)
+    fold_all(fold, messages(*made[:6]), 1)
+    section = fold_all(fold, messages(*made[6:], first=6), 2)
 
     def pair(one: int, other: int) -> tuple[bytes, bytes]:
-        return redis_keys.co_click_key(one), other.to_bytes(8, "little")
+        return redis_keys.co_click_key(one), topics.entity_key(other)
 
     assert section.co_clicks[pair(16, 15)] == 2
     assert section.co_clicks[pair(15, 16)] == 2
@@ -184,34 +213,48 @@ def test_co_clicks_pair_a_click_with_the_users_last_five_other_items_both_ways()
     assert pair(16, 16) not in section.co_clicks
 
 
+def test_a_fold_of_an_items_partition_pairs_nothing_and_counts_the_click() -> None:
+    item = ELSEWHERE[0]
+    fold = PartitionFold(of_user(item), 0, OriginMarks(), tuple(VIEWS.values()), 100)
+    events = messages(action("a", item=item), action("b", item=item + 1), partition=of_user(item))
+    section = fold_all(fold, events, 1)
+    assert not section.co_clicks
+    assert section.popular[redis_keys.popular_key(redis_keys.popular_hop(NOW)), topics.entity_key(item)] == 1
+    assert key("item_activity", item) in section.states and key("user_activity", 1) not in section.states
+
+
 def test_states_go_on_from_what_redis_holds_and_unreadable_ones_begin_anew() -> None:
-    stored = ItemState(7, NOW)
-    stored.clicked(NOW)
-    fold = PartitionFold(0, 0, Marks(), 100)
-    fresh = fold.take(parts(action("a")))
-    user_key, item_key = fold.missing(fresh)
-    assert not fold.put(user_key, b"\x09 another version")
-    assert fold.put(item_key, stored.pack())
-    section = fold.fold(fresh, 2)
-    assert ItemState.unpack(section.states[item_key]).clicks == 2
-    assert UserState.unpack(section.states[user_key]).clicks == 1
+    first = fold_all(fold_of(), messages(action("a", item=HERE[0])), 1)
+    stored = {name: value for name, (value, _) in first.states.items()}
+    stored[key("user_activity", 1)] = b"another version"
+    fold = fold_of(1, first.marks)
+    taken = fold.take(messages(action("b", item=HERE[0]), first=1))
+    good = {name: fold.put(state, plan, stored[name]) for name, (state, plan) in fold.missing(taken).items()}
+    assert [name for name, readable in good.items() if not readable] == [key("user_activity", 1)]
+    section = fold.fold(taken, 2)
+    assert clicks(section, "item_activity", HERE[0]) == 2
+    assert clicks(section, "user_activity", 1) == 1
 
 
-def test_the_cache_forgets_what_was_unused_for_longest() -> None:
-    fold = PartitionFold(0, 0, Marks(), 2)
-    fold_all(fold, parts(action("a", item=5)), 1)
-    fold_all(fold, parts(action("a"), action("b", item=6))[2:], 2)
-    fold.trim()
-    wanted = fold.take(parts(action("a"), action("b"), action("c", item=5), action("d", item=6))[4:])
-    assert fold.missing(wanted) == [redis_keys.item_key(5)]
+def test_the_cache_forgets_what_was_unused_for_longest_and_the_bytes_are_the_same() -> None:
+    made = [action(f"e{i}", item=HERE[i % 7], at_us=NOW + i * 7 * MINUTE_US) for i in range(60)]
+    small, large = fold_of(cache=3), fold_of(cache=1000)
+    redis: list[dict[bytes, bytes]] = [{}, {}]
+    for i in range(0, 60, 4):
+        for fold, stored in zip((small, large), redis, strict=True):
+            section = fold_all(fold, messages(*made[i : i + 4], first=i), i + 4, stored)
+            stored.update({name: value for name, (value, _) in section.states.items()})
+    assert redis[0] == redis[1]
+    assert small.missing(small.take(messages(made[0], first=2_000)))
+    assert not large.missing(large.take(messages(made[0], first=2_000)))
 
 
 def test_barriers_are_named_with_the_partition_that_passed_them_and_the_origin() -> None:
     record = EventRecord()
     record.barrier.barrier_id = "b"
-    event = feature_events.barrier_part(record.barrier, "impressions", 2, 7)
-    section = fold_all(PartitionFold(3, 0, Marks(), 10), [event, event], 2)
-    assert section.barriers == [("b", "3:impressions/2")]
+    event = feature_events.barrier_event(record.barrier, "impressions", 2, 7), []
+    section = fold_all(fold_of(), [event, event], 2)
+    assert section.barriers == [("b", f"{of_user(1)}:impressions/2")]
 
 
 def test_the_first_write_of_a_partition_expects_no_offset() -> None:
@@ -219,3 +262,25 @@ def test_the_first_write_of_a_partition_expects_no_offset() -> None:
     flat = arguments([(b"token", section)], 32, 1)
     assert flat[9] == len(flat) - 10
     assert flat[10:15] == [b"p:owner:2", b"token", b"p:mark:2", NO_OFFSET, 9]
+
+
+def decayed(window_us: int, default: float) -> FeatureView:
+    feature = Feature("n", Decayed(SHOWN, MINUTE_US), window_us, default)
+    return FeatureView("v", 1, ("item_id",), ("shown",), (feature,), MINUTE_US)
+
+
+def test_a_state_lives_as_long_as_it_can_still_say_something() -> None:
+    hours = 6 * 60
+    view = decayed(hours * MINUTE_US, 0.0)
+    assert ttl_s(view) == 2 * (hours + 3) * 60
+    assert ttl_s(decayed(MINUTE_US, 0.0)) == 3_600
+    # What it says of nothing is not what it says of no state: it has to stay.
+    assert ttl_s(decayed(hours * MINUTE_US, 1.0)) == redis_keys.ENTITY_TTL_S
+    assert ttl_s(VIEWS["item_activity"]) == redis_keys.ENTITY_TTL_S
+    plan = plan_of(view)
+    state = ViewState(plan)
+    state.values[2] = NOW
+    state.values[plan.places[0].at] = 1
+    at_us = np.array([NOW + 1, NOW + (hours + 2) * MINUTE_US], np.int64)
+    said = read(view, records_of(plan, [state.pack()] * 2), at_us).values[:, 0]
+    assert said[0] == 1 and said[1] == 0

@@ -198,74 +198,64 @@ class FeatureEventBatch(_message.Message):
     def __init__(self, events: _Optional[_Iterable[_Union[FeatureEvent, _Mapping]]] = ...) -> None: ...
 
 class FeatureEvent(_message.Message):
-    __slots__ = ("event_id", "occurred_at", "item_shown", "item_acted", "user_shown", "user_acted", "barrier", "item_listed", "origin_topic", "origin_partition", "origin_sequence")
-    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
-    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
-    ITEM_SHOWN_FIELD_NUMBER: _ClassVar[int]
-    ITEM_ACTED_FIELD_NUMBER: _ClassVar[int]
-    USER_SHOWN_FIELD_NUMBER: _ClassVar[int]
-    USER_ACTED_FIELD_NUMBER: _ClassVar[int]
-    BARRIER_FIELD_NUMBER: _ClassVar[int]
-    ITEM_LISTED_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("event_hash", "occurred_us", "origin_topic", "origin_partition", "origin_offset", "shown", "acted", "listed", "barrier")
+    EVENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_US_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_TOPIC_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_PARTITION_FIELD_NUMBER: _ClassVar[int]
-    ORIGIN_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    event_id: str
-    occurred_at: _timestamp_pb2.Timestamp
-    item_shown: ItemShown
-    item_acted: ItemActed
-    user_shown: UserShown
-    user_acted: UserActed
-    barrier: Barrier
-    item_listed: ItemListed
+    ORIGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
+    ACTED_FIELD_NUMBER: _ClassVar[int]
+    LISTED_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_FIELD_NUMBER: _ClassVar[int]
+    event_hash: int
+    occurred_us: int
     origin_topic: str
     origin_partition: int
-    origin_sequence: int
-    def __init__(self, event_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_shown: _Optional[_Union[ItemShown, _Mapping]] = ..., item_acted: _Optional[_Union[ItemActed, _Mapping]] = ..., user_shown: _Optional[_Union[UserShown, _Mapping]] = ..., user_acted: _Optional[_Union[UserActed, _Mapping]] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ..., item_listed: _Optional[_Union[ItemListed, _Mapping]] = ..., origin_topic: _Optional[str] = ..., origin_partition: _Optional[int] = ..., origin_sequence: _Optional[int] = ...) -> None: ...
+    origin_offset: int
+    shown: ItemsShown
+    acted: ItemActed
+    listed: ItemListed
+    barrier: Barrier
+    def __init__(self, event_hash: _Optional[int] = ..., occurred_us: _Optional[int] = ..., origin_topic: _Optional[str] = ..., origin_partition: _Optional[int] = ..., origin_offset: _Optional[int] = ..., shown: _Optional[_Union[ItemsShown, _Mapping]] = ..., acted: _Optional[_Union[ItemActed, _Mapping]] = ..., listed: _Optional[_Union[ItemListed, _Mapping]] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ...) -> None: ...
 
-class ItemListed(_message.Message):
-    __slots__ = ("item_id", "category", "created_at")
-    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
-    CATEGORY_FIELD_NUMBER: _ClassVar[int]
-    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
-    item_id: int
-    category: int
-    created_at: _timestamp_pb2.Timestamp
-    def __init__(self, item_id: _Optional[int] = ..., category: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class ItemShown(_message.Message):
-    __slots__ = ("item_id",)
-    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
-    item_id: int
-    def __init__(self, item_id: _Optional[int] = ...) -> None: ...
+class ItemsShown(_message.Message):
+    __slots__ = ("user_id", "item_ids", "categories", "positions", "places")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    user_id: int
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    categories: _containers.RepeatedScalarFieldContainer[int]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    places: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, user_id: _Optional[int] = ..., item_ids: _Optional[_Iterable[int]] = ..., categories: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ItemActed(_message.Message):
-    __slots__ = ("item_id", "kind")
-    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    item_id: int
-    kind: ActionKind
-    def __init__(self, item_id: _Optional[int] = ..., kind: _Optional[_Union[ActionKind, str]] = ...) -> None: ...
-
-class UserShown(_message.Message):
-    __slots__ = ("user_id", "categories")
-    USER_ID_FIELD_NUMBER: _ClassVar[int]
-    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
-    user_id: int
-    categories: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, user_id: _Optional[int] = ..., categories: _Optional[_Iterable[int]] = ...) -> None: ...
-
-class UserActed(_message.Message):
-    __slots__ = ("user_id", "item_id", "category", "kind")
+    __slots__ = ("user_id", "item_id", "category", "kind", "dwell_us")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    DWELL_US_FIELD_NUMBER: _ClassVar[int]
     user_id: int
     item_id: int
     category: int
     kind: ActionKind
-    def __init__(self, user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., category: _Optional[int] = ..., kind: _Optional[_Union[ActionKind, str]] = ...) -> None: ...
+    dwell_us: int
+    def __init__(self, user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., category: _Optional[int] = ..., kind: _Optional[_Union[ActionKind, str]] = ..., dwell_us: _Optional[int] = ...) -> None: ...
+
+class ItemListed(_message.Message):
+    __slots__ = ("item_id", "category", "created_us")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CREATED_US_FIELD_NUMBER: _ClassVar[int]
+    item_id: int
+    category: int
+    created_us: int
+    def __init__(self, item_id: _Optional[int] = ..., category: _Optional[int] = ..., created_us: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("item_id", "item_key", "category", "created_at")
