@@ -7,10 +7,12 @@ NOT_SERVING, the calls in progress end, Redis closes.
 from __future__ import annotations
 
 from rec.v1 import feature_pb2_grpc
+from services.contract.feature_sets import feature_set
 from services.feature import metrics
 from services.feature.barriers import BarrierWatch
 from services.feature.breaker import Breaker
-from services.feature.near_cache import NearCache
+from services.feature.item_table import ItemTable
+from services.feature.layout import Layout
 from services.feature.servicer import FeatureServicer
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
@@ -28,17 +30,22 @@ async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
     """Starts the feature server inside a process; returns its server, whose ports answer already."""
     client = redis_client.connect(settings.redis)
     process.push_close("redis", client.aclose)
+    layout = Layout(feature_set(settings.feature_set))
+    table = (
+        ItemTable(layout, settings.near_items, settings.near_age_ms / 1000) if settings.near_items else None
+    )
     store = FeatureStore(
+        layout,
         settings.redis,
         max_reads=settings.max_reads,
         breaker=Breaker(settings.breaker_failures, settings.breaker_pause_ms / 1000),
         telling_s=settings.breaker_timeout_ms / 1000,
-        near=NearCache(settings.near_items, settings.near_age_ms / 1000) if settings.near_items else None,
+        table=table,
     )
     process.push_close("redis reader", store.close)
     barriers = BarrierWatch(client, settings.max_barrier_waits, settings.barrier_poll_ms / 1000)
     process.spawn(barriers.run(), "barriers")
-    servicer = FeatureServicer(settings, store, barriers, WallClock())
+    servicer = FeatureServicer(settings, layout, store, barriers, WallClock())
     add = feature_pb2_grpc.add_FeatureServiceServicer_to_server
     server = GrpcServer(settings.grpc, process, [(add, servicer, SERVICE)])
     await server.start()

@@ -28,17 +28,21 @@ def command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
-def mget(keys: Sequence[bytes], prefix: bytes, packed_ids: bytes) -> bytes:
-    """MGET of some keys and of ``prefix`` + id for each of the ids (8 bytes each)."""
-    count = len(packed_ids) // 8
-    head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + count)
-    first = b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
-    start = b"$%d\r\n%b" % (len(prefix) + 8, prefix)
-    rows = np.empty((count, len(start) + 10), np.uint8)
-    rows[:, : len(start)] = np.frombuffer(start, np.uint8)
-    rows[:, len(start) : -2] = np.frombuffer(packed_ids, np.uint8).reshape(count, 8)
-    rows[:, -2:] = np.frombuffer(_END, np.uint8)
-    return head + first + rows.tobytes()
+def mget(keys: Sequence[bytes], blocks: Sequence[tuple[bytes, bytes, int]]) -> bytes:
+    """MGET of some keys and, per block (prefix, packed, width), of ``prefix`` + each run of ``width``
+    bytes."""
+    parts = [b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]
+    total = 1 + len(keys)
+    for prefix, packed, width in blocks:
+        count = len(packed) // width
+        start = b"$%d\r\n%b" % (len(prefix) + width, prefix)
+        rows = np.empty((count, len(start) + width + 2), np.uint8)
+        rows[:, : len(start)] = np.frombuffer(start, np.uint8)
+        rows[:, len(start) : -2] = np.frombuffer(packed, np.uint8).reshape(count, width)
+        rows[:, -2:] = np.frombuffer(_END, np.uint8)
+        parts.append(rows.tobytes())
+        total += count
+    return b"*%d\r\n$4\r\nMGET\r\n" % total + b"".join(parts)
 
 
 class Reply:

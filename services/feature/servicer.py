@@ -14,14 +14,17 @@ from rec.v1.feature_pb2 import (
     FeatureServiceWaitForBarrierResponse,
     GetFeaturesRequest,
     GetFeaturesResponse,
+    ListFeatureViewsRequest,
+    ListFeatureViewsResponse,
 )
 from rec.v1.provenance_pb2 import Degradation
 from services.contract import times
 from services.contract.errors import DeadlineSpent, Unavailable
 from services.feature import answer, metrics, query
 from services.feature.barriers import BarrierWatch
+from services.feature.layout import Layout
 from services.feature.settings import FeatureSettings
-from services.feature.store import FeatureStore
+from services.feature.store import FeatureStore, nothing
 from services.runtime.clock import WallClock
 from services.runtime.grpc_client import remaining_s
 
@@ -32,8 +35,14 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     """One per process."""
 
     def __init__(
-        self, settings: FeatureSettings, store: FeatureStore, barriers: BarrierWatch, wall: WallClock
+        self,
+        settings: FeatureSettings,
+        layout: Layout,
+        store: FeatureStore,
+        barriers: BarrierWatch,
+        wall: WallClock,
     ) -> None:
+        self._layout = layout
         self._default_s = settings.default_deadline_ms / 1000
         self._max_s = settings.max_deadline_ms / 1000
         self._share = settings.store_share
@@ -51,31 +60,36 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             limit_s = self._default_s if context.time_remaining() is None else self._max_s
             stored = await self._store.read(asked, remaining_s(context, limit_s) * self._share)
         except DeadlineSpent:
-            stored, degraded = answer.nothing(asked), "deadline"
+            stored, degraded = nothing(self._layout, asked), "deadline"
         except Unavailable:
-            stored, degraded = answer.nothing(asked), "unavailable"
+            stored, degraded = nothing(self._layout, asked), "unavailable"
         started = time.perf_counter()
-        response = answer.build(asked, stored)
+        response = answer.build(self._layout, asked, stored)
         metrics.ENCODE_SECONDS.observe(time.perf_counter() - started)
         if degraded is not None:
             response.degraded.append(Degradation(source=SOURCE, reason=degraded))
-        self._count(response, stored, degraded)
+        self._count(response, degraded)
         return response
 
-    def _count(self, response: GetFeaturesResponse, stored: answer.Stored, degraded: str | None) -> None:
+    def _count(self, response: GetFeaturesResponse, degraded: str | None) -> None:
         metrics.ITEMS.inc(len(response.missing_items))
         if degraded is not None:
             metrics.DEGRADED.labels(degraded).inc()
             return
         metrics.MISSING_ITEMS.inc(response.missing_items.count(1))
-        if response.missing_user:
-            (metrics.MISSING_USERS if stored.user is None else metrics.UNREADABLE).inc()
+        metrics.MISSING_USERS.inc(response.missing_user)
 
     async def DescribeFeatures(
         self, request: DescribeFeaturesRequest, context: grpc.aio.ServicerContext
     ) -> DescribeFeaturesResponse:
         """See the proto."""
-        return answer.describe()
+        return answer.describe(self._layout.feature_set)
+
+    async def ListFeatureViews(
+        self, request: ListFeatureViewsRequest, context: grpc.aio.ServicerContext
+    ) -> ListFeatureViewsResponse:
+        """See the proto."""
+        return answer.list_views(self._layout.feature_set)
 
     async def WaitForBarrier(
         self, request: FeatureServiceWaitForBarrierRequest, context: grpc.aio.ServicerContext

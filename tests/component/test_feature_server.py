@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import redis.asyncio as redis
 import uvloop
+from view_states_kit import States, event, folded, redis_values
 
 from rec.v1 import feature_pb2_grpc
 from rec.v1.feature_pb2 import (
@@ -20,10 +21,11 @@ from rec.v1.feature_pb2 import (
     FeatureServiceWaitForBarrierRequest,
     GetFeaturesRequest,
     GetFeaturesResponse,
+    ListFeatureViewsRequest,
 )
 from services.contract import features, redis_keys, times
 from services.contract.columns import U64, encode
-from services.contract.feature_fold import ItemState, UserState
+from services.contract.feature_sets import FEATURE_SETS
 from services.feature import metrics, resp
 from services.feature.__main__ import start
 from services.feature.redis_reader import RedisReader
@@ -34,6 +36,8 @@ from services.runtime.settings import GrpcServerSettings, RedisSettings
 
 pytestmark = pytest.mark.integration
 NOW = 1_760_000_000_000_000
+SET = FEATURE_SETS["world"]
+ITEM_VIEWS = [view.name for view in SET.views if view.key == ("item_id",)]
 FREE = GrpcServerSettings(port=0, admin_port=0, metrics_port=0)
 
 
@@ -85,37 +89,33 @@ def reasons(answer: GetFeaturesResponse) -> list[str]:
 
 async def test_the_answer_is_the_contracts_encoding_of_what_stands_in_redis(server: Server) -> None:
     rng = np.random.default_rng(1)
-    user = UserState()
-    stored: dict[int, bytes] = {}
-    # More than one chunk of the script.
-    for item in range(2_500):
-        state = ItemState(item % 20, NOW - 10**9)
-        for second in rng.integers(0, 600, item % 4):
-            state.shown(NOW - int(second) * times.MICROS)
+    events = [
+        event("listed", NOW - 10**9 + item, 0, item, item % 20, sequence=item)
+        for item in range(2_500)
+        if item % 10
+    ]
+    for n in range(4_000):
+        kind, item = ("shown", "shown", "acted")[n % 3], int(rng.integers(2_500))
         if item % 10:
-            stored[item] = state.pack()
-    for item in range(12):
-        user.shown(NOW - item * times.MICROS, [item % 20])
-        user.clicked(NOW - item * times.MICROS, item, item, item % 20)
-    await server.redis.mset({redis_keys.item_key(item): value for item, value in stored.items()})
-    await server.redis.set(redis_keys.user_key(7), user.pack())
-    await server.redis.mset({redis_keys.GLOBAL_IMPRESSIONS_KEY: 4_000, redis_keys.GLOBAL_CLICKS_KEY: 2_000})
+            at_us = NOW - int(rng.integers(3_000)) * times.MICROS
+            events.append(event(kind, at_us, 6 + n % 2, item, item % 20, sequence=10_000 + n))
+    states = folded(SET, events)
+    await server.redis.mset(redis_values(SET, states))
     ids = [int(item) for item in rng.permutation(2_500)]
-
-    answer = await server.ask(ids)
-
-    row, rows, missing = features.encode(
-        user.pack(),
-        [stored.get(item) for item in ids],
-        NOW,
-        features.prior_rate(4_000, 2_000),
-        np.array(ids, U64),
-    )
-    assert answer.user_features == row.tobytes()
-    assert answer.item_features == rows.tobytes()
-    assert answer.missing_items == missing.tobytes()
-    assert (missing.sum(), answer.missing_user, reasons(answer)) == (250, False, [])
-    assert answer.schema_hash == features.SCHEMA_HASH
+    wanted = features.encode(SET, states, 7, np.array(ids, U64), NOW)
+    # Read from Redis, then from what is kept, then half and half.
+    for asked in (ids, ids[:1_000], ids):
+        answer = await server.ask(asked)
+        assert answer.user_features == wanted.user.tobytes()
+        assert answer.item_features == wanted.items[: len(asked)].tobytes()
+        missing = np.all([wanted.missing[name] for name in ITEM_VIEWS], axis=0)[: len(asked)]
+        assert answer.missing_items == missing.astype(np.uint8).tobytes()
+        assert (answer.missing_user, reasons(answer)) == (False, [])
+        await server.redis.mset(dict(list(redis_values(SET, states).items())[:500]))
+    assert answer.schema_hash == SET.schema_hash
+    ages = np.frombuffer(answer.item_ages_s, "<f4")
+    assert np.isnan(ages[missing == 1]).all() and ((ages >= 0) & (ages < 10**4))[missing == 0].all()
+    assert 0 <= answer.user_age_s < 3_000
 
 
 def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
@@ -124,7 +124,7 @@ def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
     async def read() -> list[bytes | None]:
         reader = RedisReader(RedisSettings(url=redis_url), 2)
         answers = await reader.ask(resp.command(b"PING"))
-        answers += await reader.ask(resp.mget((b"a",), b"f:i:", bytes(16)))
+        answers += await reader.ask(resp.mget((b"a",), [(b"f:i:", bytes(16), 8)]))
         await reader.close()
         return answers
 
@@ -137,7 +137,11 @@ async def test_unknown_user_and_no_items_are_answers(server: Server) -> None:
 
 
 async def test_values_of_another_shape_count_as_missing(server: Server) -> None:
-    await server.redis.mset({redis_keys.item_key(1): b"short", redis_keys.user_key(7): b"\x09" * 640})
+    other = folded(SET, [event("shown", NOW - 5, 7, 1, 3, sequence=1)])
+    values = redis_values(SET, other)
+    await server.redis.mset({key: b"short" for key in values})
+    assert list((await server.ask([1])).missing_items) == [1]
+    await server.redis.mset({key: b"\x09" + value[1:] for key, value in values.items()})
     answer = await server.ask([1])
     assert list(answer.missing_items) == [1] and answer.missing_user and reasons(answer) == []
 
@@ -151,7 +155,12 @@ async def test_bad_requests_name_the_field(server: Server) -> None:
 
 async def test_describe_names_every_column(server: Server) -> None:
     answer = await server.stub.DescribeFeatures(DescribeFeaturesRequest(), timeout=2)
-    assert len(answer.user_columns) == 16 and len(answer.item_columns) == 16
+    assert len(answer.user_columns) == SET.user_width and len(answer.item_columns) == SET.item_width
+
+
+async def test_the_views_are_listed_with_their_definitions(server: Server) -> None:
+    answer = await server.stub.ListFeatureViews(ListFeatureViewsRequest(), timeout=2)
+    assert [(view.name, view.version) for view in answer.views] == [(v.name, v.version) for v in SET.views]
 
 
 async def test_a_hanging_redis_costs_its_share_then_nothing(stack: AsyncExitStack) -> None:
@@ -181,7 +190,7 @@ async def test_a_dead_redis_gives_defaults_and_its_return_is_noticed(
 ) -> None:
     made = Server(stack)
     await made.open(private_redis.url, breaker_pause_ms=100)
-    await made.redis.set(redis_keys.item_key(1), ItemState(3, NOW).pack())
+    await write(made, 0)
     assert list((await made.ask([1])).missing_items) == [0]
     private_redis.kill()
     answers = [await made.ask([1]) for _ in range(6)]
@@ -233,11 +242,22 @@ def counted(counter: Any) -> float:
     return float(counter._value.get())
 
 
-def state_of(impressions: int) -> bytes:
-    state = ItemState(3, NOW)
-    for _ in range(impressions):
-        state.shown(NOW)
-    return state.pack()
+def states_of(impressions: int) -> States:
+    """Of item 1, shown so often."""
+    events = [event("listed", NOW - 10**6, 0, 1, 3, sequence=0)]
+    shown = (event("shown", NOW - 5, 8, 1, 3, sequence=1 + n) for n in range(impressions))
+    return folded(SET, [*events, *shown])
+
+
+async def write(server: Server, impressions: int) -> list[bytes]:
+    """Puts item 1 into Redis; its keys."""
+    values = redis_values(SET, states_of(impressions))
+    await server.redis.mset(values)
+    return list(values)
+
+
+def encoded(impressions: int) -> bytes:
+    return features.encode(SET, states_of(impressions), 7, np.array([1], U64), NOW).items.tobytes()
 
 
 async def answered(server: Server, item: int) -> bytes:
@@ -254,19 +274,20 @@ async def until_read_again(server: Server, item: int, old: bytes) -> bytes:
 
 
 async def test_an_item_is_read_once_and_again_when_it_was_written(server: Server) -> None:
-    key = redis_keys.item_key(1)
-    await server.redis.set(key, state_of(1))
+    await write(server, 1)
     first = await answered(server, 1)
     read, near = counted(metrics.ITEMS_READ), counted(metrics.NEAR_HITS)
     assert await answered(server, 1) == first
     assert (counted(metrics.ITEMS_READ) - read, counted(metrics.NEAR_HITS) - near) == (0, 1)
 
-    await server.redis.set(key, state_of(2))
+    keys = await write(server, 2)
     second = await until_read_again(server, 1, first)
-    await server.redis.delete(key)
-    await until_read_again(server, 1, second)
-    assert list((await server.ask([1])).missing_items) == [1]
-    await server.redis.set(key, state_of(1))
+    await server.redis.delete(*keys)
+    async with asyncio.timeout(5):
+        while list((await server.ask([1])).missing_items) != [1]:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+    assert second != first
+    await write(server, 1)
     async with asyncio.timeout(5):
         while await answered(server, 1) != first:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
@@ -274,19 +295,18 @@ async def test_an_item_is_read_once_and_again_when_it_was_written(server: Server
 
 async def test_after_a_barrier_nothing_older_is_answered(server: Server) -> None:
     for turn in range(50):
-        await server.redis.set(redis_keys.item_key(1), state_of(turn))
+        await write(server, turn)
         await server.redis.hset(redis_keys.BARRIER_KEY, f"b{turn}", NOW)
         await server.wait(f"b{turn}", 1_000)
         seen = await answered(server, 1)
-        _, rows, _ = features.encode(None, [state_of(turn)], NOW, item_ids=np.array([1], U64))
-        assert seen == rows.tobytes()
+        assert seen == encoded(turn)
 
 
 async def test_a_flush_and_a_lost_connection_empty_what_was_kept(server: Server) -> None:
-    await server.redis.set(redis_keys.item_key(1), state_of(1))
+    await write(server, 1)
     first = await answered(server, 1)
     await server.redis.client_kill_filter(_type="normal", skipme=True)
-    await server.redis.set(redis_keys.item_key(1), state_of(2))
+    await write(server, 2)
     async with asyncio.timeout(5):
         while reasons(await server.ask([1])):  # noqa: ASYNC110 - until it has connected again
             await asyncio.sleep(0.01)
@@ -309,7 +329,6 @@ async def test_a_redis_that_cannot_track_is_read_each_time(stack: AsyncExitStack
     assert counted(metrics.UNTRACKED) == refused + 1
     read = counted(metrics.ITEMS_READ)
     for turn in range(3):
-        await made.redis.set(redis_keys.item_key(1), state_of(turn))
-        _, rows, _ = features.encode(None, [state_of(turn)], NOW, item_ids=np.array([1], U64))
-        assert await answered(made, 1) == rows.tobytes()
+        await write(made, turn)
+        assert await answered(made, 1) == encoded(turn)
     assert counted(metrics.ITEMS_READ) == read + 3

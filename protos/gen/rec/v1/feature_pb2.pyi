@@ -24,20 +24,24 @@ class GetFeaturesRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_ids: _Optional[bytes] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetFeaturesResponse(_message.Message):
-    __slots__ = ("schema_hash", "user_features", "item_features", "missing_items", "missing_user", "degraded")
+    __slots__ = ("schema_hash", "user_features", "item_features", "missing_items", "missing_user", "degraded", "item_ages_s", "user_age_s")
     SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     USER_FEATURES_FIELD_NUMBER: _ClassVar[int]
     ITEM_FEATURES_FIELD_NUMBER: _ClassVar[int]
     MISSING_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MISSING_USER_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    ITEM_AGES_S_FIELD_NUMBER: _ClassVar[int]
+    USER_AGE_S_FIELD_NUMBER: _ClassVar[int]
     schema_hash: int
     user_features: bytes
     item_features: bytes
     missing_items: bytes
     missing_user: bool
     degraded: _containers.RepeatedCompositeFieldContainer[_provenance_pb2.Degradation]
-    def __init__(self, schema_hash: _Optional[int] = ..., user_features: _Optional[bytes] = ..., item_features: _Optional[bytes] = ..., missing_items: _Optional[bytes] = ..., missing_user: _Optional[bool] = ..., degraded: _Optional[_Iterable[_Union[_provenance_pb2.Degradation, _Mapping]]] = ...) -> None: ...
+    item_ages_s: bytes
+    user_age_s: float
+    def __init__(self, schema_hash: _Optional[int] = ..., user_features: _Optional[bytes] = ..., item_features: _Optional[bytes] = ..., missing_items: _Optional[bytes] = ..., missing_user: _Optional[bool] = ..., degraded: _Optional[_Iterable[_Union[_provenance_pb2.Degradation, _Mapping]]] = ..., item_ages_s: _Optional[bytes] = ..., user_age_s: _Optional[float] = ...) -> None: ...
 
 class DescribeFeaturesRequest(_message.Message):
     __slots__ = ()
@@ -66,6 +70,42 @@ class DescribeFeaturesResponse(_message.Message):
     user_columns: _containers.RepeatedCompositeFieldContainer[FeatureColumn]
     item_columns: _containers.RepeatedCompositeFieldContainer[FeatureColumn]
     def __init__(self, schema_hash: _Optional[int] = ..., user_columns: _Optional[_Iterable[_Union[FeatureColumn, _Mapping]]] = ..., item_columns: _Optional[_Iterable[_Union[FeatureColumn, _Mapping]]] = ...) -> None: ...
+
+class ListFeatureViewsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FeatureViewInfo(_message.Message):
+    __slots__ = ("name", "version", "kind", "key", "columns", "state_bytes", "owner", "description", "definition_hash", "definition")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_HASH_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    kind: str
+    key: _containers.RepeatedScalarFieldContainer[str]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    state_bytes: int
+    owner: str
+    description: str
+    definition_hash: int
+    definition: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., kind: _Optional[str] = ..., key: _Optional[_Iterable[str]] = ..., columns: _Optional[_Iterable[str]] = ..., state_bytes: _Optional[int] = ..., owner: _Optional[str] = ..., description: _Optional[str] = ..., definition_hash: _Optional[int] = ..., definition: _Optional[str] = ...) -> None: ...
+
+class ListFeatureViewsResponse(_message.Message):
+    __slots__ = ("schema_hash", "views")
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    schema_hash: int
+    views: _containers.RepeatedCompositeFieldContainer[FeatureViewInfo]
+    def __init__(self, schema_hash: _Optional[int] = ..., views: _Optional[_Iterable[_Union[FeatureViewInfo, _Mapping]]] = ...) -> None: ...
 
 class FeatureServiceWaitForBarrierRequest(_message.Message):
     __slots__ = ("barrier_id", "timeout")
