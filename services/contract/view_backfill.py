@@ -6,7 +6,7 @@ Per partition p of feature-events, the hash ``p:view:<p>:<name>.<version>``:
 |---|---|---|
 | ``definition`` | the view's definition hash, 16 hexadecimal digits | fold, at the view's start |
 | ``offset`` | O: the first offset of feature-events that the view's own replay reads | fold, with it |
-| ``<origin topic>/<partition>`` | M: sequence that p had folded last of this origin when it stood at O | fold, with it |
+| ``<origin topic>/<partition>`` | M: the sequence of this origin that p had folded last | fold, with it |
 | ``filled`` | states written | backfill, after all of them |
 
 1. The fold meets a view that it does not know: it writes definition, O and M in one transaction, once.
@@ -14,9 +14,9 @@ Per partition p of feature-events, the hash ``p:view:<p>:<name>.<version>``:
    (view_init), writes them under ``redis_keys.view_key``, and then ``filled``.
 3. The fold replays feature-events from O for this view alone, and goes on with it as with the others.
 
-Whatever p owns stands below M or comes at O or later, never both: so each event counts once. An origin without
-a field has nothing below the cut. Other fields of the hash are the fold's own. A backfill may run again until
-the fold has begun its replay: the same cut gives the same bytes.
+Whatever p owns stands at or below M or comes at O or later, never both: so each event counts once. An origin
+without a field has nothing below the cut. Other fields of the hash are the fold's own. A backfill may run
+again until the fold has begun its replay: the same cut gives the same bytes.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def owner_of(entity: bytes) -> int:
 
 @dataclass(frozen=True)
 class ViewStart:
-    """Where a view begins on one partition. ``marks``: origin -> sequence folded last; ``filled``: states that
-    the backfill has written, None before it."""
+    """Where a view begins on one partition. ``marks``: origin -> sequence folded last; ``filled``: states
+    that the backfill has written, None before it."""
 
     definition_hash: int
     offset: int
@@ -73,7 +73,7 @@ class ViewStart:
 
     @classmethod
     def parse(cls, stored: Mapping[bytes, bytes]) -> ViewStart | None:
-        """Of the hash's fields; None when the fold has not written any. MalformedRecord names every bad one."""
+        """Of the hash's fields; None: the fold has not written any. MalformedRecord names what is bad."""
         if DEFINITION not in stored and OFFSET not in stored:
             return None
         bad = []
