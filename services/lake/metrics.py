@@ -24,3 +24,6 @@ ORPHANS = telemetry.counter("lake_orphans", "Files removed that no record of the
 BUFFERED = telemetry.gauge("lake_buffered_bytes", "Bytes of records waiting for a flush")
 VIEWS = telemetry.counter("lake_views", "Tables of batch features by what became of them", ["outcome"])
 VIEW_ITEMS = telemetry.gauge("lake_view_items", "Items of the newest table of batch features published here")
+REFUSED = telemetry.counter("lake_refused", "Reads refused by the limit that they exceed", ["limit"])
+HISTORY_ROWS = telemetry.counter("lake_history_rows", "Rows of point-in-time features answered", ["mode"])
+HISTORY_SECONDS = telemetry.histogram("lake_history_seconds", "Duration of a point-in-time read")

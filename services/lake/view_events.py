@@ -21,6 +21,8 @@ from services.contract.view_events import ACTED, ALL_FIELDS, LISTED, SHOWN, Even
 from services.contract.view_log import EventLog, joined
 
 Ints = NDArray[np.int64]
+# What the catalogue says holds for all time.
+LISTED_US = 0
 COLUMNS = {
     "impressions": [
         *("partition", "offset", "appended_ms", "record", "event_id", "occurred_us", "user_id"),
@@ -75,16 +77,16 @@ class Listings:
         return np.where(self._ids[code] == items, found, 0)
 
     def log(self) -> EventLog:
-        """The listings as events: the event time is the item's birth, 0 when it is not known."""
+        """The listings as events, as feature_events says: for all time, told apart by their place."""
         table = self._table
         fields = {
             "item_id": self._item,
             "category": self._category,
             "created_at": _column(table, "created_us", np.int64),
         }
-        hashes = [event_hash(f"catalog:{offset}") for offset in table["offset"].to_pylist()]
+        hashes = _column(table, "offset", np.uint64) * np.uint64(PARTS_PER_RECORD)
         row = np.arange(table.num_rows)
-        return _log(LISTED, table, (row, np.zeros_like(row)), fields, np.array(hashes, np.uint64))
+        return _log(LISTED, table, (row, np.zeros_like(row)), fields, hashes)
 
 
 def _shown(table: pa.Table, listings: Listings) -> EventLog:
@@ -134,11 +136,14 @@ def _log(
         fields["user_id"] = _column(table, "user_id", np.uint64)[row]
     for field in ALL_FIELDS.values():
         fields.setdefault(field.name, np.zeros(len(row), np.uint64 if field.type == "id" else np.int64))
-    occurred = "created_us" if kind is LISTED else "occurred_us"
+    if kind is LISTED:
+        occurred = np.full(len(row), LISTED_US, np.int64)
+    else:
+        occurred = _column(table, "occurred_us", np.int64)[row]
     partition = _column(table, "partition", np.int32)[row]
     return EventLog(
         np.full(len(row), kind.code, np.uint8),
-        _column(table, occurred, np.int64)[row],
+        occurred,
         hashes,
         _column(table, "appended_ms", np.int64)[row] * 1000,
         partition,

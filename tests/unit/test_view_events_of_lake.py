@@ -87,7 +87,7 @@ def test_each_shown_item_and_each_action_is_an_event():
         ("shown", "impressions/0", 1 * 1024 + 2, 3_000_000),
         ("acted", "actions/1", 3 * 1024, 1_500_000),
         ("listed", "catalog/0", 0, 0),
-        ("listed", "catalog/0", 2 * 1024, 700),
+        ("listed", "catalog/0", 2 * 1024, 0),
         ("listed", "catalog/0", 3 * 1024, 0),
     ]
     # As of its append: 10 was listed anew at 10 ms; 12 was listed after it was shown, and never before.
