@@ -1,6 +1,6 @@
 """``python -m services.lake features``: features out of the lake, of rows in a file.
 
-features   ``--entities`` is a Parquet file with occurred_us and, as the features need them, user_id, item_id and
+features   ``--entities`` is a Parquet file with occurred_us and, as the features need, user_id, item_id and
            served_us (wall time, for ``--mode as_served``). ``--out`` gets its rows in their order, with a
            float32 per feature and ``<view>_missing``: nothing is dropped. A JSON line says how many.
 """
