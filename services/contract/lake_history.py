@@ -2,8 +2,8 @@
 
     <root>/history/<name>.parquet
 
-Columns of an EventLog. Written once by whoever writes Redis from the same log, so that whoever computes from
-the lake counts what the states began with. Its events stand on the origin ``history/<name>``.
+Columns of an EventLog, all of one origin, ``<name>/0``. Written by whoever writes Redis from the same log, so
+that whoever computes from the lake counts what the states began with; the fold's marks name that origin too.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ def origin_of(name: str) -> str:
     """The origin of a history's events; InvalidInput when the name is none."""
     if not _NAME.fullmatch(name):
         raise InvalidInput.one("name", name, "1 to 64 of a-z, 0-9 and -")
-    return f"{FOLDER}/{name}"
+    return f"{name}/0"
 
 
 def write_history(store: LakeStore, name: str, log: EventLog) -> None:
-    """Puts a log (of all fields) in the place of the history of that name; its origins are forgotten: the
-    sequences must be distinct."""
-    path = f"{origin_of(name)}.parquet"
+    """Puts a log (of all fields) in the place of the history of that name. InvalidInput: another origin, a
+    sequence twice."""
+    if log.origins != (origin_of(name),):
+        raise InvalidInput.one("origins", ", ".join(log.origins), origin_of(name))
     if len(np.unique(log.sequence)) != len(log):
         raise InvalidInput.one("sequence", "repeated", "each once")
     columns = {column: getattr(log, column) for column in _COLUMNS}
     columns |= {field: log.field(field) for field in ALL_FIELDS}
     out = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), out, compression="zstd", write_page_checksum=True)
-    store.put(path, out.getvalue())
+    store.put(f"{FOLDER}/{name}.parquet", out.getvalue())
 
 
 def histories(store: LakeStore) -> list[str]:
@@ -52,7 +53,7 @@ def histories(store: LakeStore) -> list[str]:
 
 def read_history(store: LakeStore, name: str) -> EventLog:
     """MalformedRecord when the file is none; NotFound."""
-    path = f"{origin_of(name)}.parquet"
+    path = f"{FOLDER}/{name}.parquet"
     data = store.read(path)
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)

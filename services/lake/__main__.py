@@ -12,6 +12,7 @@ from rec.v1 import lake_pb2_grpc, worker_pb2_grpc
 from services.contract.feature_sets import feature_set
 from services.contract.lake_store import LakeStore
 from services.lake import feature_commands
+from services.lake.auditor import Auditor, audit_rules, settle_s
 from services.lake.commands import COMMANDS, command
 from services.lake.history_servicer import HistoryServicer, Limits
 from services.lake.host import LakeHost
@@ -30,11 +31,9 @@ _READY_CHECK_S = 0.1
 async def serve(process: Process, settings: Settings) -> tuple[GrpcServer, LakeHost]:
     """Starts everything; SERVING follows the state of the owned partitions."""
     host = LakeHost(settings, LakeStore(settings.lake_uri))
-    history = HistoryServicer(
-        LakeEvents(LakeStore(settings.lake_uri), settings.history_max_records),
-        feature_set(settings.feature_set),
-        Limits(settings.history_max_rows, settings.history_chunk_bytes),
-    )
+    chosen = feature_set(settings.feature_set)
+    events = LakeEvents(LakeStore(settings.lake_uri), settings.history_max_records)
+    history = HistoryServicer(events, chosen, Limits(settings.history_max_rows, settings.history_chunk_bytes))
     registered: list[Registration] = [
         (worker_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(host), "rec.v1.WorkerService"),
         (lake_pb2_grpc.add_LakeServiceServicer_to_server, history, "rec.v1.LakeService"),
@@ -51,6 +50,11 @@ async def serve(process: Process, settings: Settings) -> tuple[GrpcServer, LakeH
         process.push_close("catalogue reader", reader.stop)
         publisher = ViewPublisher(LakeStore(settings.lake_uri), reader, settings.view_retention_ms / 1000)
         process.spawn(publisher.run(settings.view_interval_ms / 1000), "views")
+    if settings.audit_interval_ms:
+        auditor = Auditor(
+            LakeStore(settings.lake_uri), events, chosen, audit_rules(settings), settle_s(settings)
+        )
+        process.spawn(auditor.run(settings.audit_interval_ms / 1000), "audit")
     return server, host
 
 

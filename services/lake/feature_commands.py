@@ -1,14 +1,18 @@
-"""``python -m services.lake features``: features out of the lake, of rows in a file.
+"""``python -m services.lake features|audit-features``: features out of the lake, and against it.
 
 features   ``--entities`` is a Parquet file with occurred_us and, as the features need, user_id, item_id and
            served_us (wall time, for ``--mode as_served``). ``--out`` gets its rows in their order, with a
            float32 per feature and ``<view>_missing``: nothing is dropped. A JSON line says how many.
+audit-features
+           recomputes what the snapshots in the lake say was served (audit.py): a table on stdout, JSON in
+           ``--out`` when given; exit code 1 when a feature is skewed
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,6 +27,8 @@ from services.contract.errors import FieldViolation, InvalidInput, LoopError
 from services.contract.feature_sets import feature_set
 from services.contract.lake_store import LakeStore
 from services.contract.view_log import Mode
+from services.lake.audit_report import as_dict, as_text
+from services.lake.auditor import Auditor, audit_rules, settle_s
 from services.lake.point_in_time import Found, PointInTime, Rows, columns_of
 from services.lake.settings import Settings
 from services.lake.view_log import LakeEvents
@@ -37,7 +43,7 @@ class FeatureSettings(Settings):
     entities: Path | None = None
     """Parquet file of the rows that ask."""
     out: Path | None = None
-    """File that is written."""
+    """File that is written: features as Parquet, an audit as JSON."""
     features: str = ""
     """Columns or whole views, with commas between; empty: every column of the feature set."""
     mode: Mode = "ideal"
@@ -119,4 +125,19 @@ def _beside(table: pa.Table, found: Found) -> pa.Table:
     return table
 
 
-COMMANDS: dict[str, Callable[[FeatureSettings], int]] = {"features": features}
+def audit_features(settings: FeatureSettings) -> int:
+    """An audit of every settled snapshot in the lake."""
+    store = LakeStore(settings.lake_uri)
+    events = LakeEvents(store, settings.history_max_records)
+    chosen = feature_set(settings.feature_set)
+    said = Auditor(store, events, chosen, audit_rules(settings), settle_s(settings)).audit(time.time())
+    if settings.out is not None:
+        settings.out.write_text(json.dumps(as_dict(said), indent=1) + "\n")
+    sys.stdout.write(as_text(said) + "\n")
+    return 1 if said.skewed() else 0
+
+
+COMMANDS: dict[str, Callable[[FeatureSettings], int]] = {
+    "features": features,
+    "audit-features": audit_features,
+}

@@ -51,6 +51,16 @@ class Settings(ProcessSettings):
     history_max_records: int = Field(default=5_000_000, gt=0)
     """Records of events that are read into memory for it, about 100 bytes per shown item; a larger lake is
     refused rather than the process killed."""
+    audit_interval_ms: int = Field(default=20_000, ge=0)
+    """How often the features in new snapshots are audited against the log; 0 = never. Each time reads all
+    events of the lake."""
+    audit_share: float = Field(default=0.05, gt=0.0, le=1.0)
+    """Share of requests that are audited, by hash of the request id."""
+    audit_settle_ms: int = Field(default=5_000, ge=0)
+    """A request is audited this long after its scoring and flush_age_ms: then the lake holds what it saw."""
+    audit_tolerated: float = Field(default=0.005, ge=0.0, le=1.0)
+    """Share of a feature's values that may differ before it counts as skewed: events of one entity that came
+    within milliseconds over two partitions may have been folded in the other order."""
     release_timeout_ms: int = Field(default=5_000, gt=0)
     """Time for the last flush when partitions are revoked or the process stops; what is not written is the
     next owner's to read."""

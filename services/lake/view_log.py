@@ -1,11 +1,12 @@
 """The whole lake as one log of view events: what every point-in-time read, audit and backfill starts from.
 
-Synchronous. A log that was read is kept for as long as the lake has not grown, and no longer.
+Synchronous, for any thread. A log that was read is kept for as long as the lake has not grown, and no longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 
 from services.contract import lake_files
 from services.contract.errors import Overloaded
@@ -25,6 +26,7 @@ class LakeEvents:
         self._store = store
         self._max_records = max_records
         self._kept: tuple[object, EventLog] | None = None
+        self._reading = Lock()
 
     @property
     def root(self) -> str:
@@ -33,6 +35,10 @@ class LakeEvents:
 
     def read(self) -> EventLog:
         """Everything. Overloaded: more than ``max_records``; BrokenFile names a file that cannot be read."""
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> EventLog:
         files = {table: lake_files.files(self._store, table) for table in COLUMNS}
         records = sum(file.rows for found in files.values() for _, file in found)
         if records > self._max_records:
@@ -50,7 +56,7 @@ class LakeEvents:
         return self._kept[1]
 
     def next_offsets(self) -> Mapping[str, int]:
-        """Origin (topic/partition) -> the first offset that the lake does not hold."""
+        """Origin (topic/partition) -> the first record offset that the lake does not hold."""
         return {
             f"{TOPIC_OF[table]}/{partition}": state.next_offset or 0
             for table in COLUMNS

@@ -16,6 +16,7 @@ from lake_kit import START_US, Loop
 
 from rec.v1 import lake_pb2, lake_pb2_grpc
 from services.contract.columns import F32, I64, U64, decode, encode
+from services.contract.errors import InvalidInput
 from services.contract.feature_sets import FEATURE_SETS
 from services.contract.lake_history import write_history
 from services.contract.lake_store import LakeStore
@@ -240,9 +241,11 @@ def test_rows_that_cannot_be_asked_end_with_2(lake, tmp_path, capsys, columns, s
 def test_history_that_no_topic_holds_counts(tmp_path: Path) -> None:
     store = LakeStore(str(tmp_path))
     fields = {"user_id": 1, "item_id": 5, "category": 2, "position": 0}
-    past = [Event("shown", 1_000 + at, at, fields, "day0", at) for at in range(3)]
+    past = [Event("shown", 1_000 + at, at, fields, "day0/0", at) for at in range(3)]
     write_history(store, "day0", log_of(past, [0, 0, 0]))
     log = LakeEvents(store, 10).read()
     assert [(e.origin, e.sequence, dict(e.fields)) for e in log.events()] == [
-        ("history/day0", at, fields) for at in range(3)
+        ("day0/0", at, fields) for at in range(3)
     ]
+    with pytest.raises(InvalidInput, match="origins"):
+        write_history(store, "day1", log)
