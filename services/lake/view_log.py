@@ -10,12 +10,14 @@ from threading import Lock
 
 from services.contract import lake_files
 from services.contract.errors import Overloaded
-from services.contract.lake_history import histories, read_history
+from services.contract.lake_history import histories, origin_of, read_history
 from services.contract.lake_schema import TOPIC_OF
 from services.contract.lake_store import LakeStore
 from services.contract.view_log import EventLog, joined
 from services.lake import metrics
 from services.lake.view_events import COLUMNS, event_log
+
+_WHOLE = 1 << 53
 
 
 class LakeEvents:
@@ -57,8 +59,10 @@ class LakeEvents:
 
     def next_offsets(self) -> Mapping[str, int]:
         """Origin (topic/partition) -> the first record offset that the lake does not hold."""
-        return {
+        held = {
             f"{TOPIC_OF[table]}/{partition}": state.next_offset or 0
             for table in COLUMNS
             for partition, state in lake_files.states(self._store, table).items()
         }
+        # A history is there whole or not at all.
+        return held | {origin_of(name): _WHOLE for name in histories(self._store)}
