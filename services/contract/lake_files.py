@@ -2,7 +2,8 @@
 
     <root>/<table>/day=2026-03-01/<partition>-<first>-<last>-<token>.parquet
 
-The day is that of ``occurred_us`` in UTC (of ``appended_ms`` for a row without a time). ``first`` and
+The day is that of ``occurred_us`` in UTC (of ``appended_ms`` for a row without a time, and of a listed item:
+births are spread over years). ``first`` and
 ``last`` are the range of offsets that was written at once; ``token`` is the writer's, so that two writers
 never write the same file. Rows stand in the order (partition, offset, row).
 """
@@ -47,7 +48,10 @@ def day_of(micros: int) -> str:
 def split_days(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(day, its rows in their order), days ascending."""
     appended_us = pc.multiply(rows["appended_ms"], pa.scalar(1000, pa.int64()))
-    days = np.floor_divide(pc.coalesce(rows["occurred_us"], appended_us).to_numpy(), DAY_US)
+    times = (
+        pc.coalesce(rows["occurred_us"], appended_us) if "occurred_us" in rows.schema.names else appended_us
+    )
+    days = np.floor_divide(times.to_numpy(), DAY_US)
     for day in np.unique(days).tolist():
         yield str(np.datetime64(day, "D")), rows.filter(pa.array(days == day))
 

@@ -28,6 +28,7 @@ __all__ = ["SCHEMAS", "TABLES", "TOPIC_OF", "BadRecord", "LogRecord", "to_rows",
 
 SOURCE_OF = {"snapshots": Source.SNAPSHOTS, "impressions": Source.IMPRESSIONS, "actions": Source.ACTIONS}
 EVENT, HEARTBEAT, BARRIER, MALFORMED = "event", "heartbeat", "barrier", "malformed"
+REMOVED = "removed"
 # As the joiner's: the two must call the same records malformed.
 MAX_ITEMS: int = JoinConfig.max_items
 
@@ -37,7 +38,7 @@ _MAX_DURATION_SECONDS = 315_576_000_000
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """A record as it stands in Kafka; ``value`` None (a tombstone) counts as empty bytes."""
+    """A record as it stands in Kafka; ``value`` None is a tombstone (on catalog; elsewhere empty bytes)."""
 
     partition: int
     offset: int
@@ -63,9 +64,32 @@ def to_rows(name: str, records: Iterable[LogRecord]) -> tuple[pa.Table, list[Bad
     """The rows, and the records that could not become any."""
     if name == "samples":
         return _samples(records)
+    if name == "items":
+        return pa.Table.from_pylist([_item_row(record) for record in records], schema=SCHEMAS[name]), []
     source, fill = SOURCE_OF[name], _FILL[name]
     rows = [_event_row(source, fill, record) for record in records]
     return pa.Table.from_pylist(rows, schema=SCHEMAS[name]), []
+
+
+def _item_row(record: LogRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "partition": record.partition,
+        "offset": record.offset,
+        "appended_ms": record.timestamp_ms,
+    }
+    if record.value is None:
+        return row | {"record": REMOVED}
+    try:
+        item = ev.Item.FromString(record.value)
+    except DecodeError as error:
+        return row | {"record": MALFORMED, "detail": f"{len(record.value)} bytes: {error}"}
+    return row | {
+        "record": EVENT,
+        "item_id": item.item_id,
+        "item_key": item.item_key,
+        "category": item.category,
+        "created_us": _time(item, "created_at"),
+    }
 
 
 def _event_row(

@@ -4,6 +4,7 @@
                                       included: lateness is a function of the log alone, so whoever joins from
                                       the lake needs everything that moves the event clock
     samples                           one row per item of a record; its barriers are no rows
+    items                             one row per record of the catalogue: every listing, not only the newest
 
 ``partition`` and ``offset`` say where a row stood (with ``row`` within the record for samples): together they
 are its key. Columns of several values keep the bytes of their message (little-endian, see
@@ -18,12 +19,13 @@ import pyarrow as pa
 
 from services.contract import topics
 
-TABLES = ("snapshots", "impressions", "actions", "samples")
+TABLES = ("snapshots", "impressions", "actions", "samples", "items")
 TOPIC_OF = {
     "snapshots": topics.FEATURE_SNAPSHOTS.name,
     "impressions": topics.IMPRESSIONS.name,
     "actions": topics.ACTIONS.name,
     "samples": topics.SAMPLES.name,
+    "items": topics.CATALOG.name,
 }
 
 _RECORD = [
@@ -104,6 +106,21 @@ SCHEMAS: dict[str, pa.Schema] = {
             # user_width x float32, item_width x float32.
             pa.field("user_features", pa.binary()),
             pa.field("item_features", pa.binary()),
+        ]
+    ),
+    "items": pa.schema(
+        [
+            pa.field("partition", pa.int32()),
+            pa.field("offset", pa.int64()),
+            pa.field("appended_ms", pa.int64()),
+            # event, removed (a tombstone) or malformed.
+            pa.field("record", pa.string()),
+            pa.field("detail", pa.string()),
+            pa.field("item_id", pa.uint64()),
+            pa.field("item_key", pa.string()),
+            pa.field("category", pa.uint32()),
+            # The item's birth; null = unknown.
+            pa.field("created_us", pa.int64()),
         ]
     ),
 }

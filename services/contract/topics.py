@@ -102,7 +102,7 @@ CATALOG = Topic(
     "item_id (8 bytes LE)",
     "Item",
     ("collector", "loadgen"),
-    ("recall", "feature_pipeline"),
+    ("recall", "feature_pipeline", "lake"),
     compacted=True,
 )
 

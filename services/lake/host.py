@@ -1,4 +1,4 @@
-"""The lake's event loop: one group membership, a buffer and a writer per owned partition of the four topics.
+"""The lake's event loop: one group membership, a buffer and a writer per owned partition of the topics.
 
 What is in the lake decides where reading starts; the group only shares the partitions out, and its
 committed offsets are for lag monitors. While a flush runs (in a thread, one at a time) or the store fails,

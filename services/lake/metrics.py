@@ -24,3 +24,21 @@ ORPHANS = telemetry.counter("lake_orphans", "Files removed that no record of the
 BUFFERED = telemetry.gauge("lake_buffered_bytes", "Bytes of records waiting for a flush")
 VIEWS = telemetry.counter("lake_views", "Tables of batch features by what became of them", ["outcome"])
 VIEW_ITEMS = telemetry.gauge("lake_view_items", "Items of the newest table of batch features published here")
+REFUSED = telemetry.counter("lake_refused", "Reads refused by the limit that they exceed", ["limit"])
+HISTORY_ROWS = telemetry.counter("lake_history_rows", "Rows of point-in-time features answered", ["mode"])
+HISTORY_SECONDS = telemetry.histogram("lake_history_seconds", "Duration of a point-in-time read")
+AUDITS = telemetry.counter("lake_audits", "Audits of served features by what they found", ["outcome"])
+AUDIT_REQUESTS = telemetry.counter(
+    "lake_audit_requests", "Sampled snapshots: audited, or set apart and why", ["outcome"]
+)
+AUDIT_ROWS = telemetry.counter(
+    "lake_audit_rows", "Served values against the log's, bit for bit", ["feature", "mode", "outcome"]
+)
+AUDIT_NONDEFAULT = telemetry.gauge(
+    "lake_audit_nondefault_share", "Share of the last audit's values that were no default", ["feature"]
+)
+AUDIT_BEHIND = telemetry.gauge(
+    "lake_audit_behind_seconds",
+    "Age of the oldest event that a served state lacked: 99th percentile of those that lacked one",
+    ["feature"],
+)

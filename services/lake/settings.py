@@ -1,14 +1,15 @@
-"""Settings of the lake's writer."""
+"""Settings of the lake."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from services.runtime.settings import GrpcServerSettings, ProcessSettings
+from services.contract.feature_sets import WORLD
+from services.runtime.settings import FeatureSetName, GrpcServerSettings, ProcessSettings
 
 
 class Settings(ProcessSettings):
-    """Writes snapshots, impressions, actions and samples to Parquet."""
+    """Writes the event topics to Parquet, and answers from it what features were."""
 
     name: str = "lake"
     """Name in logs and as Kafka client id."""
@@ -41,6 +42,25 @@ class Settings(ProcessSettings):
     view_retention_ms: int = Field(default=4 * 86_400_000, gt=0)
     """A table is kept for this long after a newer one has replaced it: longer than the snapshots that name
     it stay in Kafka (3 days)."""
+    feature_set: FeatureSetName = WORLD
+    """The features that point-in-time reads, the audit and backfills know (contract.feature_sets)."""
+    history_max_rows: int = Field(default=200_000, gt=0)
+    """Rows of one GetHistoricalFeatures: 32 bytes each in the request, some 300 in memory while it runs."""
+    history_chunk_bytes: int = Field(default=1024 * 1024, gt=0)
+    """Values in one message of its answer: far below a message's limit; a client may stop between two."""
+    history_max_records: int = Field(default=5_000_000, gt=0)
+    """Records of events that are read into memory for it, about 100 bytes per shown item; a larger lake is
+    refused rather than the process killed."""
+    audit_interval_ms: int = Field(default=20_000, ge=0)
+    """How often the features in new snapshots are audited against the log; 0 = never. Each time reads all
+    events of the lake."""
+    audit_share: float = Field(default=0.05, gt=0.0, le=1.0)
+    """Share of requests that are audited, by hash of the request id."""
+    audit_settle_ms: int = Field(default=5_000, ge=0)
+    """A request is audited this long after its scoring and flush_age_ms: then the lake holds what it saw."""
+    audit_tolerated: float = Field(default=0.005, ge=0.0, le=1.0)
+    """Share of a feature's values that may differ before it counts as skewed: events of one entity that came
+    within milliseconds over two partitions may have been folded in the other order."""
     release_timeout_ms: int = Field(default=5_000, gt=0)
     """Time for the last flush when partitions are revoked or the process stops; what is not written is the
     next owner's to read."""

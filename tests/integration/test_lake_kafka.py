@@ -27,7 +27,7 @@ from services.contract import topics
 from services.contract.lake_files import BrokenFile, files, scan
 from services.contract.lake_rows import SCHEMAS, TABLES, TOPIC_OF, LogRecord, to_table
 from services.contract.lake_store import LakeStore
-from services.contract.topics import EVENT_PARTITIONS, partition_of, request_key
+from services.contract.topics import EVENT_PARTITIONS, entity_key, partition_of, request_key
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.kafka_producer import Producer
 from services.runtime.kafka_transactions import TransactionalProducer
@@ -35,7 +35,7 @@ from services.runtime.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
 SESSION_MS = 2000
-PARTITIONS = len(TABLES) * EVENT_PARTITIONS
+PARTITIONS = sum(topic.partitions for topic in topics.ALL if topic.name in TOPIC_OF.values())
 Sent = tuple[str, int, bytes, bytes]
 
 
@@ -122,14 +122,20 @@ def sample(request: str) -> bytes:
     return ev.SampleRecord(sample=message).SerializeToString()
 
 
+def listing(item_id: int) -> bytes:
+    """A record of the catalogue."""
+    return ev.Item(item_id=item_id, item_key=f"i{item_id}", category=item_id % 7).SerializeToString()
+
+
 def records(seed: int, requests: int) -> list[Sent]:
-    """Traffic on the three event topics (poison included) and samples of some of the requests."""
+    """Traffic on the three event topics and the catalogue (poison included), samples of some requests."""
     found = [(TOPIC[source], partition, key, raw) for source, partition, key, raw in traffic(seed, requests)]
     for at in range(0, requests, 2):
         key = request_key(f"{seed}-{at}")
         raw = sample(f"{seed}-{at}") if at % 50 else b"\xff"
         place = at * len(found) // requests
         found.insert(place, (topics.SAMPLES.name, partition_of(key, EVENT_PARTITIONS), key, raw))
+        found.insert(place, (topics.CATALOG.name, 0, entity_key(at), listing(at) if at % 50 else b"\xff"))
     return found
 
 
@@ -170,7 +176,8 @@ async def in_kafka(kafka: KafkaSettings, table: str) -> list[LogRecord]:
     reader = LogReader(kafka, "check")
     await reader.start()
     try:
-        places = [TopicPartition(TOPIC_OF[table], p) for p in range(EVENT_PARTITIONS)]
+        count = topics.CATALOG.partitions if table == "items" else EVENT_PARTITIONS
+        places = [TopicPartition(TOPIC_OF[table], p) for p in range(count)]
         ends = await reader.end_offsets(places)
         reader.assign(dict.fromkeys(places, 0))
         while any([await reader.position(place) < ends[place] for place in places]):
@@ -253,6 +260,7 @@ async def test_every_committed_record_is_in_the_lake_and_compaction_keeps_it(lak
     await send(kafka, records(1, 600))
     await writer.until_owning(PARTITIONS, caught_up=True)
     rows = await check(kafka, lake)
+    assert rows.pop("items") == 300
     assert all(count > 400 for count in rows.values()), rows
     count = sum(line["files"] for line in command(lake, "check"))
     for day in days_of(lake):
@@ -372,6 +380,7 @@ async def test_a_writer_that_is_told_to_stop_writes_what_it_holds(lakes, kafka, 
     writer = lakes(flush_ms=3_600_000)
     await writer.until_owning(PARTITIONS)
     beats = [(TOPIC_OF[table], p, b"", heartbeat(10**15)) for table in TABLES[:3] for p in range(4)]
+    beats.append((topics.CATALOG.name, 0, entity_key(1), listing(1)))
     await send(kafka, beats)
     deadline = time.monotonic() + 20
     while (await writer.status()).numbers["buffered_records"] < len(beats) + EVENT_PARTITIONS:
@@ -379,4 +388,6 @@ async def test_a_writer_that_is_told_to_stop_writes_what_it_holds(lakes, kafka, 
         await asyncio.sleep(0.05)
     assert scan(lake, "actions").num_rows == 0
     assert writer.terminate() == 0
-    assert await check(kafka, lake) == {"snapshots": 4, "impressions": 4, "actions": 4, "samples": 12}
+    assert await check(kafka, lake) == {
+        "snapshots": 4, "impressions": 4, "actions": 4, "samples": 12, "items": 1,
+    }  # fmt: skip

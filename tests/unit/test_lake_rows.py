@@ -8,7 +8,7 @@ import pytest
 from oracles.join_logs import IMP, A, S, action, barrier, heartbeat, impression, one_sample, snapshot
 
 from rec.events.v1 import events_pb2 as ev
-from services.contract import topics
+from services.contract import times, topics
 from services.contract.join_events import Malformed, decode
 from services.contract.lake_rows import (
     MAX_ITEMS,
@@ -55,6 +55,25 @@ def test_a_snapshot_keeps_its_bytes_and_says_which_model_scored_it():
         "scores": struct.pack("<2f", 0.07, 0.08), "user_features": struct.pack("<2f", 100, 9),
         "item_features": struct.pack("<4f", 7, 100, 8, 100),
     }  # fmt: skip
+
+
+def test_a_listing_keeps_its_fields_and_what_is_none_says_so():
+    item = ev.Item(item_id=2**63 + 1, item_key="i", category=63)
+    unborn = ev.Item(item_id=4).SerializeToString()
+    times.set_us(item.created_at, 1_000_001)
+    records = [
+        LogRecord(0, at, 9, raw) for at, raw in enumerate([item.SerializeToString(), None, b"\xff", unborn])
+    ]
+    rows, bad = to_rows("items", records)
+    assert bad == []
+    assert rows["record"].to_pylist() == ["event", "removed", "malformed", "event"]
+    assert rows.slice(0, 1).to_pylist() == [
+        {
+            "partition": 0, "offset": 0, "appended_ms": 9, "record": "event", "detail": None,
+            "item_id": 2**63 + 1, "item_key": "i", "category": 63, "created_us": 1_000_001,
+        }
+    ]  # fmt: skip
+    assert rows["created_us"].to_pylist() == [1_000_001, None, None, None]
 
 
 def test_impressions_and_actions_keep_their_fields():

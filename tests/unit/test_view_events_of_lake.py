@@ -61,23 +61,47 @@ ACTIONS = rows(
     },
     {"record": "malformed", "partition": 1, "offset": 4},
 )
+ITEMS = rows(
+    "items",
+    {"record": "event", "partition": 0, "offset": 0, "appended_ms": 1, "item_id": 10, "category": 6},
+    {"record": "removed", "partition": 0, "offset": 1, "appended_ms": 2},
+    {
+        "record": "event",
+        "partition": 0,
+        "offset": 2,
+        "appended_ms": 9,
+        "item_id": 12,
+        "category": 1,
+        "created_us": 700,
+    },
+    {"record": "event", "partition": 0, "offset": 3, "appended_ms": 10, "item_id": 10, "category": 7},
+)
 
 
 def test_each_shown_item_and_each_action_is_an_event():
-    events = event_log(IMPRESSIONS, ACTIONS, {10: 6, 12: 1}).events()
+    events = event_log(IMPRESSIONS, ACTIONS, ITEMS).events()
     assert [(e.kind, e.origin, e.sequence, e.occurred_us) for e in events] == [
         ("shown", "impressions/2", 5 * 1024 + 1, 1_000_000),
         ("shown", "impressions/2", 5 * 1024 + 2, 1_000_000),
         ("shown", "impressions/0", 1 * 1024 + 1, 3_000_000),
         ("shown", "impressions/0", 1 * 1024 + 2, 3_000_000),
         ("acted", "actions/1", 3 * 1024, 1_500_000),
+        ("listed", "catalog/0", 0, 0),
+        ("listed", "catalog/0", 2 * 1024, 0),
+        ("listed", "catalog/0", 3 * 1024, 0),
     ]
-    assert [(e.fields["user_id"], e.fields["item_id"], e.fields["category"]) for e in events] == [
+    # As of its append: 10 was listed anew at 10 ms; 12 was listed after it was shown, and never before.
+    assert [(e.fields["user_id"], e.fields["item_id"], e.fields["category"]) for e in events[:5]] == [
         (2**63 + 1, 10, 6),
         (2**63 + 1, 11, 0),
         (4, 10, 6),
         (4, 12, 1),
-        (2**63 + 1, 10, 6),
+        (2**63 + 1, 10, 7),
+    ]
+    assert [dict(e.fields) for e in events[5:]] == [
+        {"item_id": 10, "category": 6, "created_at": 0},
+        {"item_id": 12, "category": 1, "created_at": 700},
+        {"item_id": 10, "category": 7, "created_at": 0},
     ]
     assert [e.fields["position"] for e in events[:4]] == [0, 1, 7, 3]
     assert (events[4].fields["action"], events[4].fields["dwell_s"]) == (1, 2_500_000)
@@ -94,7 +118,7 @@ def test_features_as_of_a_moment_come_from_the_lake():
         {"item_id": np.array([10, 10, 10, 99], np.uint64)},
         np.array([9_000, 10_500, 20_000, 20_000]),
     )
-    log = event_log(IMPRESSIONS, ACTIONS, {})
+    log = event_log(IMPRESSIONS, ACTIONS, ITEMS)
     found = asof(view, log, labels).values
     np.testing.assert_array_equal(found, np.array([[1, 1 / 3], [1, 2 / 3], [2, 2 / 4], [0, 0]], np.float32))
     # Appended at 9, 8 and 10 ms, served half a millisecond later. What happened at 3 s was there at 10 ms: it
@@ -104,4 +128,4 @@ def test_features_as_of_a_moment_come_from_the_lake():
 
 
 def test_an_empty_lake_has_no_events():
-    assert len(event_log(IMPRESSIONS.slice(0, 0), ACTIONS.slice(0, 0), {})) == 0
+    assert len(event_log(IMPRESSIONS.slice(0, 0), ACTIONS.slice(0, 0), ITEMS.slice(0, 0))) == 0
