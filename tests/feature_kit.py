@@ -18,7 +18,7 @@ SHAPE = shape_of(FEATURES)
 def states_of(events: Iterable[Event], feature_set: FeatureSet = FEATURES) -> dict[tuple[str, bytes], bytes]:
     """Packed states by (view, entity), as ``features.encode`` takes them, after events in log order."""
     names = {view.definition_hash: view.name for view in feature_set.views}
-    change = ViewFold(feature_set.views, OriginMarks(), lambda key: None).round(events)
+    change = ViewFold(feature_set.views, OriginMarks(), lambda key: None).round(list(events))
     return {(names[view], entity): state for (view, entity), state in change.states.items()}
 
 

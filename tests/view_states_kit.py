@@ -32,7 +32,7 @@ def folded(feature_set: FeatureSet, events: Iterable[Event], states: States | No
     stored = dict(states or {})
     name_of = {view.definition_hash: view.name for view in feature_set.views}
     fold = ViewFold(feature_set.views, OriginMarks(), lambda key: stored.get((name_of[key[0]], key[1])))
-    change = fold.round(events)
+    change = fold.round(list(events))
     return stored | {(name_of[view], entity): value for (view, entity), value in change.states.items()}
 
 

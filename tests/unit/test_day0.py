@@ -84,11 +84,11 @@ def test_features_are_those_of_before_the_request(day):
     shown = {name: i for i, name in enumerate(c.name for c in FEATURES.candidate_columns)}
     earliest = min(day.samples, key=lambda s: to_us(s.occurred_at))
     matrix = np.frombuffer(earliest.item_features, "<f4").reshape(-1, FEATURES.item_width)
-    assert (matrix[:, shown["item_log_impressions"]] == 0).all()
-    assert (matrix[:, shown["item_has_state"]] == 1).all()
+    assert (matrix[:, shown["item_activity_shown"]] == 0).all()
+    assert (matrix[:, shown["item_catalogue_category"]] > 0).all()
     late = max(day.samples, key=lambda s: to_us(s.occurred_at))
     user = np.frombuffer(late.user_features, "<f4")
-    assert user[[c.name for c in FEATURES.request_columns].index("user_log_impressions")] > 0
+    assert user[[c.name for c in FEATURES.request_columns].index("user_activity_shown")] > 0
 
 
 def test_two_days_of_one_seed_are_the_same_bytes(day):
