@@ -23,6 +23,8 @@ import torch
 
 from services.contract import id_table, model_store
 from services.contract.errors import LoopError
+from services.contract.feature_sets import FEATURE_SETS, WORLD
+from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
 from trainer.evaluate import Rolling
 from trainer.rows import initial_dense
@@ -46,11 +48,9 @@ class Report:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-def new_state(learning: LearningSettings) -> ModelState:
+def new_state(shape: ModelShape, learning: LearningSettings) -> ModelState:
     """An untrained model: no rows, dense tensors from the seed."""
-    state = ModelState()
-    state.dense = initial_dense(learning.seed)
-    return state
+    return ModelState(shape, dense=initial_dense(shape, learning.seed))
 
 
 def read_records(path: Path) -> Iterator[list[RawRecord]]:
@@ -71,7 +71,7 @@ def train_file(
     for _ in range(epochs):
         rolling = Rolling(_EVALUATED_ROWS)
         for records in read_records(path):
-            decoded = decode(records, _MAX_RECORD_ROWS, learning)
+            decoded = decode(records, state.shape, _MAX_RECORD_ROWS, learning)
             report.barriers += len(decoded.barriers)
             _count(report.rejected, decoded.bad)
             for part in decoded.batch.split(learning.minibatch_rows) if decoded.batch else []:
@@ -97,6 +97,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     source.add_argument("--init", action="store_true", help="write an untrained model")
     parser.add_argument("--out", required=True, help="root of the model store: a folder or URI")
     parser.add_argument("--parent", type=int, default=0, help="generation that this one follows; 0 = none")
+    parser.add_argument(
+        "--feature-set", choices=FEATURE_SETS, default=WORLD, help="the features that the samples carry"
+    )
     parser.add_argument("--epochs", type=int, default=1, help="passes over the file")
     parser.add_argument("--minibatch-rows", type=int, default=4_096, help="rows of one step")
     parser.add_argument("--min-count-item", type=int, default=2, help="samples before an item gets a row")
@@ -112,7 +115,7 @@ def main(argv: list[str]) -> int:
     id_table.warm_up()
     learning = LearningSettings(minibatch_rows=args.minibatch_rows, seed=args.seed)
     admission = AdmissionSettings(min_count_item=args.min_count_item)
-    state = new_state(learning)
+    state = new_state(shape_of(FEATURE_SETS[args.feature_set]), learning)
     started = time.perf_counter()
     report = Report()
     try:

@@ -90,7 +90,7 @@ class TrainerCore:
         before and is left out."""
         fresh = [record for record in raw if record.offset >= self.offsets.get(record.partition, 0)]
         self.counts["records_repeated"] += len(raw) - len(fresh)
-        decoded = decode(fresh, self._max_record_rows, self._learning)
+        decoded = decode(fresh, self.state.shape, self._max_record_rows, self._learning)
         self._reject(list(decoded.bad))
         trained = 0
         for part in decoded.batch.split(self._learning.minibatch_rows) if decoded.batch else []:
@@ -192,6 +192,7 @@ class TrainerCore:
             epoch=self._epoch,
             previous_hash=state.chain_hash,
             created_at_us=now_us,
+            model_hash=state.shape.model_hash,
             sample_offsets=dict(self.offsets),
             steps=tuple(self._steps),
             samples_trained=state.samples_trained,
@@ -211,7 +212,7 @@ def body_of(state: ModelState, touched: dict[str, TouchedIds]) -> Body:
     tables = tuple(_change(state, name, ids) for name, ids in touched.items() if len(ids))
     dense = tuple(
         DenseChange(name, state.dense[name].copy(), state.dense_optimizer[name].copy())
-        for name in model_schema.DENSE_SHAPES
+        for name in model_schema.DENSE
     )
     return Body(tables, dense)
 

@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 
 from services.contract import id_table, model_net, model_schema
 from services.contract.errors import InvalidInput
+from services.contract.feature_sets import FEATURE_SETS, WORLD
+from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
 from trainer.base import new_state
 from trainer.evaluate import auc, log_loss
@@ -38,13 +40,13 @@ SHUFFLED = "shuffled_labels"
 _RANK = slice(0, model_schema.RANK_WIDTH)
 
 
-def trained(samples: Batch, seed: int) -> ModelState:
+def trained(samples: Batch, shape: ModelShape, seed: int) -> ModelState:
     """A new model after one pass; skipped steps are none.
 
     It starts at the share of positives: else ids would learn that share, those seen most the most of it, and
     a model of noise would still order them."""
     learning = LearningSettings(seed=seed)
-    state = new_state(learning)
+    state = new_state(shape, learning)
     share = np.clip((samples.labels > 0).mean(), 0.001, 0.999)
     state.dense["bias"][...] = np.log(share / (1 - share))
     for part in samples.split(learning.minibatch_rows):
@@ -57,7 +59,7 @@ def predict(state: ModelState, rows: Batch) -> NDArray[np.float32]:
     ids = {
         "user": rows.user_ids,
         "item": rows.item_ids,
-        "category": model_net.category_ids(rows.item_features),
+        "category": model_net.category_ids(state.shape, rows.item_features),
     }
     dense = model_net.dense_tensors(state)
     with torch.inference_mode():
@@ -66,7 +68,7 @@ def predict(state: ModelState, rows: Batch) -> NDArray[np.float32]:
             for name in model_schema.TABLES
         )
         inputs = model_net.dense_input(
-            torch.from_numpy(rows.user_features), torch.from_numpy(rows.item_features)
+            state.shape, torch.from_numpy(rows.user_features), torch.from_numpy(rows.item_features)
         )
         logits = model_net.training_logits(dense, user, item, category, inputs)
         return torch.sigmoid(logits + model_net.serving_position(dense)).numpy()
@@ -84,19 +86,21 @@ def judged(state: ModelState, truth: Batch) -> dict[str, float]:
 
 
 def compare(
-    sets: dict[str, pa.Table], truth: pa.Table, cut_us: int, seeds: Sequence[int]
+    sets: dict[str, pa.Table], truth: pa.Table, shape: ModelShape, cut_us: int, seeds: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Figures by name of the set, and of SHUFFLED: {auc, log_loss, calibration: {mean, min, max}, rows}.
 
     InvalidInput when there is nothing to learn or to judge by."""
     truth = in_order(truth)
-    held_out = batch_of(truth.filter(pc.greater_equal(truth["impressed_us"], cut_us)))
+    held_out = batch_of(truth.filter(pc.greater_equal(truth["impressed_us"], cut_us)), shape)
     if not len(held_out) or len(np.unique(held_out.labels > 0)) < 2:
         raise InvalidInput.one("truth", f"{len(held_out)} rows from {cut_us} on", "positives and negatives")
-    batches = {name: _before(table, cut_us) for name, table in sets.items()}
-    true = _before(truth, cut_us)
-    found = {name: _over_seeds(lambda _seed, of=of: of, held_out, seeds) for name, of in batches.items()}
-    found[SHUFFLED] = _over_seeds(lambda seed: shuffled(true, seed), held_out, seeds)
+    batches = {name: _before(table, shape, cut_us) for name, table in sets.items()}
+    true = _before(truth, shape, cut_us)
+    found = {
+        name: _over_seeds(lambda _seed, of=of: of, held_out, shape, seeds) for name, of in batches.items()
+    }
+    found[SHUFFLED] = _over_seeds(lambda seed: shuffled(true, seed), held_out, shape, seeds)
     return found
 
 
@@ -107,17 +111,17 @@ def shuffled(batch: Batch, seed: int) -> Batch:
     return Batch(**(vars(batch) | changed))
 
 
-def _before(table: pa.Table, cut_us: int) -> Batch:
+def _before(table: pa.Table, shape: ModelShape, cut_us: int) -> Batch:
     ordered = in_order(table)
-    return batch_of(ordered.filter(pc.less(ordered["impressed_us"], cut_us)))
+    return batch_of(ordered.filter(pc.less(ordered["impressed_us"], cut_us)), shape)
 
 
-def _over_seeds(samples_of: Any, held_out: Batch, seeds: Iterable[int]) -> dict[str, Any]:
+def _over_seeds(samples_of: Any, held_out: Batch, shape: ModelShape, seeds: Iterable[int]) -> dict[str, Any]:
     rows, runs = 0, []
     for seed in seeds:
         samples = samples_of(seed)
         rows = len(samples)
-        runs.append(judged(trained(samples, seed), held_out))
+        runs.append(judged(trained(samples, shape, seed), held_out))
     figures = {name: np.array([run[name] for run in runs]) for name in runs[0]}
     return {"rows": rows} | {
         name: {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
@@ -131,6 +135,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--truth", type=Path, required=True, help="Parquet: features as served, final labels")
     parser.add_argument(
         "--cut-us", type=int, required=True, help="event time: trained before, judged from here"
+    )
+    parser.add_argument(
+        "--feature-set", choices=FEATURE_SETS, default=WORLD, help="the features that the samples carry"
     )
     parser.add_argument("--seeds", type=int, default=3, help="models per set, seeds 1, 2, ...")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
@@ -152,7 +159,8 @@ def main(argv: list[str]) -> int:
             name: pq.read_table(path) for name, _, path in (one.partition("=") for one in arguments.train)
         }
         truth = pq.read_table(arguments.truth)
-        found = compare(sets, truth, arguments.cut_us, range(1, arguments.seeds + 1))
+        shape = shape_of(FEATURE_SETS[arguments.feature_set])
+        found = compare(sets, truth, shape, arguments.cut_us, range(1, arguments.seeds + 1))
     except (OSError, pa.ArrowException, KeyError, InvalidInput) as error:
         sys.stderr.write(f"trainer holdout: {error}\n")
         return 1

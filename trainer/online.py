@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from services.contract import columns, features, topics
+from services.contract import columns, topics
 from services.contract.errors import Unavailable
+from services.contract.model_schema import ModelShape
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import ConsumerRecord, LogReader, Records, TopicPartition
 from services.runtime.telemetry import counter, get_logger
@@ -26,17 +27,21 @@ from trainer.samples import RawRecord
 from trainer.settings import OnlineSettings
 
 log = get_logger(__name__)
-# The least that one row takes in a record: bounds the rows of a record before it is decoded.
-MIN_ROW_BYTES = columns.U64.itemsize + 4 * columns.F32.itemsize + features.ITEM_WIDTH * columns.F32.itemsize
 _Result = TypeVar("_Result")
 
 
-def bounded(records: list[RawRecord], max_rows: int) -> Iterator[list[RawRecord]]:
-    """Cuts records into runs that cannot hold more than ``max_rows`` rows (one record is never cut)."""
+def min_row_bytes(shape: ModelShape) -> int:
+    """The least that one row takes in a record: bounds the rows of a record before it is decoded."""
+    return columns.U64.itemsize + (4 + shape.item_width) * columns.F32.itemsize
+
+
+def bounded(records: list[RawRecord], max_rows: int, row_bytes: int) -> Iterator[list[RawRecord]]:
+    """Cuts records into runs that cannot hold more than ``max_rows`` rows, of at least ``row_bytes`` each
+    (one record is never cut)."""
     run: list[RawRecord] = []
     size = 0
     for record in records:
-        rows = len(record.value) // MIN_ROW_BYTES + 1
+        rows = len(record.value) // row_bytes + 1
         if run and size + rows > max_rows:
             yield run
             run, size = [], 0
@@ -63,6 +68,7 @@ class OnlineTrainer:
         self.core = core
         self.last_barrier = ""
         self._settings = settings
+        self._row_bytes = min_row_bytes(core.state.shape)
         self._reader = reader
         self._publisher = publisher
         self._bases = bases
@@ -109,7 +115,7 @@ class OnlineTrainer:
         await asyncio.sleep(self._settings.gather_ms / 1000)
         found = await self._poll()
         records = [raw for where in found for raw in _raw(found[where])]
-        for run in bounded(records, self._settings.max_poll_rows):
+        for run in bounded(records, self._settings.max_poll_rows, self._row_bytes):
             await self._train(run)
             if self._must_publish_first():
                 self._pressure.labels("delta").inc()

@@ -13,6 +13,7 @@ from rec.model.v1 import model_pb2
 from services.contract import delta, model_state, model_store, topics
 from services.contract.chain import Action, ModelSlot, Position
 from services.contract.errors import Conflict, InvalidInput, NotFound
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.telemetry import get_logger
@@ -55,11 +56,13 @@ async def _newest_release(reader: LogReader, where: TopicPartition, arm: str) ->
     return newest
 
 
-def load_base(release: model_pb2.Release, root: str) -> ModelState:
+def load_base(release: model_pb2.Release, shape: ModelShape, root: str) -> ModelState:
     """The state of a release's base, verified (blocking). Its lineage is the release's: at sequence 0 the
     number was given after the base was written."""
     base = release.base
-    state, saved = model_store.load_base(base.manifest_uri, root=root, manifest_digest=base.manifest_digest)
+    state, saved = model_store.load_base(
+        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest
+    )
     if (saved.sequence, saved.chain_hash) != (base.sequence, base.chain_hash):
         raise InvalidInput.one("base.sequence", saved.sequence, f"{base.sequence}, as released")
     state.generation, state.policy = release.lineage.generation, release.lineage.policy
@@ -71,7 +74,7 @@ async def replay_deltas(
 ) -> Recovered:
     """Applies the lineage's own deltas from ``offset`` to the publisher's mark; Conflict when the chain is
     broken."""
-    slot = ModelSlot(state.generation, state.policy)
+    slot = ModelSlot(state.generation, state.policy, state.shape.model_hash)
     slot.base_loaded(Position(state.sequence, state.epoch, state.chain_hash, offset))
     applied = 0
     async for record in read_to(reader, where, offset, end=mark):

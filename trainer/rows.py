@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.contract import model_schema
-from services.contract.model_state import TableState
+from services.contract.model_schema import ModelShape
+from services.contract.model_state import TableState, zero_dense
 
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -119,13 +120,13 @@ def initial_rows(ids: NDArray[np.uint64], table: str, scale: float) -> NDArray[n
     return rows
 
 
-def initial_dense(seed: int) -> dict[str, NDArray[np.float32]]:
+def initial_dense(shape: ModelShape, seed: int) -> dict[str, NDArray[np.float32]]:
     """The first values of the dense tensors: uniform by fan-in (He) for the hidden layers, small for the
     output, else 0."""
     random = np.random.Generator(np.random.PCG64(seed))
-    dense = {name: np.zeros(shape, np.float32) for name, shape in model_schema.DENSE_SHAPES.items()}
+    dense = zero_dense(shape)
     for name, gain in (("hidden1.weight", 6.0), ("hidden2.weight", 6.0), ("output.weight", 0.06)):
-        shape = model_schema.DENSE_SHAPES[name]
-        bound = (gain / shape[1]) ** 0.5
-        dense[name] = random.uniform(-bound, bound, shape).astype(np.float32)
+        size = shape.dense[name]
+        bound = (gain / size[1]) ** 0.5
+        dense[name] = random.uniform(-bound, bound, size).astype(np.float32)
     return dense

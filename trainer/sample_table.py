@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from services.contract import columns, features
+from services.contract import columns
 from services.contract.errors import InvalidInput
+from services.contract.model_schema import ModelShape
 from trainer.samples import Batch
 
 
@@ -20,7 +21,7 @@ def in_order(samples: pa.Table) -> pa.Table:
     return first.sort_by([(name, "ascending") for name in keys]).combine_chunks()
 
 
-def batch_of(samples: pa.Table) -> Batch:
+def batch_of(samples: pa.Table, shape: ModelShape) -> Batch:
     """All rows of a table as one batch, rows of one request (neighbours) with one owner.
 
     InvalidInput names a column that cannot be trained: of other widths, not finite, or without a value."""
@@ -41,8 +42,8 @@ def batch_of(samples: pa.Table) -> Batch:
         scores=np.nan_to_num(_numbers(samples, "score", columns.F32)),
         positions=_numbers(samples, "position", columns.I64),
         negatives=np.where(labels > 0, 1, 1 / rates).astype(np.float32),
-        user_features=_matrix(samples, "user_features", features.USER_WIDTH),
-        item_features=_matrix(samples, "item_features", features.ITEM_WIDTH),
+        user_features=_matrix(samples, "user_features", shape.user_width),
+        item_features=_matrix(samples, "item_features", shape.item_width),
         occurred_us=_numbers(samples, "occurred_us", columns.I64),
     )
 

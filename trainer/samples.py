@@ -25,13 +25,12 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
-from services.contract import columns, features, times
+from services.contract import columns, times
 from services.contract.join_labels import keeps_negative
+from services.contract.model_schema import ModelShape
 from trainer.settings import LearningSettings
 
 _FIRST_LABELS = LearningSettings()
-_ITEM_BYTES = features.ITEM_WIDTH * 4
-_USER_BYTES = features.USER_WIDTH * 4
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,13 @@ class Decoded:
 
 
 def decode(
-    raw: Sequence[RawRecord], max_rows: int = 1_000, learning: LearningSettings = _FIRST_LABELS
+    raw: Sequence[RawRecord],
+    shape: ModelShape,
+    max_rows: int = 1_000,
+    learning: LearningSettings = _FIRST_LABELS,
 ) -> Decoded:
-    """Decodes and checks records; never raises because of what stands in one. ``learning`` says whether
+    """Decodes and checks records for a model of ``shape``; never raises because of what stands in one.
+    ``learning`` says whether
     corrections can be trained and which rate negatives must have."""
     barriers: list[BarrierSeen] = []
     bad: list[Bad] = []
@@ -138,37 +141,37 @@ def decode(
         if message.HasField("barrier") and message.barrier.barrier_id:
             barriers.append(BarrierSeen(message.barrier.barrier_id, record.partition))
             continue
-        reason = _wrong(message.sample, max_rows) or _untrainable(message.sample, learning)
+        reason = _wrong(message.sample, shape, max_rows) or _untrainable(message.sample, learning)
         if reason:
             bad.append(Bad(record, reason))
         else:
             records.append(record)
             samples.append(message.sample)
-    batch = _join(records, samples, learning) if records else None
+    batch = _join(records, samples, shape, learning) if records else None
     if batch is not None:
         found = _bad_values(batch, samples)
         bad.extend(Bad(records[index], reason) for index, reason in found.items())
         if found:
             kept = [index for index in range(len(records)) if index not in found]
             rest = [records[i] for i in kept], [samples[i] for i in kept]
-            batch = _join(*rest, learning) if kept else None
+            batch = _join(*rest, shape, learning) if kept else None
     return Decoded(batch, barriers, bad)
 
 
-def _wrong(sample: TrainingSample, max_rows: int) -> str | None:
+def _wrong(sample: TrainingSample, shape: ModelShape, max_rows: int) -> str | None:
     rows = len(sample.item_ids) // 8
     # Also what a record without a sample looks like.
     if rows == 0:
         return "empty"
-    if sample.schema_hash != features.SCHEMA_HASH:
+    if sample.schema_hash != shape.schema_hash:
         return "schema_hash"
     fits = (
         rows <= max_rows
         and len(sample.item_ids) == rows * 8
         and len(sample.labels) == len(sample.positions) == len(sample.scores) == rows * 4
         and len(sample.label_versions) == rows * 4
-        and len(sample.item_features) == rows * _ITEM_BYTES
-        and len(sample.user_features) == _USER_BYTES
+        and len(sample.item_features) == rows * 4 * shape.item_width
+        and len(sample.user_features) == 4 * shape.user_width
     )
     if not fits:
         return "columns"
@@ -190,7 +193,9 @@ def _untrainable(sample: TrainingSample, learning: LearningSettings) -> str | No
     return "lowered" if (labels[versions > 0] == 0).any() else None
 
 
-def _join(records: list[RawRecord], samples: list[TrainingSample], learning: LearningSettings) -> Batch:
+def _join(
+    records: list[RawRecord], samples: list[TrainingSample], shape: ModelShape, learning: LearningSettings
+) -> Batch:
     counts = np.array([len(sample.item_ids) // 8 for sample in samples])
     owner = np.repeat(np.arange(len(samples)), counts)
 
@@ -207,7 +212,7 @@ def _join(records: list[RawRecord], samples: list[TrainingSample], learning: Lea
         for row in np.flatnonzero(first).tolist():
             request_id = samples[owner[row]].request_id
             negatives[row] = _stands_for(request_id, int(item_ids[row]), learning.negative_rate)
-    users = column("user_features", columns.F32).reshape(-1, features.USER_WIDTH)
+    users = column("user_features", columns.F32).reshape(-1, shape.user_width)
     return Batch(
         records=records,
         owner=owner,
@@ -218,7 +223,7 @@ def _join(records: list[RawRecord], samples: list[TrainingSample], learning: Lea
         positions=column("positions", columns.U32).astype(np.int64),
         negatives=negatives,
         user_features=users[owner],
-        item_features=column("item_features", columns.F32).reshape(-1, features.ITEM_WIDTH),
+        item_features=column("item_features", columns.F32).reshape(-1, shape.item_width),
         occurred_us=np.array([times.to_us(sample.occurred_at) for sample in samples], np.int64)[owner],
     )
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+from services.contract.feature_sets import WORLD
+from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
 
 
 class LearningSettings(Group):
@@ -110,6 +111,8 @@ class OnlineSettings(ProcessSettings):
     """The optimiser."""
     admission: AdmissionSettings = AdmissionSettings()
     """Ids in and out."""
+    feature_set: FeatureSetName = WORLD
+    """The features that samples carry and the model sees (contract.feature_sets)."""
     arm: str = "online"
     """The arm whose lineage this trainer continues."""
     model_store_uri: str = "out/model-store"

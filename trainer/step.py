@@ -32,7 +32,7 @@ _RECALL = slice(model_schema.RANK_WIDTH, model_schema.ROW_WIDTH)
 # A constant, not the rows of the step: with the mean gradient a handful of early clicks, which reach the
 # trainer before their negatives, would move the tower as far as a full batch does.
 DENSE_UNIT_ROWS = 256
-_LEARNED = tuple(name for name in model_schema.DENSE_SHAPES if name != "position_share")
+_LEARNED = tuple(name for name in model_schema.DENSE if name != "position_share")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _take(
     ids = {
         "user": batch.user_ids,
         "item": batch.item_ids,
-        "category": model_net.category_ids(batch.item_features),
+        "category": model_net.category_ids(state.shape, batch.item_features),
     }
     return {
         name: working.take(
@@ -111,7 +111,7 @@ def _backward(
         leaves[name].index_select(0, torch.from_numpy(work[name].inverse)) for name in model_schema.TABLES
     )
     inputs = model_net.dense_input(
-        torch.from_numpy(batch.user_features), torch.from_numpy(batch.item_features)
+        state.shape, torch.from_numpy(batch.user_features), torch.from_numpy(batch.item_features)
     )
     plain = model_net.training_logits(dense, user, item, category, inputs)
     positions = torch.from_numpy(np.minimum(batch.positions, model_schema.POSITIONS - 1))

@@ -13,6 +13,8 @@ import torch
 
 from rec.v1 import worker_pb2_grpc
 from services.contract import id_table
+from services.contract.feature_sets import feature_set
+from services.contract.model_schema import shape_of
 from services.runtime.grpc_client import channel
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.kafka_consumer import LogReader
@@ -53,7 +55,12 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
     process.push_close("publisher", publisher.stop)
     # Once more behind the fence: the newest base may have come in between.
     release = await recovery.wait_for_release(reader, settings.arm, settings.release_wait_s)
-    state = await asyncio.to_thread(recovery.load_base, release, settings.model_store_uri)
+    state = await asyncio.to_thread(
+        recovery.load_base,
+        release,
+        shape_of(feature_set(settings.feature_set)),
+        settings.model_store_uri,
+    )
     recovered = await recovery.replay_deltas(
         reader, state, publisher.where, release.base.delta_offset, publisher.mark
     )

@@ -37,7 +37,6 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.contract import model_schema
 from services.contract.delta import Header
 
 REMEMBERED_HASHES = 1_000
@@ -101,9 +100,9 @@ class ModelSlot:
         self,
         generation: int,
         policy: str,
+        model_hash: int,
         *,
         pinned_sequence: int | None = None,
-        model_hash: int = model_schema.MODEL_HASH,
     ) -> None:
         self.lineage = (generation, policy)
         self.pinned_sequence = pinned_sequence

@@ -37,6 +37,7 @@ from services.contract.delta_types import (
     TableChange,
     check_body,
     check_header,
+    check_shapes,
 )
 from services.contract.errors import FieldViolation, InvalidInput
 
@@ -53,6 +54,7 @@ __all__ = [
     "TableChange",
     "chain_hash",
     "check_body",
+    "check_shapes",
     "open_body",
     "seal",
     "unseal",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from services.contract import columns, model_schema, topics
 from services.contract.errors import FieldViolation, MalformedRecord
+from services.contract.model_schema import ModelShape
 
 HASH_BYTES = 32
 # What Kafka adds around a value stays far below this.
@@ -46,7 +47,7 @@ class Header:
     epoch: int
     previous_hash: bytes
     created_at_us: int
-    model_hash: int = model_schema.MODEL_HASH
+    model_hash: int
     sample_offsets: Mapping[int, int] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     samples_trained: int = 0
@@ -98,7 +99,7 @@ class TableChange:
 
 @dataclass(frozen=True)
 class DenseChange:
-    """New values of one dense tensor and its optimizer state, both of the shape in model_schema."""
+    """New values of one dense tensor and its optimizer state, both of one shape (ModelShape.dense)."""
 
     name: str
     values: NDArray[np.float32]
@@ -124,8 +125,18 @@ def check_header(header: Header) -> None:
 
 
 def check_body(body: Body) -> None:
-    """BadDelta("bad_body") when the columns do not fit the model's schema."""
+    """BadDelta("bad_body") when the columns do not fit together."""
     _raise_if("bad_body", _body_violations(body))
+
+
+def check_shapes(body: Body, shape: ModelShape) -> None:
+    """BadDelta("bad_body") when a dense tensor is not one of a model's."""
+    wrong = (
+        FieldViolation(f"{tensor.name}.values", str(tensor.values.shape), str(shape.dense[tensor.name]))
+        for tensor in body.dense
+        if tensor.values.shape != shape.dense[tensor.name]
+    )
+    _raise_if("bad_body", wrong)
 
 
 def _raise_if(reason: str, violations: Iterable[FieldViolation]) -> None:
@@ -154,15 +165,15 @@ def _body_violations(body: Body) -> Iterator[FieldViolation]:
     for table in body.tables:
         yield from _table_violations(table)
     names = [tensor.name for tensor in body.dense]
-    if len(set(names)) != len(names) or not set(names) <= set(model_schema.DENSE_SHAPES):
-        yield FieldViolation("dense", str(names), f"each at most once, of {tuple(model_schema.DENSE_SHAPES)}")
+    if len(set(names)) != len(names) or not set(names) <= set(model_schema.DENSE):
+        yield FieldViolation("dense", str(names), f"each at most once, of {model_schema.DENSE}")
         return
     for tensor in body.dense:
-        shape = model_schema.DENSE_SHAPES[tensor.name]
+        if tensor.optimizer.shape != tensor.values.shape:
+            wanted = f"{tensor.values.shape}, as its values"
+            yield FieldViolation(f"{tensor.name}.optimizer", str(tensor.optimizer.shape), wanted)
         for part, values in (("values", tensor.values), ("optimizer", tensor.optimizer)):
-            if values.shape != shape:
-                yield FieldViolation(f"{tensor.name}.{part}", str(values.shape), str(shape))
-            elif not np.isfinite(values).all():
+            if not np.isfinite(values).all():
                 yield FieldViolation(f"{tensor.name}.{part}", "NaN or infinity", "finite values")
 
 

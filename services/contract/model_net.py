@@ -2,7 +2,7 @@
 
     logit = bias + linear(dense) + w_user + w_item + w_category
           + <f_u, f_i> + <f_u, f_c> + <f_i, f_c>              (factorisation machine)
-          + tower([f_u, f_i, f_c, dense])                     (79 -> 256 -> 128 -> 1, ReLU)
+          + tower([f_u, f_i, f_c, dense])                     (-> 256 -> 128 -> 1, ReLU)
           + position_bias[position]                           (training)
           + sum(position_share * position_bias)               (serving: an average position)
 
@@ -21,16 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.contract import features, model_schema
+from services.contract import model_schema
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
 
 FEATURE_LIMIT = 16.0
 _F = model_schema.FACTORS
-_USER = features.USER_WIDTH
-_ITEM_FIRST = 1
-# Columns of hidden1.weight: user factors, item factors, category factors, user features, item features.
+# Columns of hidden1.weight: user factors, item factors, category factors; then the features.
 _U, _I, _C = slice(0, _F), slice(_F, 2 * _F), slice(2 * _F, 3 * _F)
-_UF, _IF = slice(3 * _F, 3 * _F + _USER), slice(3 * _F + _USER, model_schema.TOWER_INPUT)
 Dense = Mapping[str, Tensor]
 
 
@@ -39,17 +37,16 @@ def dense_tensors(state: ModelState) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values) for name, values in state.dense.items()}
 
 
-def category_ids(item_features: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """The category id of each row [n, ITEM_WIDTH]: column 0, an exact small integer; anything odd is 0,
-    unknown."""
-    column = item_features[:, features.CATEGORY_COLUMN]
+def category_ids(shape: ModelShape, item_features: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """The category id of each row [n, item_width]: an exact small integer; anything odd is 0, unknown."""
+    column = item_features[:, shape.category_column]
     good = (column >= 0) & (column < 2**24)
     return np.where(good, column, 0).astype(np.uint64)
 
 
-def dense_input(user_features: Tensor, item_features: Tensor) -> Tensor:
-    """[n, USER_WIDTH + ITEM_WIDTH - 1] from [n, USER_WIDTH] and [n, ITEM_WIDTH], clamped."""
-    joined = torch.cat((user_features, item_features[:, _ITEM_FIRST:]), dim=1)
+def dense_input(shape: ModelShape, user_features: Tensor, item_features: Tensor) -> Tensor:
+    """[n, user_width + item_width - 1] from [n, user_width] and [n, item_width], clamped."""
+    joined = torch.cat((user_features, item_features[:, shape.dense_columns]), dim=1)
     return joined.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
 
 
@@ -83,7 +80,7 @@ def score(  # noqa: PLR0917
 ) -> NDArray[np.float32]:
     """Click probabilities [n] of one user and n items.
 
-    ``user_features`` [USER_WIDTH], ``item_features`` [n, ITEM_WIDTH]. ``dense`` = ``dense_tensors(state)``,
+    ``user_features`` [user_width], ``item_features`` [n, item_width]. ``dense`` = ``dense_tensors(state)``,
     kept by the caller to save making it. The user's half of the first layer is computed once.
     """
     with torch.inference_mode():
@@ -101,24 +98,28 @@ def _serving_logits(  # noqa: PLR0917
     item_features: NDArray[np.float32],
     dense: Dense,
 ) -> Tensor:
-    rank = model_schema.RANK_WIDTH
+    shape, rank = state.shape, model_schema.RANK_WIDTH
     fm = model_schema.FM.slice
     bias = model_schema.BIAS.start
     user = _gather(state, "user", np.array([user_id], dtype=np.uint64))[:, :rank]
     item = _gather(state, "item", item_ids)[:, :rank]
-    category = _gather(state, "category", category_ids(item_features))[:, :rank]
+    category = _gather(state, "category", category_ids(shape, item_features))[:, :rank]
     user_dense = torch.from_numpy(np.clip(user_features, -FEATURE_LIMIT, FEATURE_LIMIT))
-    item_dense = torch.from_numpy(np.clip(item_features[:, _ITEM_FIRST:], -FEATURE_LIMIT, FEATURE_LIMIT))
+    item_dense = torch.from_numpy(
+        np.clip(item_features[:, shape.dense_columns], -FEATURE_LIMIT, FEATURE_LIMIT)
+    )
 
     linear = dense["linear.weight"][0]
     weight = dense["hidden1.weight"]
+    # Columns of the first layer behind the factors: user features, item features.
+    users, split = shape.user_width, 3 * _F + shape.user_width
     u, i, c = user[0, fm], item[:, fm], category[:, fm]
-    common = dense["bias"][0] + serving_position(dense) + linear[:_USER] @ user_dense + user[0, bias]
-    logits = common + item_dense @ linear[_USER:] + item[:, bias] + category[:, bias]
+    common = dense["bias"][0] + serving_position(dense) + linear[:users] @ user_dense + user[0, bias]
+    logits = common + item_dense @ linear[users:] + item[:, bias] + category[:, bias]
     logits = logits + (i + c) @ u + (i * c).sum(1)
-    of_user = dense["hidden1.bias"] + weight[:, _U] @ u + weight[:, _UF] @ user_dense
+    of_user = dense["hidden1.bias"] + weight[:, _U] @ u + weight[:, 3 * _F : split] @ user_dense
     of_item = torch.cat((i, c, item_dense), dim=1)
-    item_weight = torch.cat((weight[:, _I], weight[:, _C], weight[:, _IF]), dim=1)
+    item_weight = torch.cat((weight[:, _I], weight[:, _C], weight[:, split:]), dim=1)
     hidden = torch.addmm(of_user, of_item, item_weight.T).relu_()
     hidden = torch.addmm(dense["hidden2.bias"], hidden, dense["hidden2.weight"].T).relu_()
     return logits + hidden @ dense["output.weight"][0]

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.contract import columns, model_schema
-from services.contract.delta import HASH_BYTES, Body, Header, TableChange, check_body
+from services.contract.delta import HASH_BYTES, Body, Header, TableChange, check_body, check_shapes
 from services.contract.errors import Conflict
 from services.contract.id_table import IdTable
+from services.contract.model_schema import ModelShape
 
 _MIN_ROWS = 64
 ALL_COLUMNS = slice(0, model_schema.ROW_WIDTH)
@@ -155,15 +156,17 @@ class TableState:
         return twin
 
 
-def _zero_dense() -> dict[str, NDArray[np.float32]]:
-    return {name: np.zeros(shape, dtype=np.float32) for name, shape in model_schema.DENSE_SHAPES.items()}
+def zero_dense(shape: ModelShape) -> dict[str, NDArray[np.float32]]:
+    """Dense tensors of zeros."""
+    return {name: np.zeros(size, dtype=np.float32) for name, size in shape.dense.items()}
 
 
 @dataclass
 class ModelState:
     """A whole model at one place of its chain. ``chain_hash`` is the hash of the delta of ``sequence``, or at
-    sequence 0 the digest of the generation's manifest."""
+    sequence 0 the digest of the generation's manifest. Tensors that are not given are zero."""
 
+    shape: ModelShape
     generation: int = 1
     policy: str = "online"
     sequence: int = 0
@@ -178,8 +181,12 @@ class ModelState:
     tables: dict[str, TableState] = field(
         default_factory=lambda: {name: TableState() for name in model_schema.TABLES}
     )
-    dense: dict[str, NDArray[np.float32]] = field(default_factory=_zero_dense)
-    dense_optimizer: dict[str, NDArray[np.float32]] = field(default_factory=_zero_dense)
+    dense: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    dense_optimizer: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dense = zero_dense(self.shape) | self.dense
+        self.dense_optimizer = zero_dense(self.shape) | self.dense_optimizer
 
     @property
     def rows(self) -> int:
@@ -189,8 +196,9 @@ class ModelState:
     def copy(self) -> ModelState:
         """A copy that shares nothing mutable."""
         return ModelState(
-            self.generation, self.policy, self.sequence, self.epoch, self.chain_hash, self.created_at_us,
-            dict(self.sample_offsets), self.samples_trained, self.trained_until_us, dict(self.open_barriers),
+            self.shape, self.generation, self.policy, self.sequence, self.epoch, self.chain_hash,
+            self.created_at_us, dict(self.sample_offsets), self.samples_trained, self.trained_until_us,
+            dict(self.open_barriers),
             {name: table.copy() for name, table in self.tables.items()},
             {name: values.copy() for name, values in self.dense.items()},
             {name: values.copy() for name, values in self.dense_optimizer.items()},
@@ -209,6 +217,7 @@ def apply(state: ModelState, header: Header, body: Body, delta_hash: bytes) -> N
     if header.previous_hash != state.chain_hash:
         raise Conflict(f"delta {header.sequence} continues another chain")
     check_body(body)
+    check_shapes(body, state.shape)
     for change in body.tables:
         state.tables[change.table].apply(change)
     for tensor in body.dense:
@@ -227,13 +236,13 @@ def advance(state: ModelState, header: Header, delta_hash: bytes) -> None:
 
 
 def digest(state: ModelState) -> bytes:
-    """SHA-256 over the canonical form: every table by ascending id with optimizer, counts, times and pending
-    ids, every dense tensor with its optimizer, sequence, sample offsets, samples trained, event clock, open
-    barriers.
+    """SHA-256 over the canonical form: the shape's hash, every table by ascending id with optimizer, counts,
+    times and pending ids, every dense tensor with its optimizer, sequence, sample offsets, samples trained,
+    event clock, open barriers.
 
     Lineage, epoch and chain hash are the chain's to prove, and stay out.
     """
-    out = hashlib.sha256()
+    out = hashlib.sha256(f"{state.shape.model_hash:016x}\n".encode())
     for name in model_schema.TABLES:
         table = state.tables[name]
         whole = table.everything(name)
@@ -244,7 +253,7 @@ def digest(state: ModelState) -> bytes:
             (whole.pending_counts, columns.U32), (whole.pending_last_seen_us, columns.I64),
         ):  # fmt: skip
             out.update(np.ascontiguousarray(values, dtype=dtype).data)
-    for name in model_schema.DENSE_SHAPES:
+    for name in model_schema.DENSE:
         for values in (state.dense[name], state.dense_optimizer[name]):
             out.update(np.ascontiguousarray(values, dtype=columns.F32).data)
     out.update(_place(state).encode())

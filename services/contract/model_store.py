@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from pyarrow import fs as arrow_fs
 from safetensors import SafetensorError
 
-from services.contract import features, model_schema
-from services.contract.delta import Body, DenseChange, TableChange, check_body
+from services.contract import model_schema
+from services.contract.delta import Body, DenseChange, TableChange, check_body, check_shapes
 from services.contract.errors import MalformedRecord, NotFound, SchemaMismatch
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState, digest
 
 FORMAT = 1
@@ -95,22 +96,21 @@ def save_base(
 
 
 def load_base(
-    manifest_uri: str, *, root: str | None = None, manifest_digest: bytes | None = None
+    manifest_uri: str, shape: ModelShape, *, root: str | None = None, manifest_digest: bytes | None = None
 ) -> tuple[ModelState, SavedBase]:
     """The state of a base, with every digest checked (the manifest's too when it is given).
 
     NotFound when a file is missing, MalformedRecord when a digest or a column is wrong, SchemaMismatch when
-    it was saved for another model shape.
+    it sees other features than ``shape`` says, or is of another shape.
     """
     saved = _read_manifest(resolve(manifest_uri, root), manifest_digest)
     manifest = saved.manifest
-    if int(manifest["model_hash"], 16) != model_schema.MODEL_HASH:
-        raise SchemaMismatch.one("model_hash", manifest["model_hash"], f"{model_schema.MODEL_HASH:016x}")
+    _check_shape(manifest, shape)
     files, path = _open(saved.manifest_uri)
     data = _read(files, f"{path.rpartition('/')[0]}/{manifest['file']}")
     if hashlib.sha256(data).hexdigest() != manifest["file_sha256"]:
         raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
-    state = _state(manifest, data, saved.manifest_digest)
+    state = _state(manifest, shape, data, saved.manifest_digest)
     if digest(state).hex() != manifest["digest"]:
         raise MalformedRecord.one("digest", saved.manifest_uri, "the state digest in the manifest")
     return state, saved
@@ -222,8 +222,10 @@ def _manifest(state: ModelState, state_digest: str, data: bytes) -> dict[str, An
         "sequence": state.sequence,
         "epoch": state.epoch,
         "chain_hash": state.chain_hash.hex() if state.sequence else "",
-        "model_hash": f"{model_schema.MODEL_HASH:016x}",
-        "feature_schema_hash": f"{features.SCHEMA_HASH:016x}",
+        "model_hash": f"{state.shape.model_hash:016x}",
+        "feature_schema_hash": f"{state.shape.schema_hash:016x}",
+        "user_columns": list(state.shape.user_columns),
+        "item_columns": list(state.shape.item_columns),
         "digest": state_digest,
         "file": STATE_NAME,
         "file_sha256": hashlib.sha256(data).hexdigest(),
@@ -241,13 +243,33 @@ def _tensors(state: ModelState) -> dict[str, NDArray]:
         whole = table.everything(name)
         for part in _TABLE_PARTS:
             tensors[f"{name}.{part}"] = np.ascontiguousarray(getattr(whole, part))
-    for name in model_schema.DENSE_SHAPES:
+    for name in model_schema.DENSE:
         tensors[f"dense.{name}"] = state.dense[name]
         tensors[f"dense_optimizer.{name}"] = state.dense_optimizer[name]
     return tensors
 
 
-def _state(manifest: dict[str, Any], data: bytes, manifest_digest: bytes) -> ModelState:
+def _check_shape(manifest: dict[str, Any], shape: ModelShape) -> None:
+    said = {name: manifest.get(name) for name in ("user_columns", "item_columns")}
+    found = str(manifest.get("feature_schema_hash"))
+    if found != f"{shape.schema_hash:016x}":
+        ours = {name: list(getattr(shape, name)) for name in said}
+        allowed = f"{shape.schema_hash:016x} ({_difference(said, ours)})"
+        raise SchemaMismatch.one("feature_schema_hash", found, allowed)
+    if manifest.get("model_hash") != f"{shape.model_hash:016x}":
+        raise SchemaMismatch.one("model_hash", str(manifest.get("model_hash")), f"{shape.model_hash:016x}")
+
+
+def _difference(said: dict[str, Any], ours: dict[str, list[str]]) -> str:
+    """For people: what two lists of columns do not share."""
+    theirs, here = ({one for part in lists.values() for one in part or ()} for lists in (said, ours))
+    if theirs == here:
+        return "columns of these names, other definitions or another order"
+    parts = (("only here", here - theirs), ("only in the base", theirs - here))
+    return "; ".join(f"{title}: {', '.join(sorted(names))}" for title, names in parts if names)
+
+
+def _state(manifest: dict[str, Any], shape: ModelShape, data: bytes, manifest_digest: bytes) -> ModelState:
     try:
         tensors = safetensors.numpy.load(data)
         tables = tuple(
@@ -256,9 +278,10 @@ def _state(manifest: dict[str, Any], data: bytes, manifest_digest: bytes) -> Mod
         )
         dense = tuple(
             DenseChange(name, tensors[f"dense.{name}"], tensors[f"dense_optimizer.{name}"])
-            for name in model_schema.DENSE_SHAPES
+            for name in model_schema.DENSE
         )
         state = ModelState(
+            shape,
             generation=int(manifest["generation"]),
             policy=str(manifest["policy"]),
             sequence=int(manifest["sequence"]),
@@ -273,6 +296,7 @@ def _state(manifest: dict[str, Any], data: bytes, manifest_digest: bytes) -> Mod
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MalformedRecord.one("state", repr(error), "a state of this format") from error
     check_body(Body(tables, dense))
+    check_shapes(Body(tables, dense), shape)
     for change in tables:
         state.tables[change.table].apply(change)
     for tensor in dense:

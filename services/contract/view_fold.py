@@ -116,11 +116,12 @@ class ViewFold:
             self._states.popitem(last=False)
         return change
 
-    def round(self, events: Sequence[Event]) -> Change:
+    def round(self, events: Iterable[Event]) -> Change:
         """Takes each event once."""
-        fresh = self.fresh(events)
+        given = list(events)
+        fresh = self.fresh(given)
         change = self.fold(fresh)
-        change.repeats = len(events) - len(fresh)
+        change.repeats = len(given) - len(fresh)
         return change
 
     def state(self, plan: Plan, key: StateKey) -> ViewState:

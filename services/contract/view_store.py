@@ -26,7 +26,7 @@ _DIGEST = b"digest"
 _SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.uint64()),
-        pa.field("category", pa.uint8()),
+        pa.field("category", pa.uint32()),
         # Microseconds, 0 = unknown.
         pa.field("created_us", pa.int64()),
     ]

@@ -18,14 +18,13 @@ from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, FeatureEvent, FeatureEve
 from services.contract import feature_events, redis_keys, topics
 from services.contract.errors import InvalidInput, MalformedRecord
 from services.contract.feature_view import FeatureView
+from services.contract.view_clicks import LAST_CLICKS
 from services.contract.view_events import Event
 from services.contract.view_fold import OriginMarks, StateKey, Touched, ViewFold
 from services.contract.view_plan import Plan, plan_of
 from services.contract.view_ttl import ttl_s
 
 CO_CLICK_PAIRS = 5
-# The view whose lists say what a user clicked before.
-CLICKS_VIEW = "user_clicks"
 
 # What is usable of a message: its view events, or the barrier that it is.
 Message = tuple[FeatureEvent, list[Event]]
@@ -81,7 +80,7 @@ class PartitionFold:
         self._fold = ViewFold(views, marks, self._read.get, self._owns, cache_states)
         self._mark_key = mark_key or redis_keys.mark_key(partition)
         self._alone = mark_key is not None
-        self._clicks = next((plan_of(view) for view in views if view.name == CLICKS_VIEW), None)
+        self._clicks = next((plan_of(view) for view in views if view.name == LAST_CLICKS), None)
 
     def _owns(self, entity: bytes) -> bool:
         return feature_events.owner(entity) == self.partition

@@ -15,8 +15,9 @@ from rec.v1.feature_pb2 import GetFeaturesResponse
 from rec.v1.provenance_pb2 import RecallSource
 from rec.v1.ranking_pb2 import RankResponse
 from rec.v1.recall_pb2 import RetrieveResponse
-from services.contract import columns, features
+from services.contract import columns
 from services.contract.errors import InvalidInput
+from services.contract.view_registry import FeatureSet
 
 POPULAR_BIT = 1 << RecallSource.RECALL_SOURCE_POPULAR
 _REQUEST_BIT = 1 << RecallSource.RECALL_SOURCE_REQUEST
@@ -85,10 +86,13 @@ def read_candidates(response: RetrieveResponse, asked: int) -> Candidates:
     return Candidates(response.item_ids, ids, tags)
 
 
-def read_features(response: GetFeaturesResponse, items: int) -> Features:
-    """The feature server's columns: the right sizes, finite."""
-    user = columns.decode("user_features", response.user_features, columns.F32, rows=features.USER_WIDTH)
-    matrix = columns.decode_matrix("item_features", response.item_features, items, features.ITEM_WIDTH)
+def read_features(response: GetFeaturesResponse, feature_set: FeatureSet, items: int) -> Features:
+    """The feature server's columns: of this set, the right sizes, finite."""
+    if response.schema_hash != feature_set.schema_hash:
+        wanted = f"{feature_set.schema_hash:016x}"
+        raise InvalidInput.one("schema_hash", f"{response.schema_hash:016x}", wanted)
+    user = columns.decode("user_features", response.user_features, columns.F32, rows=feature_set.user_width)
+    matrix = columns.decode_matrix("item_features", response.item_features, items, feature_set.item_width)
     for field, values in (("user_features", user), ("item_features", matrix)):
         if not np.isfinite(values).all():
             raise InvalidInput.one(field, "NaN or infinite", "finite values")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from services.contract import columns, features
-
-_USER = columns.encode(np.array([column.default for column in features.USER_COLUMNS]), columns.F32)
-_ITEM = columns.encode(np.array([column.default for column in features.ITEM_COLUMNS]), columns.F32)
+from services.contract import columns
+from services.contract.view_registry import FeatureSet
 
 
-def user_features() -> bytes:
-    """USER_WIDTH float32 LE."""
-    return _USER
+class Defaults:
+    """Of one feature set."""
 
+    def __init__(self, feature_set: FeatureSet) -> None:
+        # user_width float32 LE.
+        self.user_features = columns.encode(feature_set.user_defaults, columns.F32)
+        self._item = columns.encode(feature_set.item_defaults, columns.F32)
 
-def item_features(items: int) -> bytes:
-    """items x ITEM_WIDTH float32 LE, row-major."""
-    return _ITEM * items
+    def item_features(self, items: int) -> bytes:
+        """items x item_width float32 LE, row-major."""
+        return self._item * items

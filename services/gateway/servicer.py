@@ -22,10 +22,12 @@ from rec.v1.gateway_pb2 import RecommendRequest, RecommendResponse
 from rec.v1.provenance_pb2 import Degradation
 from rec.v1.ranking_pb2 import RankRequest, RankResponse
 from rec.v1.recall_pb2 import RetrieveRequest, RetrieveResponse
-from services.contract import features, times
+from services.contract import times
 from services.contract.errors import Unavailable
-from services.gateway import answers, defaults, metrics, response, validation
+from services.contract.feature_sets import feature_set
+from services.gateway import answers, metrics, response, validation
 from services.gateway.budget import Budget
+from services.gateway.defaults import Defaults
 from services.gateway.dependency import Dependency, Missing
 from services.gateway.fallback import FallbackPool
 from services.gateway.settings import GatewaySettings
@@ -49,6 +51,8 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     ) -> None:
         self._settings = settings
         self._shares = settings.shares()
+        self._feature_set = feature_set(settings.feature_set)
+        self._defaults = Defaults(self._feature_set)
         self._recall, self._feature, self._ranking = recall, feature, ranking
         self._pool = pool
         self._wall, self._run_clock = wall, run_clock
@@ -145,7 +149,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         items = len(candidates.ids)
 
         def read(answer: GetFeaturesResponse) -> answers.Features:
-            columns = answers.read_features(answer, items)
+            columns = answers.read_features(answer, self._feature_set, items)
             degraded.extend(answer.degraded)
             metrics.UNKNOWN_USERS.inc(answer.missing_user)
             metrics.UNKNOWN_ITEMS.inc(answer.missing_items.count(1))
@@ -158,7 +162,10 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         except Missing as missing:
             degraded.append(Degradation(source="feature", reason=missing.reason))
         return answers.Features(
-            features.SCHEMA_HASH, defaults.user_features(), defaults.item_features(items), degraded=True
+            self._feature_set.schema_hash,
+            self._defaults.user_features,
+            self._defaults.item_features(items),
+            degraded=True,
         )
 
     async def _rank(

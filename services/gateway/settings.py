@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from services.contract.feature_sets import WORLD
 from services.contract.times import MICROS
 from services.gateway.budget import Shares
 from services.gateway.validation import TimeBounds
-from services.runtime.settings import GrpcServerSettings, ProcessSettings
+from services.runtime.settings import FeatureSetName, GrpcServerSettings, ProcessSettings
 
 _DAY_MS = 86_400_000
 
@@ -25,6 +26,8 @@ class GatewaySettings(ProcessSettings):
     """Address of the feature server."""
     ranking_target: str = "127.0.0.1:7054"
     """Address of ranking."""
+    feature_set: FeatureSetName = WORLD
+    """The features that the feature server answers with and ranking scores (contract.feature_sets)."""
     default_deadline_ms: int = Field(default=500, gt=0)
     """For a request without a deadline: a list that comes later is of no use to anybody."""
     max_deadline_ms: int = Field(default=10_000, gt=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from services.contract import batch_view, topics, view_store
+from services.contract.feature_sets import feature_set
 from services.contract.join_config import JoinConfig
 from services.contract.join_events import Source
 from services.contract.join_label_first import LabelFirstTask
@@ -28,6 +29,7 @@ class LabelFirst(Scheme):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         store = LakeStore(settings.lake_uri)
+        self._feature_set = feature_set(settings.feature_set)
         self._tables = ViewTables(
             lambda view: view_store.read(store, view), settings.max_view_tables, settings.retry_ms / 1000
         )
@@ -35,7 +37,9 @@ class LabelFirst(Scheme):
     def task(self, config: JoinConfig, positions: Mapping[Source, Position]) -> LabelFirstTask:
         """A LabelFirstTask that makes snapshots whole."""
         return LabelFirstTask(
-            config, positions, lambda snapshot: batch_view.complete(snapshot, self._tables.find)
+            config,
+            positions,
+            lambda snapshot: batch_view.complete(snapshot, self._tables.find, self._feature_set),
         )
 
     def intake(self) -> Gate:

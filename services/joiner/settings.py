@@ -7,9 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from rec.events.v1 import events_pb2 as ev
+from services.contract.feature_sets import WORLD
 from services.contract.join_config import Emission, JoinConfig, LabelRule, Reducer, Scheme
 from services.contract.topics import OUTPUT_SUFFIX
-from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
 
 
 class LabelSettings(Group):
@@ -102,13 +103,15 @@ class Settings(ProcessSettings):
     """
     commit_timeout_ms: int = Field(default=5_000, gt=0)
     """Time for the last transaction when partitions are revoked or the process stops."""
+    feature_set: FeatureSetName = WORLD
+    """label-first: the features that snapshots carry (contract.feature_sets)."""
     lake_uri: str = "out/lake"
     """label-first: folder or object-store URI of the lake, where the named batch features are."""
     max_gated_records: int = Field(default=32, gt=0)
     """label-first: snapshots read and not yet due, per partition. The log is where they wait; this only makes
     a read worth while."""
     max_view_tables: int = Field(default=8, gt=0)
-    """label-first: tables of batch features in memory, the least recently used leave. 17 bytes an item each;
+    """label-first: tables of batch features in memory, the least recently used leave. 20 bytes an item each;
     ranking names the newest, so more than two are needed only for a replay over a long time."""
     feature_target: str = "127.0.0.1:7053"
     """lookup: address of the feature server: host:port or dns:///name:port."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec.model.v1 import model_pb2
-from services.contract import features, id_table, model_net, model_state
+from services.contract import id_table, model_net, model_state
 from services.contract.delta import Body, Header
 from services.contract.errors import Unavailable
 from services.contract.model_state import ModelState
@@ -62,8 +62,8 @@ class ArmModel:
         candidates = Candidates(
             user_id=0,
             item_ids=np.arange(_WARM_UP_ROWS, dtype=np.uint64),
-            user=np.zeros(features.USER_WIDTH, dtype=np.float32),
-            items=np.zeros((_WARM_UP_ROWS, features.ITEM_WIDTH), dtype=np.float32),
+            user=np.zeros(self.state.shape.user_width, dtype=np.float32),
+            items=np.zeros((_WARM_UP_ROWS, self.state.shape.item_width), dtype=np.float32),
             n=1,
             occurred_us=0,
         )

@@ -6,6 +6,7 @@ from rec.model.v1 import model_pb2
 from services.contract import model_store
 from services.contract.chain import Position
 from services.contract.errors import MalformedRecord
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
 
 
@@ -14,7 +15,7 @@ def position_of(base: model_pb2.BaseRef) -> Position:
     return Position(base.sequence, base.epoch, base.chain_hash, base.delta_offset)
 
 
-def load(release: model_pb2.Release, base: model_pb2.BaseRef, root: str) -> ModelState:
+def load(release: model_pb2.Release, base: model_pb2.BaseRef, shape: ModelShape, root: str) -> ModelState:
     """Reads and verifies a base (blocking, seconds for a large one).
 
     A generation's number is given by release after its manifest was written, so at sequence 0 the release
@@ -26,7 +27,9 @@ def load(release: model_pb2.Release, base: model_pb2.BaseRef, root: str) -> Mode
         raise MalformedRecord.one(
             "base.sequence", base.sequence, f"at most the pin {release.pinned_sequence}"
         )
-    state, saved = model_store.load_base(base.manifest_uri, root=root, manifest_digest=base.manifest_digest)
+    state, saved = model_store.load_base(
+        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest
+    )
     if saved.sequence != base.sequence or saved.chain_hash != base.chain_hash:
         raise MalformedRecord.one(
             "base", f"{saved.sequence} {saved.chain_hash.hex()}", f"{base.sequence} {base.chain_hash.hex()}"

@@ -44,7 +44,9 @@ class Follower:
         # Set when the model is served, or a first try has failed: nobody waits for a broken arm.
         self.settled = asyncio.Event()
         pinned = release.pinned_sequence if release.HasField("pinned_sequence") else None
-        self.slot = ModelSlot(release.lineage.generation, release.lineage.policy, pinned_sequence=pinned)
+        self.slot = ModelSlot(
+            release.lineage.generation, release.lineage.policy, tools.model_hash, pinned_sequence=pinned
+        )
         self._tools = tools
         self._base = release.base
         self._new_base = asyncio.Event()

@@ -40,6 +40,7 @@ class Tools:
     """
 
     load_base: LoadBase
+    model_hash: int
     open_feed: Callable[[str], DeltaFeed]
     scorer: Scorer
     clock: WallClock

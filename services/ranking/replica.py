@@ -16,6 +16,8 @@ from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import id_table, times, topics
 from services.contract.errors import LoopError
+from services.contract.feature_sets import feature_set
+from services.contract.model_schema import shape_of
 from services.ranking import base_loader
 from services.ranking.applied_log import AppliedLog
 from services.ranking.arms import Arms
@@ -54,6 +56,7 @@ class Replica:
         producer: Producer | None = None,
     ) -> None:
         self.settings = settings
+        self._shape = shape_of(feature_set(settings.feature_set))
         self._process = process
         self._clock = WallClock()
         self.metrics = Metrics()
@@ -83,6 +86,7 @@ class Replica:
         self.metrics.queued.set_function(lambda: self.scorer.queued)
         servicer = RankingServicer(
             settings,
+            shape=self._shape,
             arms=self.arms,
             scorer=self.scorer,
             snapshots=self.snapshots,
@@ -124,7 +128,10 @@ class Replica:
 
     def _follow(self, release: model_pb2.Release) -> Follower:
         tools = Tools(
-            load_base=lambda wish, base: base_loader.load(wish, base, self.settings.model_store_uri),
+            load_base=lambda wish, base: base_loader.load(
+                wish, base, self._shape, self.settings.model_store_uri
+            ),
+            model_hash=self._shape.model_hash,
             open_feed=self._open_feed,
             scorer=self.scorer,
             clock=self._clock,
@@ -188,4 +195,9 @@ def _slimmer(settings: Settings, metrics: Metrics) -> Slimmer:
     from services.contract.lake_store import LakeStore
     from services.ranking.slim import Slimmer
 
-    return Slimmer(LakeStore(settings.lake_uri), metrics, settings.view_poll_ms / 1000)
+    return Slimmer(
+        LakeStore(settings.lake_uri),
+        feature_set(settings.feature_set),
+        metrics,
+        settings.view_poll_ms / 1000,
+    )

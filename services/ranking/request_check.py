@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec.v1 import ranking_pb2
-from services.contract import columns, features, ids, times
+from services.contract import columns, ids, times
 from services.contract.errors import FieldViolation, InvalidInput, SchemaMismatch
+from services.contract.model_schema import ModelShape
 
 MAX_N = 500
 MAX_SHADOWS = 4
@@ -22,7 +23,7 @@ MAX_SHADOWS = 4
 class Candidates:
     """A valid request's columns: read-only views of the message's bytes.
 
-    item_ids uint64 [c], user float32 [USER_WIDTH], items float32 [c, ITEM_WIDTH], all finite, ids distinct.
+    item_ids uint64 [c], user float32 [user_width], items float32 [c, item_width], all finite, ids distinct.
     """
 
     user_id: int
@@ -33,10 +34,10 @@ class Candidates:
     occurred_us: int
 
 
-def check(request: ranking_pb2.RankRequest, max_candidates: int) -> Candidates:
-    """The columns of a request; raises InvalidInput (all violations) or SchemaMismatch."""
-    if request.schema_hash != features.SCHEMA_HASH:
-        raise SchemaMismatch.one("schema_hash", f"{request.schema_hash:016x}", f"{features.SCHEMA_HASH:016x}")
+def check(request: ranking_pb2.RankRequest, shape: ModelShape, max_candidates: int) -> Candidates:
+    """The columns of a request for models of ``shape``. InvalidInput (all violations), SchemaMismatch."""
+    if request.schema_hash != shape.schema_hash:
+        raise SchemaMismatch.one("schema_hash", f"{request.schema_hash:016x}", f"{shape.schema_hash:016x}")
     wrong = _bad_scalars(request)
     count = len(request.item_ids) // columns.U64.itemsize
     if not 1 <= count <= max_candidates:
@@ -44,12 +45,12 @@ def check(request: ranking_pb2.RankRequest, max_candidates: int) -> Candidates:
     if wrong:
         raise InvalidInput(wrong)
     item_ids = columns.decode("item_ids", request.item_ids, columns.U64)
-    user = columns.decode("user_features", request.user_features, columns.F32, features.USER_WIDTH)
-    items = columns.decode_matrix("item_features", request.item_features, count, features.ITEM_WIDTH)
+    user = columns.decode("user_features", request.user_features, columns.F32, shape.user_width)
+    items = columns.decode_matrix("item_features", request.item_features, count, shape.item_width)
     wrong = [
         *_repeated_ids(item_ids),
-        *_not_finite("user_features", user[None, :], [column.name for column in features.USER_COLUMNS]),
-        *_not_finite("item_features", items, [column.name for column in features.ITEM_COLUMNS]),
+        *_not_finite("user_features", user[None, :], shape.user_columns),
+        *_not_finite("item_features", items, shape.item_columns),
     ]
     if wrong:
         raise InvalidInput(wrong)
@@ -82,11 +83,11 @@ def _repeated_ids(item_ids: NDArray[np.uint64]) -> list[FieldViolation]:
     return [FieldViolation("item_ids", f"{repeated} more than once", "distinct ids")]
 
 
-def _not_finite(field: str, matrix: NDArray[np.float32], names: list[str]) -> list[FieldViolation]:
+def _not_finite(field: str, matrix: NDArray[np.float32], names: tuple[str, ...]) -> list[FieldViolation]:
     finite = np.isfinite(matrix)
     if finite.all():
         return []
-    row, column = np.argwhere(~finite)[0]
-    bad = sorted({names[index] for index in np.flatnonzero(~finite.all(axis=0))})
+    row, column = np.argwhere(~finite)[0].tolist()
+    bad = sorted({names[index] for index in np.flatnonzero(~finite.all(axis=0)).tolist()})
     where = f"{matrix[row, column]} in row {row}, column {names[column]}; columns {', '.join(bad)}"
     return [FieldViolation(field, where, "finite numbers")]

@@ -18,6 +18,7 @@ from services.contract.errors import (
     LoopError,
     NotFound,
 )
+from services.contract.model_schema import ModelShape
 from services.ranking import answers
 from services.ranking.applied_log import AppliedLog
 from services.ranking.arms import Arms
@@ -44,6 +45,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
         self,
         settings: Settings,
         *,
+        shape: ModelShape,
         arms: Arms,
         scorer: Scorer,
         snapshots: SnapshotLog,
@@ -53,6 +55,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
         metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._shape = shape
         self._arms = arms
         self._scorer = scorer
         self._snapshots = snapshots
@@ -75,7 +78,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
     async def _rank(
         self, request: ranking_pb2.RankRequest, context: grpc.aio.ServicerContext
     ) -> ranking_pb2.RankResponse:
-        candidates = check(request, self._settings.max_candidates)
+        candidates = check(request, self._shape, self._settings.max_candidates)
         arm = request.arm or self._settings.default_arm
         model = self._arms.model(arm)
         since = time.monotonic()

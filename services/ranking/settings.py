@@ -6,7 +6,8 @@ import socket
 
 from pydantic import Field, model_validator
 
-from services.runtime.settings import GrpcServerSettings, ProcessSettings
+from services.contract.feature_sets import WORLD
+from services.runtime.settings import FeatureSetName, GrpcServerSettings, ProcessSettings
 
 
 class Settings(ProcessSettings):
@@ -18,6 +19,8 @@ class Settings(ProcessSettings):
     """The service port, the admin port and their limits."""
     replica: str = Field(default_factory=socket.gethostname)
     """Names this process in provenance and heartbeats. Default: the host's name."""
+    feature_set: FeatureSetName = WORLD
+    """The features that requests carry and models see (contract.feature_sets)."""
     model_store_uri: str = "out/model-store"
     """Root of the model store; manifests named relative to it are found there."""
     arms: tuple[str, ...] = ()

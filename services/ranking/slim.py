@@ -13,6 +13,7 @@ from services.contract import batch_view, view_store
 from services.contract.batch_view import VERSION, VIEW, Table
 from services.contract.errors import LoopError
 from services.contract.lake_store import LakeStore
+from services.contract.view_registry import FeatureSet
 from services.ranking.metrics import Metrics
 from services.runtime.telemetry import get_logger
 
@@ -22,7 +23,8 @@ log = get_logger(__name__)
 class Slimmer:
     """``run`` as a guarded task; ``slim`` at any time."""
 
-    def __init__(self, store: LakeStore, metrics: Metrics, poll_s: float) -> None:
+    def __init__(self, store: LakeStore, feature_set: FeatureSet, metrics: Metrics, poll_s: float) -> None:
+        self._feature_set = feature_set
         self._store = store
         self._metrics = metrics
         self._poll_s = poll_s
@@ -30,7 +32,7 @@ class Slimmer:
 
     def slim(self, record: events_pb2.EventRecord) -> events_pb2.EventRecord:
         """The slim record of a snapshot's."""
-        made = batch_view.slim(record.snapshot, self.table)
+        made = batch_view.slim(record.snapshot, self.table, self._feature_set)
         inline = len(made.slim.inline_rows) // 4
         self._metrics.slim_rows.labels("inline").inc(inline)
         self._metrics.slim_rows.labels("named").inc(len(made.item_ids) // 8 - inline)

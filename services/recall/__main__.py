@@ -18,6 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rec.v1 import recall_pb2_grpc
+from services.contract import model_schema
+from services.contract.feature_sets import feature_set
+from services.contract.view_clicks import last_clicks_view
 from services.recall import metrics
 from services.recall.catalog_feed import CatalogFeed
 from services.recall.catalogue import Catalogue
@@ -44,6 +47,7 @@ SERVICE = "rec.v1.RecallService"
 
 async def start(settings: RecallSettings, process: Process) -> GrpcServer:
     """Starts recall inside a process; returns its server, whose ports answer already."""
+    features = feature_set(settings.feature_set)
     wall, run_clock = WallClock(), RunClock(settings.time_scale)
     redis = connect(settings.redis)
     process.push_close("redis", redis.aclose)
@@ -73,6 +77,7 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
         await _reader(settings, process, "deltas"),
         releases,
         vectors,
+        shape=model_schema.shape_of(features),
         store_uri=settings.model_store_uri,
         stale_s=settings.vectors_stale_ms / 1000,
         wall=wall,
@@ -82,7 +87,7 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
         vectors=vectors,
         popular=popular,
         catalogue=catalogue,
-        co_clicks=CoClicks(redis, sets, settings.co_click_per_item),
+        co_clicks=CoClicks(redis, sets, last_clicks_view(features), settings.co_click_per_item),
     )
     ready = asyncio.Event()
     servicer = RecallServicer(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from services.contract.feature_sets import WORLD
 from services.recall.sources import Source
-from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
 
 
 class Shares(Group):
@@ -43,6 +44,8 @@ class RecallSettings(ProcessSettings):
     """The service port, the admin port and their limits."""
     shares: Shares = Shares()
     """How the answer is divided among the sources."""
+    feature_set: FeatureSetName = WORLD
+    """The features that the model sees; also where a user's last clicks are read (contract.feature_sets)."""
     model_store_uri: str = "out/model-store"
     """Folder or object store of the bases that model-releases names."""
     arm: str = "online"

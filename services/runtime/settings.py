@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,7 +21,22 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from services.contract.errors import NotFound
+from services.contract.feature_sets import feature_set
+
 ENV_PREFIX = "RECLOOP_"
+
+
+def _known_set(name: str) -> str:
+    try:
+        feature_set(name)
+    except NotFound as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+# Name of a feature set (contract.feature_sets).
+FeatureSetName = Annotated[str, AfterValidator(_known_set)]
 
 
 class Group(BaseModel):
