@@ -1,6 +1,6 @@
 """``python -m loadgen day0``: the world's first day and the model trained on it, made once, cached.
 
-Two cached folders: ``day0-<hash>`` (log, samples, view events, catalogue; named by the world's config, the
+Two cached folders: ``day0-<hash>`` (log, samples, feature state, catalogue; named by the world's config, the
 contract's schema and the code that made it) and ``base-<hash>`` (generation 1, trained on those samples;
 named by the former and the trainer's code).
 """
@@ -17,9 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from loadgen import cache, day0_files, day0_views
+from loadgen import cache, day0_clicks, day0_files, day0_views
 from loadgen.day0_join import Joined, join_session
 from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log, Records, event_us
 from loadgen.items import item_key
@@ -95,9 +94,8 @@ def build_log(config: WorldConfig, set_name: str, folder: Path) -> None:
     """Simulates day 0 into ``folder``. The join runs in a second process, a session behind."""
     began = time.monotonic()
     _say(f"simulating {config.sessions} sessions of {config.session_s:.0f} s, seed {config.seed}")
-    world = World(config)
-    log = Day0Log(world, feature_set(set_name))
-    writer = _LogWriter(folder, world)
+    log = Day0Log(World(config), feature_set(set_name))
+    writer = _LogWriter(folder)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         pending: Future[Joined] | None = None
@@ -115,7 +113,8 @@ def build_log(config: WorldConfig, set_name: str, folder: Path) -> None:
     writer.close()
     if writer.rows + writer.rejected != log.counts.impressions:
         raise RuntimeError(f"{log.counts.impressions} impressions became {writer.rows} samples")
-    _write_state(folder, world)
+    _write_catalogue(folder, log)
+    _write_views(folder, log)
     meta = {
         "config": asdict(config),
         "feature_set": set_name,
@@ -128,11 +127,9 @@ def build_log(config: WorldConfig, set_name: str, folder: Path) -> None:
 
 
 class _LogWriter:
-    """The logs, as they come."""
+    """The two logs, as they come."""
 
-    def __init__(self, folder: Path, world: World) -> None:
-        self._categories = dict(zip(world.items.ids.tolist(), world.items.category.tolist(), strict=True))
-        self._views = day0_files.Appender(folder / day0_files.VIEWS, day0_views.SCHEMA)
+    def __init__(self, folder: Path) -> None:
         self._events = day0_files.Appender(folder / day0_files.EVENTS, day0_files.EVENTS_SCHEMA)
         self._samples = day0_files.Appender(folder / day0_files.SAMPLES, day0_files.SAMPLES_SCHEMA)
         self.rows = 0
@@ -140,7 +137,6 @@ class _LogWriter:
 
     def events(self, records: Records) -> None:
         self._events.add(records.sources, records.events)
-        self._views.add(*day0_views.rows(records.events, self._categories))
 
     def samples(self, joined: Joined) -> None:
         self._samples.add(joined.samples)
@@ -149,23 +145,25 @@ class _LogWriter:
 
     def close(self) -> None:
         self._events.close()
-        self._views.close()
         self._samples.close()
 
 
-def _write_state(folder: Path, world: World) -> None:
-    count = world.config.items
+def _write_catalogue(folder: Path, log: Day0Log) -> None:
+    hidden, count = log.world.items, log.world.config.items
     day0_files.write(
         folder,
         "items",
         day0_files.ITEMS_SCHEMA,
-        world.items.ids[:count],
+        hidden.ids[:count],
         [item_key(i) for i in range(count)],
-        world.items.category[:count],
-        event_us(world.items.born_s[:count]),
+        hidden.category[:count],
+        event_us(hidden.born_s[:count]),
     )
-    log = day0_views.log_of(pq.read_table(folder / day0_files.VIEWS))
-    pairs = np.array(day0_views.co_clicks(log), np.uint64).reshape(-1, 3)
+
+
+def _write_views(folder: Path, log: Day0Log) -> None:
+    day0_files.write(folder, "views", day0_views.SCHEMA, *day0_views.columns(log.events.log))
+    pairs = day0_clicks.co_clicks(day0_clicks.clicks(log.events.log))
     day0_files.write(
         folder,
         "co_clicks",

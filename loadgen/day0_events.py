@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 
 from loadgen.world import World
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK
-from services.contract.feature_events import PARTS_PER_RECORD
+from services.contract.feature_events import LISTED_US, PARTS_PER_RECORD
 from services.contract.ids import action_event_id, impression_event_id
 from services.contract.view_events import ACTED, ALL_FIELDS, LISTED, SHOWN, EventKind, event_hash
 from services.contract.view_log import EventLog, joined
 
 if TYPE_CHECKING:
     from loadgen.day0_log import Shown
-
-# What the catalogue says holds for all time.
-LISTED_US = 0
 
 
 class Day0Events:

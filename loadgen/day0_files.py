@@ -5,7 +5,7 @@
 |---|---|
 | events.parquet | source (0 snapshots, 1 impressions, 2 actions), value (EventRecord bytes), in time order |
 | samples.parquet | value (SampleRecord bytes), in order of emission |
-| views.parquet | what feature views see of events.parquet, in its order (day0_views.SCHEMA) |
+| views.parquet | what feature views see of the catalogue and of events.parquet (day0_views.SCHEMA) |
 | items.parquet | item_id, item_key, category, created_us |
 | co_clicks.parquet | item_id, other_id, count |
 | meta.json | the world's config, counts, end_us |
@@ -77,7 +77,6 @@ class Day0Files:
     item_keys: list[str]
     categories: NDArray[np.uint8]
     created_us: NDArray[np.int64]
-    # Events, then listings.
     views: EventLog
     co_items: NDArray[np.uint64]
     co_others: NDArray[np.uint64]
@@ -88,15 +87,12 @@ class Day0Files:
 def read(folder: Path) -> Day0Files:
     """Reads everything but the records and the samples."""
     items, pairs = pq.read_table(folder / "items.parquet"), pq.read_table(folder / "co_clicks.parquet")
-    item_ids, categories = _numbers(items, "item_id"), _numbers(items, "category")
-    created_us = _numbers(items, "created_us")
-    events = day0_views.log_of(pq.read_table(folder / VIEWS))
     return Day0Files(
-        item_ids=item_ids,
+        item_ids=_numbers(items, "item_id"),
         item_keys=items.column("item_key").to_pylist(),
-        categories=categories,
-        created_us=created_us,
-        views=day0_views.whole(events, day0_views.listings(item_ids, categories, created_us)),
+        categories=_numbers(items, "category"),
+        created_us=_numbers(items, "created_us"),
+        views=day0_views.log_of(pq.read_table(folder / VIEWS)),
         co_items=_numbers(pairs, "item_id"),
         co_others=_numbers(pairs, "other_id"),
         co_counts=_numbers(pairs, "count"),

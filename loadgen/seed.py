@@ -104,7 +104,7 @@ async def _seed_world(settings: SeedSettings, release: Release, registered: bool
         if not registered:
             await release.register(_moved_base(base, settings, by_us))
             _say("generation 1 is registered")
-        count = await seed_redis.write(redis, files, by_us)
+        count = await seed_redis.write(redis, feature_set(settings.feature_set), files, by_us)
         _say(f"{count:,} writes to Redis")
         count = await seed_catalog.write(settings.kafka, _items(files, by_us))
         _say(f"catalogue of {count:,} items")

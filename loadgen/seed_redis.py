@@ -20,9 +20,9 @@ from loadgen.batches import batches
 from loadgen.day0_files import Day0Files
 from services.contract import redis_keys, topics
 from services.contract.feature_events import PARTITIONS
-from services.contract.feature_sets import WORLD, feature_set
 from services.contract.feature_view import FeatureView
 from services.contract.view_log import EventLog
+from services.contract.view_registry import FeatureSet
 from services.contract.view_ttl import ttl_s
 
 _CATALOGUE = topics.CATALOG.name.encode() + b"/"
@@ -40,12 +40,12 @@ for at = 2, #ARGV, 2 do redis.call('SET', ARGV[at], ARGV[at + 1], 'EX', ARGV[1])
 """
 
 
-async def write(redis: Redis, day0: Day0Files, by_us: int) -> int:
-    """Everything that Redis should hold, moved by ``by_us``; how many keys. Raises redis.RedisError."""
+async def write(redis: Redis, views: FeatureSet, day0: Day0Files, by_us: int) -> int:
+    """Everything that Redis should hold, moved by ``by_us``; how many writes. Raises redis.RedisError."""
     log = day0_views.moved(day0.views, by_us)
     script = redis.register_script(SCRIPT)
     count = 0
-    for view in feature_set(WORLD).views:
+    for view in views.views:
         if view.kind == "instant":
             continue
         states = day0_views.states(view, log).items()

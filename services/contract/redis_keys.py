@@ -6,6 +6,7 @@
 | ``r:pop:<hop>`` | sorted set item id -> clicks in that hop of event time | feature_pipeline, loadgen seed | recall | POPULAR_TTL_S |
 | ``r:co:<id>`` | sorted set of items clicked with this one -> how many times | feature_pipeline, loadgen seed | recall | ENTITY_TTL_S |
 | ``p:mark:<partition>`` | hash ``origin topic/partition`` -> origin sequence folded last; ``offset`` -> next offset to fold | feature_pipeline, loadgen seed (of its own log) | feature_pipeline | none |
+| ``p:view:<partition>:<view>.<version>`` | hash: where an added view stands (contract.view_start) | feature_pipeline; ``filled``: the backfill | feature_pipeline, lake | none |
 | ``p:owner:<partition>`` | random token of the replica that may write this feature-events partition | feature_pipeline | feature_pipeline | none |
 | ``p:passed:<barrier id>`` | set of ``partition:origin topic/partition`` that have passed a barrier | feature_pipeline | feature_pipeline | PASSED_TTL_S |
 | ``p:barrier`` | hash barrier id -> wall time (us) at which the features held everything before it | feature_pipeline | feature | none (last BARRIERS_KEPT kept) |
@@ -80,6 +81,11 @@ def mark_key(partition: int) -> bytes:
 
 
 MARK_OFFSET = b"offset"
+
+
+def view_start_key(partition: int, view: FeatureView) -> bytes:
+    """Key of where an added view stands on one feature-events partition."""
+    return b"p:view:%d:%s.%d" % (partition, view.name.encode(), view.version)
 
 
 def owner_key(partition: int) -> bytes:

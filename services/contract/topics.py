@@ -82,6 +82,15 @@ FEATURE_EVENTS = Topic(
     ("feature_pipeline",),
     ("feature_pipeline",),
 )
+FEATURE_VIEWS = Topic(
+    "feature-views",
+    1,
+    "view.version",
+    "canonical text of a FeatureView",
+    ("feature_pipeline add-view",),
+    ("feature_pipeline",),
+    compacted=True,
+)
 # A lineage lives in the one partition that its key hashes to.
 MODEL_DELTAS = Topic(
     "model-deltas",
@@ -115,6 +124,7 @@ ALL = (
     LATE_EVENTS,
     DEAD_LETTERS,
     FEATURE_EVENTS,
+    FEATURE_VIEWS,
     MODEL_DELTAS,
     MODEL_RELEASES,
     RELEASE_EVENTS,

@@ -78,12 +78,18 @@ class ViewFold:
         keep: int = 0,
     ) -> None:
         self._owns = owns
-        plans = [plan_of(view) for view in views if view.kind != "instant"]
-        self._plans = {kind: [plan for plan in plans if kind in plan.view.sources] for kind in KINDS}
+        self._plans: dict[str, list[Plan]] = {kind: [] for kind in KINDS}
+        for view in views:
+            self.add(view)
         self._marks = marks
         self._load = load
         self._keep = keep
         self._states: OrderedDict[StateKey, ViewState] = OrderedDict()
+
+    def add(self, view: FeatureView) -> None:
+        """From the next event on."""
+        for kind in view.sources:
+            self._plans[kind].append(plan_of(view))
 
     def fresh(self, events: Iterable[Event]) -> list[Touched]:
         """Those that are no repeats, with what they touch; moves the marks."""
@@ -110,11 +116,12 @@ class ViewFold:
             self._states.popitem(last=False)
         return change
 
-    def round(self, events: Sequence[Event]) -> Change:
+    def round(self, events: Iterable[Event]) -> Change:
         """Takes each event once."""
-        fresh = self.fresh(events)
+        given = list(events)
+        fresh = self.fresh(given)
         change = self.fold(fresh)
-        change.repeats = len(events) - len(fresh)
+        change.repeats = len(given) - len(fresh)
         return change
 
     def state(self, plan: Plan, key: StateKey) -> ViewState:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import sys
 
 from rec.v1 import worker_pb2_grpc
+from services.contract.feature_sets import feature_set
 from services.feature_pipeline.catalog import Catalog
 from services.feature_pipeline.commands import COMMANDS, command
 from services.feature_pipeline.fold_worker import FoldWorker
+from services.feature_pipeline.new_views import Replays
 from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.feature_pipeline.split_worker import SplitWorker
 from services.feature_pipeline.state_store import StateStore
 from services.feature_pipeline.status import Status
+from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime import redis_client
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.kafka_consumer import LogReader
@@ -39,7 +42,12 @@ async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServ
     catalog = Catalog(catalog_reader, settings.max_catalog_items, settings.retry_ms / 1000)
     split = SplitWorker(settings, catalog, producer)
     process.push_close("split reader", split.reader.stop)
-    fold = FoldWorker(settings, StateStore(client), producer)
+    feed_reader = LogReader(settings.kafka, f"{settings.name} views")
+    process.push_close("views reader", feed_reader.stop)
+    replays = Replays(LogReader(settings.kafka, f"{settings.name} replays"))
+    process.push_close("replay reader", replays.reader.stop)
+    feed = ViewsFeed(feed_reader, feature_set(settings.feature_set).views)
+    fold = FoldWorker(settings, StateStore(client), producer, feed, replays)
     process.push_close("fold reader", fold.reader.stop)
     status = Status(settings.name, catalog, split, fold, lambda: server.health.serving)
     add = worker_pb2_grpc.add_WorkerServiceServicer_to_server
@@ -50,6 +58,8 @@ async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServ
         await producer.start()
         await catalog_reader.start()
         await catalog.load()
+        await feed_reader.start()
+        await replays.reader.start()
         await split.reader.start()
         await fold.reader.start()
         freeze_after_load()

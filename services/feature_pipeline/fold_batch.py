@@ -18,14 +18,13 @@ from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, FeatureEvent, FeatureEve
 from services.contract import feature_events, redis_keys, topics
 from services.contract.errors import InvalidInput, MalformedRecord
 from services.contract.feature_view import FeatureView
+from services.contract.view_clicks import LAST_CLICKS
 from services.contract.view_events import Event
 from services.contract.view_fold import OriginMarks, StateKey, Touched, ViewFold
 from services.contract.view_plan import Plan, plan_of
 from services.contract.view_ttl import ttl_s
 
 CO_CLICK_PAIRS = 5
-# The view whose lists say what a user clicked before.
-CLICKS_VIEW = "user_clicks"
 
 # What is usable of a message: its view events, or the barrier that it is.
 Message = tuple[FeatureEvent, list[Event]]
@@ -38,6 +37,8 @@ class Section:
     partition: int
     from_offset: int
     to_offset: int
+    # Where both and the marks stand.
+    mark_key: bytes
     # Key -> value, and how long it lives.
     states: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     marks: dict[str, int] = field(default_factory=dict)
@@ -61,24 +62,33 @@ class Taken:
 class PartitionFold:
     """One partition's marks and states, between a claim and its loss."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         partition: int,
         offset: int,
         marks: OriginMarks,
         views: Sequence[FeatureView],
         cache_states: int,
+        mark_key: bytes | None = None,
     ) -> None:
+        """``mark_key``: of a view that catches up alone; what is not of views has been counted already."""
         self.partition = partition
         self.offset = offset
         self._marks = marks
         self._views = {view.definition_hash: view for view in views}
         self._read: dict[StateKey, bytes | None] = {}
         self._fold = ViewFold(views, marks, self._read.get, self._owns, cache_states)
-        self._clicks = next((plan_of(view) for view in views if view.name == CLICKS_VIEW), None)
+        self._mark_key = mark_key or redis_keys.mark_key(partition)
+        self._alone = mark_key is not None
+        self._clicks = next((plan_of(view) for view in views if view.name == LAST_CLICKS), None)
 
     def _owns(self, entity: bytes) -> bool:
         return feature_events.owner(entity) == self.partition
+
+    def add_view(self, view: FeatureView) -> None:
+        """Folds another view from the next event on."""
+        self._views[view.definition_hash] = view
+        self._fold.add(view)
 
     def take(self, messages: Iterable[Message]) -> Taken:
         """Drops repeats; moves the marks."""
@@ -108,8 +118,12 @@ class PartitionFold:
 
     def fold(self, taken: Taken, next_offset: int) -> Section:
         """Folds what ``take`` gave; every state must have been put. Moves ``offset`` to ``next_offset``."""
-        section = Section(self.partition, self.offset, next_offset, barriers=taken.barriers)
-        change = self._fold.fold(taken.fresh, lambda event: self._count(section, event))
+        section = Section(self.partition, self.offset, next_offset, self._mark_key)
+        if self._alone:
+            change = self._fold.fold(taken.fresh)
+        else:
+            section.barriers = taken.barriers
+            change = self._fold.fold(taken.fresh, lambda event: self._count(section, event))
         self._read.clear()
         for (definition, entity), value in change.states.items():
             view = self._views[definition]

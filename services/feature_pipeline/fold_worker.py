@@ -23,8 +23,10 @@ from services.contract.view_fold import OriginMarks
 from services.feature_pipeline import metrics
 from services.feature_pipeline.dead_letters import reject
 from services.feature_pipeline.fold_batch import Message, PartitionFold, Section, decode
+from services.feature_pipeline.new_views import NewViews, Replays
 from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.feature_pipeline.state_store import Outcome, StateStore
+from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
 from services.runtime.kafka_producer import Producer
 
@@ -32,6 +34,7 @@ GROUP = "feature_fold"
 _IDLE_MS = 100
 _COMMIT_S = 1.0
 _WATCH_S = 5.0
+_FEED_S = 1.0
 _T = TypeVar("_T")
 
 
@@ -41,6 +44,7 @@ class Owned:
 
     token: bytes
     fold: PartitionFold
+    new_views: NewViews
 
 
 @dataclass
@@ -56,10 +60,19 @@ class Round:
 class FoldWorker:
     """``run`` in a guarded task."""
 
-    def __init__(self, settings: FeaturePipelineSettings, store: StateStore, producer: Producer) -> None:
+    def __init__(
+        self,
+        settings: FeaturePipelineSettings,
+        store: StateStore,
+        producer: Producer,
+        feed: ViewsFeed,
+        replays: Replays,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._producer = producer
+        self._feed = feed
+        self._replays = replays
         self._views = feature_set(settings.feature_set).views
         for view in self._views:
             check_routed(view)
@@ -73,6 +86,7 @@ class FoldWorker:
         )
         self.owned: dict[TopicPartition, Owned] = {}
         self._committed_at = 0.0
+        self._fed_at = 0.0
         self.last_barrier = ""
 
     async def run(self) -> None:
@@ -80,6 +94,7 @@ class FoldWorker:
         while True:
             try:
                 await self._claim_new()
+                await self._advance_views()
                 rounds = await self._gather()
                 if rounds:
                     await self._write(rounds)
@@ -134,10 +149,28 @@ class FoldWorker:
             self._views,
             self._settings.cache_states,
         )
+        # A view that is live in Redis was on the topic before: it must not be missed by the first round.
+        await self._feed.catch_up()
+        new_views = NewViews(self._settings, self._store, self._feed, self._replays, claim.token, fold)
+        if where not in self.reader.assigned():
+            return
         self.reader.seek(where, position)
-        self.owned[where] = Owned(claim.token, fold)
+        self.owned[where] = Owned(claim.token, fold, new_views)
         metrics.CLAIMS.labels(start).inc()
         metrics.log.info("fold: claimed", partition=where.partition, start=start, offset=position)
+
+    async def _advance_views(self) -> None:
+        now = time.monotonic()
+        if now - self._fed_at >= _FEED_S:
+            self._fed_at = now
+            await self._feed.catch_up()
+        for where, owned in list(self.owned.items()):
+            try:
+                await self._persist(owned.new_views.advance)
+            except Conflict as error:
+                metrics.log.warning("fold: claiming again", partition=where.partition, error=str(error))
+                if self.owned.get(where) is owned:
+                    del self.owned[where]
 
     async def _gather(self) -> dict[TopicPartition, Round]:
         """Events until the interval has passed, there are enough, or a barrier is among them."""

@@ -29,3 +29,6 @@ WRITE_SECONDS = telemetry.histogram("feature_fold_write_seconds", "One write to 
 LAG = telemetry.gauge("feature_lag_records", "Records behind the end of a topic", ["topic"])
 EVICTED = telemetry.gauge("feature_redis_evicted_keys", "Keys that Redis evicted since it started")
 REDIS_BYTES = telemetry.gauge("feature_redis_bytes", "Memory that Redis uses")
+VIEWS_REFUSED = telemetry.counter("feature_views_refused", "Added views that contradict what is known")
+VIEWS_REPLAYED = telemetry.counter("feature_views_replayed", "View events read again for an added view")
+VIEWS_JOINED = telemetry.counter("feature_views_joined", "Added views that became live, per partition")

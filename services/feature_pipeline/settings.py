@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from services.contract.feature_sets import WORLD
-from services.runtime.settings import GrpcServerSettings, ProcessSettings
+from services.runtime.settings import FeatureSetName, GrpcServerSettings, ProcessSettings
 
 
 class FeaturePipelineSettings(ProcessSettings):
@@ -37,7 +37,7 @@ class FeaturePipelineSettings(ProcessSettings):
     """Events gather so long before they are written, so that a popular item is written once."""
     fold_pause_ms: int = Field(default=10, ge=0)
     """Pause between two looks at Kafka while events gather; a barrier waits this long at most."""
-    feature_set: str = WORLD
+    feature_set: FeatureSetName = WORLD
     """Which views are folded: a name of contract.feature_sets."""
     cache_states: int = Field(default=40_000, gt=0)
     """States kept in memory per feature-events partition, some 0.7 KB each; the rest is read back from Redis.

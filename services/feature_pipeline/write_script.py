@@ -124,7 +124,7 @@ def _section(token: bytes, section: Section) -> list[Argument]:
     body: list[Argument] = [
         redis_keys.owner_key(section.partition),
         token,
-        redis_keys.mark_key(section.partition),
+        section.mark_key,
         before,
         section.to_offset,
         len(section.states),

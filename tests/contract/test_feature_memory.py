@@ -60,7 +60,9 @@ def documented() -> dict[str, tuple[int, int]]:
 async def test_what_an_entity_costs_is_what_the_documentation_says(client: Redis, private_redis) -> None:
     store = StateStore(client)
     claim = await store.claim(0)
-    assert await store.write([(claim.token, Section(0, -1, 5, states=states(300)))]) == [Outcome.APPLIED]
+    assert await store.write(
+        [(claim.token, Section(0, -1, 5, redis_keys.mark_key(0), states=states(300)))]
+    ) == [Outcome.APPLIED]
     with redis_sync.Redis.from_url(private_redis.url) as plain:
         rows = list(measure(plain, VIEWS, 100))
         used = plain.info("memory")["used_memory_dataset"]
@@ -82,7 +84,9 @@ async def test_an_eviction_leaves_whole_states_or_none_and_the_marks(client: Red
     await client.config_set("maxmemory-policy", "volatile-ttl")
     offset, wanted = -1, list(states(4_000).items())
     for start in range(0, len(wanted), 2_000):
-        section = Section(0, offset, start + 1, states=dict(wanted[start : start + 2_000]))
+        section = Section(
+            0, offset, start + 1, redis_keys.mark_key(0), states=dict(wanted[start : start + 2_000])
+        )
         section.marks = {"impressions/0": start}
         assert await store.write([(claim.token, section)]) == [Outcome.APPLIED]
         offset = start + 1

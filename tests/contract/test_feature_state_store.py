@@ -36,7 +36,9 @@ def store(client: redis.Redis) -> StateStore:
 
 
 def section(before: int, after: int, partition: int = 0) -> Section:
-    made = Section(partition, before, after, states={STATE: (b"state %d" % after, TTL_S)})
+    made = Section(
+        partition, before, after, redis_keys.mark_key(partition), states={STATE: (b"state %d" % after, TTL_S)}
+    )
     made.marks = {"actions/1": after * 1024}
     made.popular[POPULAR] += 2
     made.co_clicks[CO_CLICK] += 1
@@ -104,7 +106,7 @@ async def test_a_barrier_is_complete_when_every_partition_passed_it_from_every_o
         await channel.get_message(timeout=1)
         for partition in range(BARRIER_PARTS // len(BARRIER_ORIGINS)):
             claim = await store.claim(partition)
-            made = Section(partition, -1, 5)
+            made = Section(partition, -1, 5, redis_keys.mark_key(partition))
             for topic, origin in BARRIER_ORIGINS:
                 assert await client.hget(redis_keys.BARRIER_KEY, "b") is None
                 made.barriers.append(("b", f"{partition}:{topic}/{origin}"))
@@ -121,7 +123,7 @@ async def test_only_the_last_barriers_and_the_strongest_co_clicks_are_kept(
     full = {f"old{i}": i for i in range(redis_keys.BARRIERS_KEPT)}
     await client.hset(redis_keys.BARRIER_KEY, mapping=full)
     claim = await store.claim(0)
-    made = Section(0, -1, 5)
+    made = Section(0, -1, 5, redis_keys.mark_key(0))
     made.barriers = [("new", f"{p}:{t}/{o}") for p in range(4) for t, o in BARRIER_ORIGINS]
     for other in range(redis_keys.CO_CLICK_KEEP + 20):
         made.co_clicks[CO_CLICK[0], other.to_bytes(8, "little")] += 1 + other

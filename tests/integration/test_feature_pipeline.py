@@ -8,8 +8,9 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, Action, EventRecord, Impression, Item
 from rec.v1 import worker_pb2_grpc
 from rec.v1.worker_pb2 import GetWorkerStatusRequest
-from services.contract import feature_events, redis_keys, times, topics
+from services.contract import feature_events, redis_keys, times, topics, view_start
 from services.contract.feature_sets import feature_set
-from services.contract.view_events import Event, event_hash
+from services.contract.feature_view import FeatureView
+from services.contract.view_aggregates import Count, Feature
+from services.contract.view_codec import canonical
+from services.contract.view_events import Event, Select, event_hash
 from services.contract.view_init import initial_states
 from services.contract.view_log import log_of
 from services.contract.view_ttl import ttl_s
@@ -69,7 +73,7 @@ def traffic(requests: int, seed: int, first: int = 0) -> list[tuple[str, EventRe
     return records
 
 
-def expected(records: list[tuple[str, EventRecord]]) -> dict[bytes, bytes]:
+def expected(records: list[tuple[str, EventRecord]], views: list[FeatureView] = VIEWS) -> dict[bytes, bytes]:
     """Redis key -> value as made at once from the whole history, each event once."""
     events = [
         Event(
@@ -97,7 +101,7 @@ def expected(records: list[tuple[str, EventRecord]]) -> dict[bytes, bytes]:
     cut = dict.fromkeys(log.origins, len(events))
     return {
         redis_keys.view_key(view, entity): state
-        for view in VIEWS
+        for view in views
         for entity, state in initial_states(view, log, cut).items()
     }
 
@@ -185,8 +189,8 @@ class Stage:
             hops = [client.zrange(key, 0, -1, withscores=True) for key in client.keys(b"r:pop:*")]
             return int(sum(score for hop in hops for _, score in hop))
 
-    def expect_exact(self) -> None:
-        assert self.stored() == expected(self.sent)
+    def expect_exact(self, views: list[FeatureView] = VIEWS) -> None:
+        assert self.stored() == expected(self.sent, views)
         clicks = {event.action.event_id for _, event in self.sent if event.HasField("action")}
         assert self.popular() == len(clicks)
 
@@ -269,3 +273,135 @@ async def test_it_stops_politely(stage: Stage) -> None:
     await stage.start_pipeline()
     await stage.barrier("b1")
     stage.expect_exact()
+
+
+ADDED = FeatureView(
+    "item_hourly",
+    1,
+    ("item_id",),
+    ("shown", "acted"),
+    (Feature("shown", Count(Select("shown")), 3_600_000_000), Feature("acted", Count(Select("acted")))),
+    600_000_000,
+)
+
+
+async def add_view(stage: Stage, view: FeatureView) -> tuple[int, str]:
+    """Exit code and what was said, of the command."""
+    command = [sys.executable, "-m", "services.feature_pipeline", "add-view", "--text", canonical(view)]
+    environment = os.environ | {"RECLOOP_KAFKA__BOOTSTRAP_SERVERS": stage.kafka_settings.bootstrap_servers}
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def history(stage: Stage) -> list[tuple[Event, int]]:
+    """Every view event of the origin topics as they stand in Kafka, without a client's repeats, and 0."""
+    reader = LogReader(stage.kafka_settings, "history")
+    await reader.start()
+    found: list[tuple[Event, int]] = []
+    seen: set[str] = set()
+    for topic in (topics.IMPRESSIONS, topics.ACTIONS):
+        places = await reader.partitions(topic.name)
+        ends = await reader.end_offsets(places)
+        reader.assign(dict.fromkeys(places, 0))
+        while any([await reader.position(where) < end for where, end in ends.items()]):
+            for where, records in (await reader.poll(200, 1_000)).items():
+                for raw in records:
+                    record = EventRecord.FromString(raw.value)
+                    if record.WhichOneof("record") not in ("impression", "action"):
+                        continue
+                    if _event(record).event_id in seen:
+                        continue
+                    seen.add(_event(record).event_id)
+                    events: dict[int, Event] = {}
+                    place = where.topic, where.partition, raw.offset
+                    for _, message in feature_events.split(record, *place, category_of):
+                        events |= {event.sequence: event for event in feature_events.view_events(message)}
+                    found += [(event, 0) for event in events.values()]
+    await reader.stop()
+    return found
+
+
+async def backfill(stage: Stage, view: FeatureView, partition: int) -> None:
+    """What the job does for one partition, as contract.view_start says."""
+    with redis_sync.Redis.from_url(stage.redis_url) as client:
+        key = redis_keys.view_start_key(partition, view)
+        deadline = time.monotonic() + 20
+        while (start := view_start.parse(client.hgetall(key))) is None:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert start.offset is not None and not start.live and not start.filled
+        events = await history(stage)
+        log = log_of([event for event, _ in events], [at for _, at in events])
+        for entity, state in initial_states(view, log, start.cut).items():
+            if feature_events.owner(entity) == partition:
+                client.set(redis_keys.view_key(view, entity), state, ex=ttl_s(view))
+        fill = client.register_script(view_start.FILL_SCRIPT)
+        assert fill(keys=[key], args=[start.definition, start.offset + 1]) == 0
+        assert fill(keys=[key], args=[start.definition, start.offset]) == 1
+        assert fill(keys=[key], args=[start.definition, start.offset]) == 0
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+def live(stage: Stage, view: FeatureView) -> list[bool]:
+    with redis_sync.Redis.from_url(stage.redis_url) as client:
+        stored = [
+            view_start.parse(client.hgetall(redis_keys.view_start_key(partition, view)))
+            for partition in range(feature_events.PARTITIONS)
+        ]
+    return [start is not None and start.live for start in stored]
+
+
+async def test_a_view_added_while_the_loop_runs_holds_every_event_once_through_kills(stage: Stage) -> None:
+    await stage.send(traffic(200, seed=7))
+    await stage.barrier("b1")
+    code, said = await add_view(stage, ADDED)
+    assert code == 0 and '"added": true' in said
+    assert (await add_view(stage, ADDED))[0] == 1
+    changed = replace(ADDED, hop_us=1_200_000_000)
+    code, said = await add_view(stage, changed)
+    assert code == 2 and "a changed definition needs version 2" in said
+
+    # The loop goes on, before the history is there and while it is made.
+    await stage.send(traffic(200, seed=8, first=200))
+    for partition in range(feature_events.PARTITIONS):
+        await backfill(stage, ADDED, partition)
+        await stage.send(traffic(150, seed=20 + partition, first=400 + 150 * partition))
+        if partition == 2:
+            # Three partitions catch up at a time, when it is back.
+            await stage.kill_pipeline()
+            await stage.start_pipeline()
+    await until(lambda: all(live(stage, ADDED)))
+    await stage.send(traffic(100, seed=9, first=1_000))
+    await stage.barrier("b2")
+    stage.expect_exact([*VIEWS, ADDED])
+    await stage.kill_pipeline()
+    await stage.start_pipeline()
+    await stage.send(traffic(100, seed=10, first=1_100))
+    await stage.barrier("b3")
+    stage.expect_exact([*VIEWS, ADDED])
+
+
+async def test_an_added_view_begins_with_the_others_in_a_redis_that_lost_everything(
+    stage: Stage, private_redis
+) -> None:
+    await stage.send(traffic(100, seed=11))
+    await stage.barrier("b1")
+    assert (await add_view(stage, ADDED))[0] == 0
+    with redis_sync.Redis.from_url(stage.redis_url) as client:
+        await until(lambda: len(client.keys(b"p:view:*")) == feature_events.PARTITIONS)
+    assert not any(live(stage, ADDED))
+    private_redis.kill()
+    private_redis.start()
+    await stage.send(traffic(50, seed=12, first=100))
+    await stage.barrier("b2")
+    assert all(live(stage, ADDED))
+    stage.expect_exact([*VIEWS, ADDED])

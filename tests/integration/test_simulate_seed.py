@@ -9,23 +9,22 @@ import time
 import numpy as np
 import pytest
 
-from loadgen import day0, day0_files, day0_views, seed, world_clock
+from loadgen import day0, day0_clicks, day0_files, day0_views, seed, world_clock
 from loadgen.settings import SeedSettings, WorldSettings
 from local.ports import free_ports
 from rec.events.v1.events_pb2 import Item
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import features, redis_keys, topics
 from services.contract.errors import InvalidInput, Unavailable
-from services.contract.feature_sets import feature_set
+from services.contract.feature_sets import WORLD
 from services.contract.model_store import load_base
 from services.contract.times import MICROS, to_us
 from services.runtime import grpc_client, redis_client
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.settings import KafkaSettings, RedisSettings
-from tests.feature_kit import SHAPE
+from tests.feature_kit import FEATURES, SHAPE
 
 pytestmark = pytest.mark.integration
-SET = feature_set("world")
 TINY = WorldSettings(items=2_000, users=60, sessions=2, session_s=8.0, day0_rate=40.0)
 
 
@@ -99,7 +98,7 @@ async def redis_values(settings: SeedSettings, keys: list[bytes]) -> list[bytes 
 def test_a_seeded_stack_has_catalogue_features_and_generation_1(settings):
     assert seed.run(settings) == 0
     now_us = time.time_ns() // 1000
-    files = day0_files.read(day0.day0_folder(TINY.config()))
+    files = day0_files.read(day0.day0_folder(TINY.config(), WORLD))
     clock = world_clock.read(settings.run_dir, TINY.config())
     assert 0 <= now_us - clock.origin_us < 200 * MICROS
 
@@ -114,10 +113,10 @@ def test_a_seeded_stack_has_catalogue_features_and_generation_1(settings):
     assert [item.item_id for item in items] == files.item_ids.tolist()
     assert max(to_us(item.created_at) for item in items) <= clock.origin_us
 
-    clicked = day0_views.clicks(files.views).field("user_id")
+    clicked = day0_clicks.clicks(files.views).field("user_id")
     ids, counts = np.unique(clicked, return_counts=True)
     user, newborn = int(ids[counts.argmax()]), files.item_ids[-TINY.config().births_per_session :]
-    wanted = features.needed(SET, user, newborn, files.categories[-len(newborn) :].astype(np.int64))
+    wanted = features.needed(FEATURES, user, newborn, files.categories[-len(newborn) :].astype(np.int64))
     values = asyncio.run(
         redis_values(settings, [redis_keys.view_key(view, entity) for view, entity in wanted])
     )
@@ -126,12 +125,12 @@ def test_a_seeded_stack_has_catalogue_features_and_generation_1(settings):
         for (view, entity), value in zip(wanted, values, strict=True)
         if value is not None
     }
-    said = features.encode(SET, states, user, newborn, now_us)
+    said = features.encode(FEATURES, states, user, newborn, now_us)
     assert not said.missing["item_catalogue"].any() and not said.missing["user_clicks"].any()
-    columns = [column.name for column in SET.request_columns]
+    columns = [column.name for column in FEATURES.request_columns]
     # Seen some minutes ago at most, not on the day of the cached files.
     assert 0 < said.user[columns.index("user_clicks_seconds")] < np.log1p(400) / 5
-    columns = [column.name for column in SET.candidate_columns]
+    columns = [column.name for column in FEATURES.candidate_columns]
     ages = said.items[:, columns.index("item_catalogue_age")]
     assert (ages > 0).all() and (ages < np.log1p(400) / 5).all()
 
@@ -154,7 +153,7 @@ def test_a_second_seed_changes_nothing_and_a_cut_off_one_is_completed(settings):
         return found
 
     written = asyncio.run(marks(lose=False))
-    files = day0_files.read(day0.day0_folder(TINY.config()))
+    files = day0_files.read(day0.day0_folder(TINY.config(), WORLD))
     assert written == [b"%d" % (len(files.views) - 1)] * topics.FEATURE_EVENTS.partitions
     asyncio.run(marks(lose=True))
     assert seed.run(settings) == 0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from loadgen import cache, day0_views, shift
+from loadgen import cache, day0_clicks, shift
 from loadgen.day0_join import join_session
 from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log
 from loadgen.day0_policy import first_distinct
@@ -109,21 +109,12 @@ def test_the_features_of_a_request_are_those_of_states_of_all_that_was_before_it
 def test_co_clicks_pair_a_click_with_the_last_five_of_its_user():
     clicks = [clicked(1, item, 0, at, at) for at, item in enumerate([10, 11, 10, 12, 13, 14, 15, 16])]
     log = log_of([*clicks, clicked(2, 10, 0, 3, 99), clicked(2, 16, 0, 9, 100)], range(10))
-    pairs = {(a, b): n for a, b, n in day0_views.co_clicks(log)}
+    pairs = {(a, b): n for a, b, n in day0_clicks.co_clicks(day0_clicks.clicks(log)).tolist()}
     # 11 behind the first 10 and before the second; 16 comes when 11 is no longer among the last five.
     assert pairs[10, 11] == pairs[11, 10] == 2
     assert (11, 16) not in pairs and pairs[12, 16] == 1
     # Of both users.
     assert pairs[10, 16] == pairs[16, 10] == 2
-
-
-def test_its_view_events_are_one_per_item_shown_and_click(day):
-    hidden = day.world.items
-    categories = dict(zip(hidden.ids.tolist(), hidden.category.tolist(), strict=True))
-    rows = [day0_views.rows(session.events, categories) for session in day.sessions]
-    kinds = [kind for columns in rows for kind in columns[0]]
-    assert kinds.count(SHOWN.code) == day.log.counts.impressions
-    assert kinds.count(ACTED.code) == day.log.counts.clicks == len(kinds) - day.log.counts.impressions
 
 
 def test_the_model_forgets_nobody_when_its_day_is_moved():

@@ -8,13 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from loadgen import day0_views
-from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, ACTION_KIND_LIKE, EventRecord, Heartbeat, Item
+from loadgen import day0_clicks, day0_views
+from rec.events.v1.events_pb2 import (
+    ACTION_KIND_CLICK,
+    ACTION_KIND_LIKE,
+    ActionKind,
+    EventRecord,
+    Heartbeat,
+    Item,
+)
 from services.contract import feature_events, redis_keys, times, topics
 from services.contract.feature_sets import feature_set
 from services.contract.view_events import Event
 from services.contract.view_fold import OriginMarks, StateKey, ViewFold
-from services.contract.view_log import EventLog
+from services.contract.view_log import EventLog, log_of
 from services.contract.view_plan import plan_of
 from services.contract.view_read import read, records_of
 from services.feature_pipeline.fold_batch import PartitionFold
@@ -26,7 +33,7 @@ CREATED = {item: 0 if item == 3 else AT_US - item * 1_000_000 for item in CATEGO
 VIEWS = [view for view in feature_set("world").views if view.kind != "instant"]
 
 
-def records(count: int = 400) -> list[EventRecord]:
+def records(count: int = 400, kinds: list[ActionKind.ValueType] | None = None) -> list[EventRecord]:
     """Impressions, clicks and likes of three hours, in time order; a heartbeat at the end."""
     rng = random.Random(4)
     made: list[tuple[int, EventRecord]] = []
@@ -42,7 +49,7 @@ def records(count: int = 400) -> list[EventRecord]:
             record = EventRecord()
             action = record.action
             action.event_id, action.user_id, action.item_id = f"q{number}:{item}", user, item
-            action.kind = rng.choice([ACTION_KIND_CLICK, ACTION_KIND_CLICK, ACTION_KIND_LIKE])
+            action.kind = rng.choice(kinds or [ACTION_KIND_CLICK, ACTION_KIND_CLICK, ACTION_KIND_LIKE])
             action.dwell.FromMicroseconds(rng.randint(0, 9_000_000))
             later_us = at_us + rng.randint(1, 20_000_000)
             times.set_us(action.occurred_at, later_us)
@@ -51,29 +58,16 @@ def records(count: int = 400) -> list[EventRecord]:
     return [*(record for _, record in made), EventRecord(heartbeat=Heartbeat(writer="day0"))]
 
 
-def day(events: list[EventRecord]) -> EventLog:
-    columns = day0_views.rows([event.SerializeToString() for event in events], CATEGORIES)
-    table = pa.Table.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, day0_views.SCHEMA, strict=True)],
-        schema=day0_views.SCHEMA,
-    )
-    ids = np.array(list(CATEGORIES), np.uint64)
-    listed = day0_views.listings(
-        ids, np.array(list(CATEGORIES.values())), np.array(list(CREATED.values()), np.int64)
-    )
-    return day0_views.whole(day0_views.log_of(table), listed)
+def listing(item: int, by_us: int = 0) -> tuple[int, Event]:
+    created_us = CREATED[item] + by_us if CREATED[item] else 0
+    listed = Item(item_id=item, category=CATEGORIES[item], created_at=times.from_us(created_us))
+    where, message = feature_events.listed(listed, 0, item - 1)
+    return where, feature_events.view_events(message)[0]
 
 
-def as_the_loop_sees_it(events: list[EventRecord], by_us: int) -> list[tuple[int, list[Event]]]:
-    """(partition, view events) by the pipeline's own split, all that happened moved by ``by_us``."""
-    found = []
-    for item, category in CATEGORIES.items():
-        created = CREATED[item] + by_us if CREATED[item] else 0
-        listed = Item(item_id=item, category=category, created_at=times.from_us(created))
-        # One place for all: a seed does not know those of Kafka's catalogue.
-        where, message = feature_events.listed(listed, 0, 0)
-        message.origin_partition = item
-        found.append((where, feature_events.view_events(message)))
+def as_the_loop_sees_it(events: list[EventRecord], by_us: int) -> list[tuple[int, Event]]:
+    """(partition, view event) by the pipeline's own split, all that happened moved by ``by_us``."""
+    found = [listing(item, by_us) for item in CATEGORIES]
     for offset, event in enumerate(events):
         kind = event.WhichOneof("record")
         if kind not in ("impression", "action"):
@@ -83,8 +77,16 @@ def as_the_loop_sees_it(events: list[EventRecord], by_us: int) -> list[tuple[int
         times.set_us(one.occurred_at, times.to_us(one.occurred_at) + by_us)
         topic = topics.IMPRESSIONS.name if kind == "impression" else topics.ACTIONS.name
         for where, message in feature_events.split(copy, topic, 0, offset, CATEGORIES.__getitem__):
-            found.append((where, feature_events.view_events(message)))
+            found += [(where, said) for said in feature_events.view_events(message)]
     return found
+
+
+def day(events: list[EventRecord]) -> EventLog:
+    """As it stands in the file."""
+    whole = [event for _, event in as_the_loop_sees_it(events, 0)]
+    columns = day0_views.columns(log_of(whole, [0] * len(whole)))
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=day0_views.SCHEMA)
+    return day0_views.log_of(table)
 
 
 @pytest.mark.parametrize("by_us", [0, 61_000_007, 30_000_000_000_000])
@@ -103,12 +105,7 @@ def test_first_states_are_what_the_loop_would_have_folded_had_it_happened_then(b
             return feature_events.owner(entity) == partition
 
         fold = ViewFold(VIEWS, OriginMarks(), folded.get, owns)
-        here = [
-            event
-            for where, some in as_the_loop_sees_it(events, by_us)
-            if where == partition
-            for event in some
-        ]
+        here = [event for where, event in as_the_loop_sees_it(events, by_us) if where == partition]
         folded.update(fold.round(here).states)
     assert made == folded and len(made) > 150
 
@@ -128,7 +125,7 @@ def test_what_kafkas_catalogue_says_later_counts_more_than_the_seed() -> None:
     stored = dict(day0_views.states(view, day(records(5))).items())
     item = (7).to_bytes(8, "little")
     fold = ViewFold([view], OriginMarks(), lambda key: stored.get(key[1]))
-    for offset, category in ((0, CATEGORIES[7]), (40, 9), (41, 8)):
+    for offset, category in ((6, CATEGORIES[7]), (40, 9), (41, 8)):
         listed = Item(item_id=7, category=category, created_at=times.from_us(CREATED[7]))
         change = fold.round(feature_events.view_events(feature_events.listed(listed, 0, offset)[1]))
         stored |= {entity: state for (_, entity), state in change.states.items()}
@@ -138,7 +135,7 @@ def test_what_kafkas_catalogue_says_later_counts_more_than_the_seed() -> None:
 
 def test_popular_clicks_fall_into_the_hops_of_their_time() -> None:
     log = day0_views.moved(day(records()), 123_456_789)
-    hops, clicked = day0_views.popular(log), day0_views.clicks(log)
+    hops, clicked = day0_views.popular(log), day0_clicks.clicks(log)
     newest = redis_keys.popular_hop(int(clicked.occurred_us.max()))
     assert max(hops) == newest and min(hops) > newest - redis_keys.POPULAR_HOPS
     recent = clicked.occurred_us >= (newest - redis_keys.POPULAR_HOPS + 1) * redis_keys.POPULAR_HOP_US
@@ -147,7 +144,8 @@ def test_popular_clicks_fall_into_the_hops_of_their_time() -> None:
 
 
 def test_co_clicks_are_those_that_the_fold_counts() -> None:
-    events = records()
+    events = records(kinds=[ACTION_KIND_CLICK])
+    clicked = day0_clicks.clicks(day(events))
     counted: dict[tuple[int, int], int] = {}
     folds = [
         PartitionFold(partition, -1, OriginMarks(), VIEWS, 1_000)
@@ -163,5 +161,5 @@ def test_co_clicks_are_those_that_the_fold_counts() -> None:
             for (name, member), more in folds[where].fold(taken, offset).co_clicks.items():
                 pair = int.from_bytes(name[-8:], "little"), int.from_bytes(member, "little")
                 counted[pair] = counted.get(pair, 0) + more
-    assert {(item, other): n for item, other, n in day0_views.co_clicks(day(events))} == counted
+    assert {(item, other): n for item, other, n in day0_clicks.co_clicks(clicked).tolist()} == counted
     assert len(counted) > 100

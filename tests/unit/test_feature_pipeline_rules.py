@@ -258,7 +258,7 @@ def test_barriers_are_named_with_the_partition_that_passed_them_and_the_origin()
 
 
 def test_the_first_write_of_a_partition_expects_no_offset() -> None:
-    section = Section(2, -1, 9)
+    section = Section(2, -1, 9, redis_keys.mark_key(2))
     flat = arguments([(b"token", section)], 32, 1)
     assert flat[9] == len(flat) - 10
     assert flat[10:15] == [b"p:owner:2", b"token", b"p:mark:2", NO_OFFSET, 9]

@@ -1,0 +1,153 @@
+"""Stage 2, views added while it runs: from their start to where the others are (contract.view_start).
+
+Between two rounds: a view begins where the partition stands, waits for the states of its history, then reads
+feature-events again from there for itself, a slice at a time, until it stands where the others do.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from services.contract import redis_keys, topics
+from services.contract.errors import Conflict
+from services.contract.feature_view import FeatureView
+from services.contract.view_fold import OriginMarks
+from services.contract.view_start import ViewStart, definition
+from services.feature_pipeline import metrics
+from services.feature_pipeline.fold_batch import PartitionFold, decode
+from services.feature_pipeline.settings import FeaturePipelineSettings
+from services.feature_pipeline.state_store import Outcome, StateStore
+from services.feature_pipeline.views_feed import ViewsFeed
+from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPartition
+
+_CHECK_S = 0.5
+# What is asked for is there: the answer comes with the first fetch.
+_POLL_MS = 1_000
+
+
+class Replays:
+    """Reads feature-events again, for one view of one partition at a time; they may take turns."""
+
+    def __init__(self, reader: LogReader) -> None:
+        self.reader = reader
+        self._next: tuple[TopicPartition, int] | None = None
+
+    async def poll(self, where: TopicPartition, offset: int, most: int) -> list[ConsumerRecord]:
+        """Records from ``offset`` on; none when Kafka is slow."""
+        if self._next != (where, offset):
+            self.reader.assign({where: offset})
+            self._next = where, offset
+        records = (await self.reader.poll(_POLL_MS, most)).get(where, [])
+        if records:
+            self._next = where, records[-1].offset + 1
+        return records
+
+
+@dataclass
+class NewView:
+    """Of one partition, not live. ``fold`` None: it waits for its history."""
+
+    view: FeatureView
+    start: ViewStart
+    fold: PartitionFold | None = None
+
+
+class NewViews:
+    """Of one owned partition. ``advance`` between two rounds, and before the first. Raises as the store does,
+    and Conflict when the partition has another owner."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        settings: FeaturePipelineSettings,
+        store: StateStore,
+        feed: ViewsFeed,
+        replays: Replays,
+        token: bytes,
+        others: PartitionFold,
+    ) -> None:
+        self._settings, self._store, self._feed, self._replays = settings, store, feed, replays
+        self._token, self._others = token, others
+        self._where = TopicPartition(topics.FEATURE_EVENTS.name, others.partition)
+        self._seen = 0
+        self._waiting: list[NewView] = []
+        self._checked_at = 0.0
+
+    async def advance(self) -> None:
+        """Begins what is new, looks for histories, replays one slice."""
+        while self._seen < len(self._feed.views):
+            await self._begin(self._feed.views[self._seen])
+            self._seen += 1
+        now = time.monotonic()
+        if now - self._checked_at >= _CHECK_S:
+            self._checked_at = now
+            for new in self._waiting:
+                if new.fold is None:
+                    await self._look(new)
+        for new in self._waiting:
+            if new.fold is not None:
+                await self._replay(new, new.fold)
+                return
+
+    async def _begin(self, view: FeatureView) -> None:
+        start = await self._store.begin_view(self._others.partition, self._token, view)
+        if start.definition != definition(view.definition_hash):
+            metrics.VIEWS_REFUSED.inc()
+            metrics.log.error("added view refused: Redis holds another definition", view=view.name)
+        elif start.live:
+            self._others.add_view(view)
+        else:
+            metrics.log.info(
+                "view begins", view=view.name, partition=self._others.partition, offset=start.offset
+            )
+            self._waiting.append(NewView(view, start))
+
+    async def _look(self, new: NewView) -> None:
+        start = await self._store.view_start(self._others.partition, new.view)
+        if start is None or start.offset is None:
+            raise Conflict(f"{new.view.name}: its start is gone from Redis")
+        new.start = start
+        if not start.filled:
+            return
+        if start.offset < (await self._replays.reader.beginning_offsets([self._where]))[self._where]:
+            metrics.log.error("view: its history ends before the log begins", view=new.view.name)
+            await self._store.forget_view(self._others.partition, self._token, new.view)
+            raise Conflict(f"{new.view.name}: begins anew")
+        new.fold = PartitionFold(
+            self._others.partition,
+            start.offset,
+            OriginMarks(start.marks),
+            [new.view],
+            self._settings.cache_states,
+            redis_keys.view_start_key(self._others.partition, new.view),
+        )
+
+    async def _replay(self, new: NewView, fold: PartitionFold) -> None:
+        if fold.offset < self._others.offset:
+            await self._slice(fold)
+        if fold.offset == self._others.offset:
+            if not await self._store.join_view(fold.partition, self._token, new.view, fold.offset):
+                raise Conflict(f"partition {fold.partition} has another owner")
+            self._others.add_view(new.view)
+            self._waiting.remove(new)
+            metrics.VIEWS_JOINED.inc()
+            metrics.log.info("view is live", view=new.view.name, partition=fold.partition, offset=fold.offset)
+
+    async def _slice(self, fold: PartitionFold) -> None:
+        most = max(1, self._settings.fold_events // self._settings.batch_parts)
+        records = await self._replays.poll(self._where, fold.offset, most)
+        due = [record for record in records if record.offset < self._others.offset]
+        if not records:
+            return
+        messages = [message for record in due for message in decode(record.value)[0]]
+        next_offset = due[-1].offset + 1 if due else self._others.offset
+        taken = fold.take(messages)
+        absent = fold.missing(taken)
+        values = await self._store.load(list(absent))
+        for (key, plan), value in zip(absent.values(), values, strict=True):
+            fold.put(key, plan, value)
+        section = fold.fold(taken, next_offset)
+        (outcome,) = await self._store.write([(self._token, section)])
+        if outcome is Outcome.REFUSED:
+            raise Conflict(f"partition {fold.partition} has another owner")
+        metrics.VIEWS_REPLAYED.inc(section.events)

@@ -1,0 +1,125 @@
+"""Where an added view stands, in a real Redis: begun by the owner only, filled once, joined at one place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import redis.asyncio as redis
+
+from services.contract import redis_keys, view_start
+from services.contract.errors import Conflict, InvalidInput
+from services.contract.feature_sets import feature_set
+from services.contract.view_codec import canonical
+from services.feature_pipeline.fold_batch import Section
+from services.feature_pipeline.state_store import Outcome, StateStore
+from services.feature_pipeline.views_feed import ViewsFeed
+from services.runtime import redis_client
+from services.runtime.kafka_consumer import LogReader
+from services.runtime.settings import KafkaSettings, RedisSettings
+
+pytestmark = pytest.mark.integration
+WORLD = feature_set("world").views
+VIEW = replace(WORLD[0], name="added")
+MARKS = {"impressions/0": 9_217, "day0/0": 77}
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.Redis]:
+    made = redis_client.connect(RedisSettings(url=redis_url))
+    yield made
+    await made.aclose()
+
+
+async def folded(store: StateStore, offset: int = 5) -> bytes:
+    """The token of an owner whose partition 0 stands at ``offset``."""
+    claim = await store.claim(0)
+    section = Section(0, -1, offset, redis_keys.mark_key(0), marks=dict(MARKS))
+    assert await store.write([(claim.token, section)]) == [Outcome.APPLIED]
+    return claim.token
+
+
+def replayed(before: int, after: int) -> Section:
+    return Section(0, before, after, redis_keys.view_start_key(0, VIEW), marks={"impressions/0": 20_000})
+
+
+async def test_a_view_begins_where_the_partition_stands_and_stays_there(client: redis.Redis) -> None:
+    store = StateStore(client)
+    token = await folded(store)
+    start = await store.begin_view(0, token, VIEW)
+    assert start == view_start.ViewStart(
+        view_start.definition(VIEW.definition_hash), 5, MARKS, filled=False, live=False
+    )
+    assert start.cut == {"impressions/0": 9_218, "day0/0": 78}
+    section = Section(0, 5, 9, redis_keys.mark_key(0), marks={"impressions/0": 10_000})
+    assert await store.write([(token, section)]) == [Outcome.APPLIED]
+    assert await store.begin_view(0, token, VIEW) == start == await store.view_start(0, VIEW)
+
+
+async def test_only_the_owner_begins_joins_or_forgets(client: redis.Redis) -> None:
+    store = StateStore(client)
+    token = await folded(store)
+    start = await store.begin_view(0, token, VIEW)
+    await store.claim(0)
+    assert not await store.join_view(0, token, VIEW, 5)
+    await store.forget_view(0, token, VIEW)
+    assert await store.view_start(0, VIEW) == start
+    with pytest.raises(Conflict, match="another owner"):
+        await store.begin_view(0, token, replace(VIEW, version=2))
+    assert await store.view_start(0, replace(VIEW, version=2)) is None
+
+
+async def test_a_view_is_live_once_it_stands_where_the_others_do(client: redis.Redis) -> None:
+    store = StateStore(client)
+    token = await folded(store, 8)
+    await store.begin_view(0, token, VIEW)
+    await client.hset(redis_keys.view_start_key(0, VIEW), "offset", 5)
+    assert not await store.join_view(0, token, VIEW, 8)
+    assert await store.write([(token, replayed(5, 8))]) == [Outcome.APPLIED]
+    assert await store.write([(token, replayed(5, 8))]) == [Outcome.REPEAT]
+    assert not await store.join_view(0, token, VIEW, 7)
+    assert await store.join_view(0, token, VIEW, 8)
+    start = await store.view_start(0, VIEW)
+    assert start is not None and start.live and start.marks["impressions/0"] == 20_000
+    # The others have not moved.
+    assert (await store.claim(0)).marks == MARKS
+
+
+async def test_states_made_for_another_place_are_not_taken(client: redis.Redis) -> None:
+    store = StateStore(client)
+    token = await folded(store)
+    start = await store.begin_view(0, token, VIEW)
+    fill = client.register_script(view_start.FILL_SCRIPT)
+    key = redis_keys.view_start_key(0, VIEW)
+    assert await fill(keys=[key], args=[start.definition, 4]) == 0
+    assert await fill(keys=[key], args=[b"0" * 16, 5]) == 0
+    assert await fill(keys=[key], args=[start.definition, 5]) == 1
+    assert await fill(keys=[key], args=[start.definition, 5]) == 0
+    filled = await store.view_start(0, VIEW)
+    assert filled == replace(start, filled=True)
+    await store.forget_view(0, token, VIEW)
+    assert await fill(keys=[key], args=[start.definition, 5]) == 0
+
+
+async def test_where_nothing_was_folded_a_view_begins_with_the_others(client: redis.Redis) -> None:
+    store = StateStore(client)
+    await client.hset(redis_keys.mark_key(0), "day0/0", 77)
+    claim = await store.claim(0)
+    start = await store.begin_view(0, claim.token, VIEW)
+    assert start.live and start.offset is None
+
+
+def test_a_view_that_contradicts_what_is_known_is_refused() -> None:
+    feed = ViewsFeed(LogReader(KafkaSettings(), "test"), WORLD)
+    assert feed.add(VIEW) and not feed.add(VIEW)
+    assert not feed.add(WORLD[0])
+    with pytest.raises(Conflict, match="needs version 2"):
+        feed.add(replace(VIEW, hop_us=VIEW.hop_us * 2, features=VIEW.features[:1]))
+    with pytest.raises(InvalidInput, match="beginning with user_id or item_id"):
+        feed.add(replace(VIEW, name="all", key=()))
+    with pytest.raises(InvalidInput, match="an instant view has no state"):
+        feed.add(next(view for view in WORLD if view.kind == "instant"))
+    for bad in (None, b"\xff", b"{}", canonical(replace(VIEW, key=())).encode()):
+        feed._take(bad)
+    assert feed.views == [VIEW]
