@@ -104,16 +104,12 @@ class Backfill:
             return Filled(name, partition, 0, 0, True, waited_s)
         made = await asyncio.to_thread(initial_states, self._view, log, start.cut())
         states = [(entity, state) for entity, state in made.items() if owner_of(entity) == partition]
-        key = start_key(self._view, partition)
+        key, definition = start_key(self._view, partition), start.fields()[DEFINITION]
         for at in range(0, len(states), STATES_PER_WRITE):
             some = states[at : at + STATES_PER_WRITE]
             keys = [key, *(view_key(self._view, entity) for entity, _ in some)]
-            values: list[bytes | int] = [
-                start.fields()[DEFINITION],
-                ENTITY_TTL_S,
-                *(state for _, state in some),
-            ]
-            outcome = await self._script(keys=keys, args=values)
+            values = [state for _, state in some]
+            outcome = await self._script(keys=keys, args=[definition, ENTITY_TTL_S, *values])
             if outcome == _OTHER:
                 raise Conflict(f"{key.decode()}: the fold began anew with another definition")
             if outcome == _FILLED:

@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from oracles.join_logs import heartbeat, one_sample
 from oracles.join_traffic import TOPIC, traffic
 
 from rec.events.v1 import events_pb2 as ev
-from rec.v1 import worker_pb2, worker_pb2_grpc
+from rec.v1 import lake_pb2, lake_pb2_grpc, worker_pb2, worker_pb2_grpc
 from services.contract import topics
 from services.contract.lake_files import BrokenFile, files, scan
 from services.contract.lake_rows import SCHEMAS, TABLES, TOPIC_OF, LogRecord, to_table
@@ -255,12 +256,29 @@ def days_of(lake: str) -> set[str]:
     return {path.name.removeprefix("day=") for path in Path(lake).glob("*/day=*")}
 
 
+async def its_features_can_be_read(writer: LakeProcess) -> None:
+    """Over the process's own port, by what its lake holds now."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{writer.port}") as channel:
+        request = lake_pb2.GetHistoricalFeaturesRequest(
+            item_ids=np.array([2, 10**6], "<u8").tobytes(),
+            occurred_us=np.array([10**15] * 2, "<i8").tobytes(),
+            features=["item_catalogue_category"],
+        )
+        answers = lake_pb2_grpc.LakeServiceStub(channel).GetHistoricalFeatures(request, timeout=30)
+        (chunk,) = [chunk async for chunk in answers]
+    assert np.frombuffer(chunk.values, "<f4").tolist() == [2.0, 0.0]
+    assert chunk.missing == b"\x00\x01"
+
+
 async def test_every_committed_record_is_in_the_lake_and_compaction_keeps_it(lakes, kafka, lake) -> None:
     writer = lakes()
+    # Before it owns them there is nothing to flush in small pieces.
+    await writer.until_owning(PARTITIONS)
     await send(kafka, records(1, 600))
     await writer.until_owning(PARTITIONS, caught_up=True)
     rows = await check(kafka, lake)
     assert rows.pop("items") == 300
+    await its_features_can_be_read(writer)
     assert all(count > 400 for count in rows.values()), rows
     count = sum(line["files"] for line in command(lake, "check"))
     for day in days_of(lake):
