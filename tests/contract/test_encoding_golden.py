@@ -1,5 +1,5 @@
-"""What processes agree on that share nothing but a feature set's name, pinned: its hashes, and the values of a
-fixed story to the last bit (they are made of IEEE + - x / alone).
+"""What processes agree on that share nothing but a feature set's name, pinned: its hashes, and the values of
+a fixed story to the last bit (they are made of IEEE + - x / alone).
 
 They change with a view's version. To write them anew: ``python tests/contract/test_encoding_golden.py``.
 """
@@ -26,10 +26,8 @@ def _said(name: str) -> dict[str, object]:
     features = FEATURE_SETS[name]
     user, item = 258, 2**63 + 11
     story = [listed(item, 7, _BEGIN_US - 3_600 * _SECOND_US, 1)]
-    for k in range(50):
-        story.append(shown(user, item + k % 3, 7, _BEGIN_US + 20 * k * _SECOND_US, k))
-    for k in range(12):
-        story.append(clicked(user, item, 7 if k % 3 else 2, _BEGIN_US + 80 * k * _SECOND_US, k))
+    story += [shown(user, item + k % 3, 7, _BEGIN_US + 20 * k * _SECOND_US, k) for k in range(50)]
+    story += [clicked(user, item, 7 if k % 3 else 2, _BEGIN_US + 80 * k * _SECOND_US, k) for k in range(12)]
     candidates = np.array([item, 1], np.uint64)
     found = encode(features, states_of(story, features), user, candidates, _BEGIN_US + 1_000 * _SECOND_US)
     return {
