@@ -25,14 +25,14 @@ from rec.events.v1 import events_pb2 as ev
 from rec.v1 import feature_pb2, feature_pb2_grpc
 from services.contract import redis_keys, times, topics, view_store
 from services.contract.batch_view import table
-from services.contract.feature_fold import ItemState
 from services.contract.join import JoinTask
 from services.contract.join_lookup import LookupTask
 from services.contract.join_output import HEADER_DETAIL, Output, Rejected, Sample
 from services.contract.lake_store import LakeStore
+from services.contract.view_fold import fold
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
-from tests.feature_kit import FEATURES
+from tests.feature_kit import FEATURES, listed
 
 pytestmark = pytest.mark.integration
 START_US = 10**15
@@ -234,10 +234,9 @@ async def test_lookup_waits_for_the_feature_server_and_takes_what_it_says_at_t6(
     )
     assert made.returncode == 0
     with redis.Redis.from_url(redis_url) as client:
-        for item, category, created_us in catalogue(2, 199, START_US):
-            state = ItemState()
-            state.listed(category, created_us)
-            client.set(redis_keys.item_key(item), state.pack())
+        for place, (item, category, created_us) in enumerate(catalogue(2, 199, START_US)):
+            state = fold(FEATURES.catalogue, None, listed(item, category, created_us, place))
+            client.set(redis_keys.view_key(FEATURES.catalogue, item.to_bytes(8, "little")), state or b"")
     port = free_ports(1)[0]
     placed = [*traffic(8, 400), *closing(at_us=START_US + 60 * 10**6)]
     await send(producer, [one for one in placed if one[0] is not S])
@@ -257,7 +256,11 @@ async def test_lookup_waits_for_the_feature_server_and_takes_what_it_says_at_t6(
         # Everything was read before the server came: t6 is the end of the inputs.
         answer = await server.ask(sample, START_US + 60 * 10**6)
         assert (sample.item_features, sample.user_features) == (answer.item_features, answer.user_features)
-        assert np.frombuffer(sample.item_features, "<f4").reshape(-1, FEATURES.item_width)[:, 8].any()
+        assert (
+            np.frombuffer(sample.item_features, "<f4")
+            .reshape(-1, FEATURES.item_width)[:, FEATURES.category_column]
+            .any()
+        )
     finally:
         server.child.kill()
         server.child.wait()
