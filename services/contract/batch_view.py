@@ -6,8 +6,8 @@ the feature set's CATALOGUE view, evaluated at the request's time, as ranking's 
 
 Exactness is checked twice. The writer names a row only where the table gives the very bits that were scored;
 the columns of other rows (items born since, defaults) travel inline. The reader compares the hash of the
-whole rebuilt matrix with that of the scored one: another table, another version of this code or another
-processor's logarithm gives a reason, never a wrong value.
+whole rebuilt matrix with that of the scored one: another table, or another version of this code, gives a
+reason, never a wrong value.
 """
 
 from __future__ import annotations

@@ -106,6 +106,7 @@ class Writer:
             epoch=epoch or self.epoch,
             previous_hash=self.state.chain_hash,
             created_at_us=NOW_US,
+            model_hash=SHAPE.model_hash,
         )
         value, digest = delta.seal(header, delta.Body(changes))
         self.state.sequence, self.state.epoch, self.state.chain_hash = header.sequence, header.epoch, digest
