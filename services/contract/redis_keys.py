@@ -6,7 +6,7 @@
 | ``r:pop:<hop>`` | sorted set item id -> clicks in that hop of event time | feature_pipeline, loadgen seed | recall | POPULAR_TTL_S |
 | ``r:co:<id>`` | sorted set of items clicked with this one -> how many times | feature_pipeline, loadgen seed | recall | ENTITY_TTL_S |
 | ``p:mark:<partition>`` | hash ``origin topic/partition`` -> origin sequence folded last; ``offset`` -> next offset to fold | feature_pipeline, loadgen seed (of its own log) | feature_pipeline | none |
-| ``p:view:<partition>:<view>.<version>`` | hash: where an added view stands (contract.view_start) | feature_pipeline; ``filled``: the backfill | feature_pipeline, lake | none |
+| ``p:view:<partition>:<view>.<version>`` | hash: where an added view stands (contract.view_backfill); ``live``: it is folded with the others | feature_pipeline; ``filled``: lake backfill-view | feature_pipeline, lake | none |
 | ``p:owner:<partition>`` | random token of the replica that may write this feature-events partition | feature_pipeline | feature_pipeline | none |
 | ``p:passed:<barrier id>`` | set of ``partition:origin topic/partition`` that have passed a barrier | feature_pipeline | feature_pipeline | PASSED_TTL_S |
 | ``p:barrier`` | hash barrier id -> wall time (us) at which the features held everything before it | feature_pipeline | feature | none (last BARRIERS_KEPT kept) |
@@ -30,8 +30,6 @@ CO_CLICK_KEEP = 100
 BARRIERS_KEPT = 100
 PASSED_TTL_S = 3_600
 
-ITEM_PREFIX = b"f:i:"
-USER_PREFIX = b"f:u:"
 _CO_CLICK = b"r:co:"
 
 
@@ -43,21 +41,6 @@ def view_prefix(view: FeatureView) -> bytes:
 def view_key(view: FeatureView, entity: bytes) -> bytes:
     """Key of an entity's packed state under a view (``FeatureView.entity`` gives the bytes)."""
     return view_prefix(view) + entity
-
-
-def item_key(item_id: int) -> bytes:
-    """Key of an item's packed features."""
-    return ITEM_PREFIX + item_id.to_bytes(8, "little")
-
-
-def item_keys(item_ids_le: bytes) -> list[bytes]:
-    """Keys of a whole column of item ids (n x uint64 LE)."""
-    return [ITEM_PREFIX + item_ids_le[start : start + 8] for start in range(0, len(item_ids_le), 8)]
-
-
-def user_key(user_id: int) -> bytes:
-    """Key of a user's packed features."""
-    return USER_PREFIX + user_id.to_bytes(8, "little")
 
 
 def co_click_key(item_id: int) -> bytes:
@@ -83,11 +66,6 @@ def mark_key(partition: int) -> bytes:
 MARK_OFFSET = b"offset"
 
 
-def view_start_key(partition: int, view: FeatureView) -> bytes:
-    """Key of where an added view stands on one feature-events partition."""
-    return b"p:view:%d:%s.%d" % (partition, view.name.encode(), view.version)
-
-
 def owner_key(partition: int) -> bytes:
     """Key of the token of the replica that owns one feature-events partition."""
     return b"p:owner:%d" % partition
@@ -100,5 +78,3 @@ def passed_key(barrier_id: str) -> bytes:
 
 BARRIER_KEY = b"p:barrier"
 BARRIER_CHANNEL = b"p:barrier"
-GLOBAL_IMPRESSIONS_KEY = b"f:g:n"
-GLOBAL_CLICKS_KEY = b"f:g:c"

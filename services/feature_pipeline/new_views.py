@@ -1,4 +1,4 @@
-"""Stage 2, views added while it runs: from their start to where the others are (contract.view_start).
+"""Stage 2, views added while it runs: from their start to where the others are (contract.view_backfill).
 
 Between two rounds: a view begins where the partition stands, waits for the states of its history, then reads
 feature-events again from there for itself, a slice at a time, until it stands where the others do.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from services.contract import redis_keys, topics
+from services.contract import topics
 from services.contract.errors import Conflict
 from services.contract.feature_view import FeatureView
+from services.contract.view_backfill import start_key
 from services.contract.view_fold import OriginMarks
-from services.contract.view_start import ViewStart, definition
 from services.feature_pipeline import metrics
 from services.feature_pipeline.fold_batch import PartitionFold, decode
 from services.feature_pipeline.settings import FeaturePipelineSettings
@@ -49,7 +49,6 @@ class NewView:
     """Of one partition, not live. ``fold`` None: it waits for its history."""
 
     view: FeatureView
-    start: ViewStart
     fold: PartitionFold | None = None
 
 
@@ -81,7 +80,7 @@ class NewViews:
         now = time.monotonic()
         if now - self._checked_at >= _CHECK_S:
             self._checked_at = now
-            for new in self._waiting:
+            for new in list(self._waiting):
                 if new.fold is None:
                     await self._look(new)
         for new in self._waiting:
@@ -90,36 +89,40 @@ class NewViews:
                 return
 
     async def _begin(self, view: FeatureView) -> None:
-        start = await self._store.begin_view(self._others.partition, self._token, view)
-        if start.definition != definition(view.definition_hash):
-            metrics.VIEWS_REFUSED.inc()
-            metrics.log.error("added view refused: Redis holds another definition", view=view.name)
-        elif start.live:
+        added = await self._store.begin_view(self._others.partition, self._token, view)
+        if added.start.definition_hash != view.definition_hash:
+            self._refuse(view, "Redis holds another definition")
+        elif added.live:
             self._others.add_view(view)
         else:
             metrics.log.info(
-                "view begins", view=view.name, partition=self._others.partition, offset=start.offset
+                "view begins", view=view.name, partition=self._others.partition, offset=added.start.offset
             )
-            self._waiting.append(NewView(view, start))
+            self._waiting.append(NewView(view))
+
+    def _refuse(self, view: FeatureView, why: str) -> None:
+        metrics.VIEWS_REFUSED.inc()
+        metrics.log.error("added view refused", view=view.name, partition=self._others.partition, reason=why)
 
     async def _look(self, new: NewView) -> None:
-        start = await self._store.view_start(self._others.partition, new.view)
-        if start is None or start.offset is None:
+        added = await self._store.added_view(self._others.partition, new.view)
+        if added is None:
             raise Conflict(f"{new.view.name}: its start is gone from Redis")
-        new.start = start
-        if not start.filled:
+        start = added.start
+        if start.filled is None:
             return
         if start.offset < (await self._replays.reader.beginning_offsets([self._where]))[self._where]:
-            metrics.log.error("view: its history ends before the log begins", view=new.view.name)
-            await self._store.forget_view(self._others.partition, self._token, new.view)
-            raise Conflict(f"{new.view.name}: begins anew")
+            # Its history came after feature-events had forgotten what follows it.
+            self._refuse(new.view, "its history ends before the log begins: add it as another version")
+            self._waiting.remove(new)
+            return
         new.fold = PartitionFold(
             self._others.partition,
             start.offset,
             OriginMarks(start.marks),
             [new.view],
             self._settings.cache_states,
-            redis_keys.view_start_key(self._others.partition, new.view),
+            start_key(new.view, self._others.partition),
         )
 
     async def _replay(self, new: NewView, fold: PartitionFold) -> None:

@@ -27,7 +27,7 @@ from services.contract import redis_keys, topics
 from services.contract.errors import Conflict
 from services.contract.feature_events import BARRIER_ORIGINS
 from services.contract.feature_view import FeatureView
-from services.contract.view_start import ViewStart, definition, parse
+from services.contract.view_backfill import ViewStart, start_key
 from services.feature_pipeline import metrics
 from services.feature_pipeline.fold_batch import Section
 from services.feature_pipeline.write_script import SCRIPT, arguments
@@ -36,15 +36,15 @@ BARRIER_PARTS = topics.FEATURE_EVENTS.partitions * len(BARRIER_ORIGINS)
 
 
 # KEYS: owner, marks, view start. ARGV: token, definition. The hash, begun if it was not there; nothing when
-# the partition has another owner.
+# the partition has another owner. Where nothing has been folded, the view has no history to wait for.
 BEGIN_SCRIPT = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {} end
-if redis.call('EXISTS', KEYS[3]) == 0 then
+if redis.call('HEXISTS', KEYS[3], 'definition') == 0 then
   redis.call('HSET', KEYS[3], 'definition', ARGV[2])
   if redis.call('HEXISTS', KEYS[2], 'offset') == 1 then
     redis.call('HSET', KEYS[3], unpack(redis.call('HGETALL', KEYS[2])))
   else
-    redis.call('HSET', KEYS[3], 'live', '1')
+    redis.call('HSET', KEYS[3], 'offset', '0', 'filled', '0', 'live', '1')
   end
 end
 return redis.call('HGETALL', KEYS[3])
@@ -55,10 +55,6 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 for i = 2, 3 do if redis.call('HGET', KEYS[i], 'offset') ~= ARGV[2] then return 0 end end
 redis.call('HSET', KEYS[3], 'live', '1')
 return 1
-"""
-# KEYS: owner, view start. ARGV: token.
-FORGET_SCRIPT = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 """
 
 
@@ -80,6 +76,15 @@ class Claim:
     marks: dict[str, int]
 
 
+@dataclass(frozen=True)
+class AddedView:
+    """A view that was added while the loop ran, on one partition. ``start``: where it stands, as long as it
+    is not ``live``."""
+
+    start: ViewStart
+    live: bool
+
+
 class StateStore:
     """Raises ``redis.RedisError`` and ``OSError``; the worker tries again."""
 
@@ -88,7 +93,6 @@ class StateStore:
         self._script = client.register_script(SCRIPT)
         self._begin = client.register_script(BEGIN_SCRIPT)
         self._join = client.register_script(JOIN_SCRIPT)
-        self._forget = client.register_script(FORGET_SCRIPT)
 
     async def claim(self, partition: int) -> Claim:
         """Makes this process the owner and reads where the fold stands. Conflict: this Redis might forget
@@ -137,31 +141,31 @@ class StateStore:
         metrics.BARRIERS.inc(completed)
         return [Outcome(code) for code in codes]
 
-    async def begin_view(self, partition: int, token: bytes, view: FeatureView) -> ViewStart:
+    async def begin_view(self, partition: int, token: bytes, view: FeatureView) -> AddedView:
         """Where an added view stands; from now on at the partition's own place if it was not there. Conflict:
         another owner."""
         keys = [redis_keys.owner_key(partition), *_places(partition, view)]
-        flat = await self._begin(keys=keys, args=[token, definition(view.definition_hash)])
-        start = parse(dict(zip(flat[::2], flat[1::2], strict=True)))
-        if start is None:
+        flat = await self._begin(keys=keys, args=[token, b"%016x" % view.definition_hash])
+        added = _added(dict(zip(flat[::2], flat[1::2], strict=True)))
+        if added is None:
             raise Conflict(f"partition {partition} has another owner")
-        return start
+        return added
 
-    async def view_start(self, partition: int, view: FeatureView) -> ViewStart | None:
+    async def added_view(self, partition: int, view: FeatureView) -> AddedView | None:
         """Where an added view stands."""
-        stored = await self._client.hgetall(redis_keys.view_start_key(partition, view))
-        return parse(cast("dict[bytes, bytes]", stored))
+        stored = await self._client.hgetall(start_key(view, partition))
+        return _added(cast("dict[bytes, bytes]", stored))
 
     async def join_view(self, partition: int, token: bytes, view: FeatureView, offset: int) -> bool:
         """Makes a view live that stands where the partition does; False when they do not, or not for us."""
         keys = [redis_keys.owner_key(partition), *_places(partition, view)]
         return bool(await self._join(keys=keys, args=[token, offset]))
 
-    async def forget_view(self, partition: int, token: bytes, view: FeatureView) -> None:
-        """Lets an added view begin anew."""
-        keys = [redis_keys.owner_key(partition), redis_keys.view_start_key(partition, view)]
-        await self._forget(keys=keys, args=[token])
-
 
 def _places(partition: int, view: FeatureView) -> tuple[bytes, bytes]:
-    return redis_keys.mark_key(partition), redis_keys.view_start_key(partition, view)
+    return redis_keys.mark_key(partition), start_key(view, partition)
+
+
+def _added(stored: dict[bytes, bytes]) -> AddedView | None:
+    start = ViewStart.parse(stored)
+    return None if start is None else AddedView(start, b"live" in stored)

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 import redis.asyncio as redis
 
-from services.contract import redis_keys, view_start
+from services.contract import redis_keys
 from services.contract.errors import Conflict, InvalidInput
 from services.contract.feature_sets import feature_set
+from services.contract.view_backfill import FILLED, ViewStart, start_key
 from services.contract.view_codec import canonical
 from services.feature_pipeline.fold_batch import Section
-from services.feature_pipeline.state_store import Outcome, StateStore
+from services.feature_pipeline.state_store import AddedView, Outcome, StateStore
 from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime import redis_client
 from services.runtime.kafka_consumer import LogReader
@@ -41,73 +42,59 @@ async def folded(store: StateStore, offset: int = 5) -> bytes:
 
 
 def replayed(before: int, after: int) -> Section:
-    return Section(0, before, after, redis_keys.view_start_key(0, VIEW), marks={"impressions/0": 20_000})
+    return Section(0, before, after, start_key(VIEW, 0), marks={"impressions/0": 20_000})
 
 
 async def test_a_view_begins_where_the_partition_stands_and_stays_there(client: redis.Redis) -> None:
     store = StateStore(client)
     token = await folded(store)
-    start = await store.begin_view(0, token, VIEW)
-    assert start == view_start.ViewStart(
-        view_start.definition(VIEW.definition_hash), 5, MARKS, filled=False, live=False
-    )
-    assert start.cut == {"impressions/0": 9_218, "day0/0": 78}
+    added = await store.begin_view(0, token, VIEW)
+    assert added == AddedView(ViewStart(VIEW.definition_hash, 5, MARKS), live=False)
+    assert added.start.cut() == {"impressions/0": 9_218, "day0/0": 78}
     section = Section(0, 5, 9, redis_keys.mark_key(0), marks={"impressions/0": 10_000})
     assert await store.write([(token, section)]) == [Outcome.APPLIED]
-    assert await store.begin_view(0, token, VIEW) == start == await store.view_start(0, VIEW)
+    assert await store.begin_view(0, token, VIEW) == added == await store.added_view(0, VIEW)
+    await client.hsetnx(start_key(VIEW, 0), FILLED, 7)
+    filled = await store.added_view(0, VIEW)
+    assert filled is not None and filled.start.filled == 7
 
 
-async def test_only_the_owner_begins_joins_or_forgets(client: redis.Redis) -> None:
+async def test_only_the_owner_begins_or_joins(client: redis.Redis) -> None:
     store = StateStore(client)
     token = await folded(store)
     start = await store.begin_view(0, token, VIEW)
     await store.claim(0)
     assert not await store.join_view(0, token, VIEW, 5)
-    await store.forget_view(0, token, VIEW)
-    assert await store.view_start(0, VIEW) == start
+    assert await store.added_view(0, VIEW) == start
     with pytest.raises(Conflict, match="another owner"):
         await store.begin_view(0, token, replace(VIEW, version=2))
-    assert await store.view_start(0, replace(VIEW, version=2)) is None
+    assert await store.added_view(0, replace(VIEW, version=2)) is None
 
 
 async def test_a_view_is_live_once_it_stands_where_the_others_do(client: redis.Redis) -> None:
     store = StateStore(client)
     token = await folded(store, 8)
     await store.begin_view(0, token, VIEW)
-    await client.hset(redis_keys.view_start_key(0, VIEW), "offset", 5)
+    await client.hset(start_key(VIEW, 0), "offset", 5)
     assert not await store.join_view(0, token, VIEW, 8)
     assert await store.write([(token, replayed(5, 8))]) == [Outcome.APPLIED]
     assert await store.write([(token, replayed(5, 8))]) == [Outcome.REPEAT]
     assert not await store.join_view(0, token, VIEW, 7)
     assert await store.join_view(0, token, VIEW, 8)
-    start = await store.view_start(0, VIEW)
-    assert start is not None and start.live and start.marks["impressions/0"] == 20_000
+    added = await store.added_view(0, VIEW)
+    assert added is not None and added.live and added.start.marks["impressions/0"] == 20_000
     # The others have not moved.
     assert (await store.claim(0)).marks == MARKS
-
-
-async def test_states_made_for_another_place_are_not_taken(client: redis.Redis) -> None:
-    store = StateStore(client)
-    token = await folded(store)
-    start = await store.begin_view(0, token, VIEW)
-    fill = client.register_script(view_start.FILL_SCRIPT)
-    key = redis_keys.view_start_key(0, VIEW)
-    assert await fill(keys=[key], args=[start.definition, 4]) == 0
-    assert await fill(keys=[key], args=[b"0" * 16, 5]) == 0
-    assert await fill(keys=[key], args=[start.definition, 5]) == 1
-    assert await fill(keys=[key], args=[start.definition, 5]) == 0
-    filled = await store.view_start(0, VIEW)
-    assert filled == replace(start, filled=True)
-    await store.forget_view(0, token, VIEW)
-    assert await fill(keys=[key], args=[start.definition, 5]) == 0
 
 
 async def test_where_nothing_was_folded_a_view_begins_with_the_others(client: redis.Redis) -> None:
     store = StateStore(client)
     await client.hset(redis_keys.mark_key(0), "day0/0", 77)
     claim = await store.claim(0)
-    start = await store.begin_view(0, claim.token, VIEW)
-    assert start.live and start.offset is None
+    # A backfill leaves it alone: it is filled.
+    assert await store.begin_view(0, claim.token, VIEW) == AddedView(
+        ViewStart(VIEW.definition_hash, 0, {}, filled=0), live=True
+    )
 
 
 def test_a_view_that_contradicts_what_is_known_is_refused() -> None:

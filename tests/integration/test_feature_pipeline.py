@@ -22,10 +22,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, Action, EventRecord, Impression, Item
 from rec.v1 import worker_pb2_grpc
 from rec.v1.worker_pb2 import GetWorkerStatusRequest
-from services.contract import feature_events, redis_keys, times, topics, view_start
+from services.contract import feature_events, redis_keys, times, topics
 from services.contract.feature_sets import feature_set
 from services.contract.feature_view import FeatureView
 from services.contract.view_aggregates import Count, Feature
+from services.contract.view_backfill import FILLED, ViewStart, start_key
 from services.contract.view_codec import canonical
 from services.contract.view_events import Event, Select, event_hash
 from services.contract.view_init import initial_states
@@ -325,23 +326,21 @@ async def history(stage: Stage) -> list[tuple[Event, int]]:
 
 
 async def backfill(stage: Stage, view: FeatureView, partition: int) -> None:
-    """What the job does for one partition, as contract.view_start says."""
+    """What the job does for one partition, as contract.view_backfill says."""
     with redis_sync.Redis.from_url(stage.redis_url) as client:
-        key = redis_keys.view_start_key(partition, view)
+        key = start_key(view, partition)
         deadline = time.monotonic() + 20
-        while (start := view_start.parse(client.hgetall(key))) is None:
+        while (start := ViewStart.parse(client.hgetall(key))) is None:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
-        assert start.offset is not None and not start.live and not start.filled
+        assert start.filled is None and start.marks
         events = await history(stage)
         log = log_of([event for event, _ in events], [at for _, at in events])
-        for entity, state in initial_states(view, log, start.cut).items():
+        states = initial_states(view, log, start.cut()).items()
+        for entity, state in states:
             if feature_events.owner(entity) == partition:
                 client.set(redis_keys.view_key(view, entity), state, ex=ttl_s(view))
-        fill = client.register_script(view_start.FILL_SCRIPT)
-        assert fill(keys=[key], args=[start.definition, start.offset + 1]) == 0
-        assert fill(keys=[key], args=[start.definition, start.offset]) == 1
-        assert fill(keys=[key], args=[start.definition, start.offset]) == 0
+        client.hsetnx(key, FILLED, len(states))
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
@@ -353,11 +352,10 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 def live(stage: Stage, view: FeatureView) -> list[bool]:
     with redis_sync.Redis.from_url(stage.redis_url) as client:
-        stored = [
-            view_start.parse(client.hgetall(redis_keys.view_start_key(partition, view)))
+        return [
+            client.hexists(start_key(view, partition), "live")
             for partition in range(feature_events.PARTITIONS)
         ]
-    return [start is not None and start.live for start in stored]
 
 
 async def test_a_view_added_while_the_loop_runs_holds_every_event_once_through_kills(stage: Stage) -> None:
