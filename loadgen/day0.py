@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from loadgen import cache, day0_files
+from loadgen import cache, day0_clicks, day0_files
 from loadgen.day0_join import Joined, join_session
-from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log, Records
-from loadgen.day0_state import Day0State
+from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log, Records, event_us
 from loadgen.items import item_key
 from loadgen.settings import Day0Settings
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
-from services.contract import features, model_schema
+from services.contract.feature_sets import feature_set
+from services.contract.model_schema import shape_of
 from services.contract.model_store import MANIFEST_NAME
 
 LOG_SOURCES = (
@@ -38,6 +38,7 @@ LOG_SOURCES = (
     "loadgen/scenarios.py",
     "loadgen/day0_*.py",
     "services/contract/feature*.py",
+    "services/contract/view*.py",
     "services/contract/join*.py",
 )
 BASE_SOURCES = ("trainer/*.py", "services/contract/model_*.py", "services/contract/id_table.py")
@@ -47,26 +48,30 @@ def _say(text: str) -> None:
     print(f"day0: {text}", file=sys.stderr, flush=True)
 
 
-def day0_folder(config: WorldConfig) -> Path:
+def day0_folder(config: WorldConfig, set_name: str) -> Path:
     """The folder of the log and the state; made when it is not there."""
-    name = cache.fingerprint([config, features.SCHEMA_HASH, END_US], LOG_SOURCES)
-    return cache.folder("day0", name, lambda folder: build_log(config, folder))
+    name = cache.fingerprint([config, feature_set(set_name).schema_hash, END_US], LOG_SOURCES)
+    return cache.folder("day0", name, lambda folder: build_log(config, set_name, folder))
 
 
-def base_folder(day0: Path) -> Path:
+def base_folder(day0: Path, set_name: str) -> Path:
     """A model store that holds generation 1 of that day; trained when it is not there."""
-    name = cache.fingerprint([day0.name, model_schema.MODEL_HASH], BASE_SOURCES)
+    name = cache.fingerprint([day0.name, _model_hash(set_name)], BASE_SOURCES)
 
     def build(folder: Path) -> None:
-        _train(["--samples", str(day0 / day0_files.SAMPLES), "--out", str(folder)])
+        _train(["--samples", str(day0 / day0_files.SAMPLES), "--out", str(folder)], set_name)
 
     return cache.folder("base", name, build)
 
 
-def untrained_base_folder() -> Path:
+def untrained_base_folder(set_name: str) -> Path:
     """A model store that holds an untrained generation 1, for replays."""
-    name = cache.fingerprint([model_schema.MODEL_HASH], BASE_SOURCES)
-    return cache.folder("init", name, lambda folder: _train(["--init", "--out", str(folder)]))
+    name = cache.fingerprint([_model_hash(set_name)], BASE_SOURCES)
+    return cache.folder("init", name, lambda folder: _train(["--init", "--out", str(folder)], set_name))
+
+
+def _model_hash(set_name: str) -> int:
+    return shape_of(feature_set(set_name)).model_hash
 
 
 def manifest_in(folder: Path) -> Path:
@@ -77,19 +82,19 @@ def manifest_in(folder: Path) -> Path:
     return found[0]
 
 
-def _train(arguments: list[str]) -> None:
+def _train(arguments: list[str], set_name: str) -> None:
     _say(f"training generation 1: trainer base {arguments[0]}")
-    command = [sys.executable, "-m", "trainer", "base", *arguments]
+    command = [sys.executable, "-m", "trainer", "base", *arguments, "--feature-set", set_name]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise SystemExit(f"day0: {' '.join(command[1:])} ended with {done.returncode}")
 
 
-def build_log(config: WorldConfig, folder: Path) -> None:
+def build_log(config: WorldConfig, set_name: str, folder: Path) -> None:
     """Simulates day 0 into ``folder``. The join runs in a second process, a session behind."""
     began = time.monotonic()
     _say(f"simulating {config.sessions} sessions of {config.session_s:.0f} s, seed {config.seed}")
-    log = Day0Log(World(config))
+    log = Day0Log(World(config), feature_set(set_name))
     writer = _LogWriter(folder)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
@@ -108,9 +113,11 @@ def build_log(config: WorldConfig, folder: Path) -> None:
     writer.close()
     if writer.rows + writer.rejected != log.counts.impressions:
         raise RuntimeError(f"{log.counts.impressions} impressions became {writer.rows} samples")
-    _write_state(folder, log.state, World(config))
+    _write_catalogue(folder, log)
+    _write_clicks(folder, log)
     meta = {
         "config": asdict(config),
+        "feature_set": set_name,
         "end_us": END_US,
         **asdict(log.counts),
         "samples": writer.rows,
@@ -141,24 +148,24 @@ class _LogWriter:
         self._samples.close()
 
 
-def _write_state(folder: Path, state: Day0State, world: World) -> None:
-    count = world.config.items
+def _write_catalogue(folder: Path, log: Day0Log) -> None:
+    hidden, count = log.world.items, log.world.config.items
     day0_files.write(
         folder,
         "items",
         day0_files.ITEMS_SCHEMA,
-        world.items.ids[:count],
+        hidden.ids[:count],
         [item_key(i) for i in range(count)],
-        world.items.category[:count],
-        [item.created_us for item in state.items],
-        [item.pack() for item in state.items],
+        hidden.category[:count],
+        event_us(hidden.born_s[:count]),
     )
-    seen = [(i, user) for i, user in enumerate(state.users) if user is not None]
-    ids = world.users.ids[[i for i, _ in seen]]
-    day0_files.write(folder, "users", day0_files.USERS_SCHEMA, ids, [user.pack() for _, user in seen])
-    clicks = np.array(state.clicked, np.uint64).reshape(-1, 2)
-    day0_files.write(folder, "clicks", day0_files.CLICKS_SCHEMA, clicks[:, 0], clicks[:, 1].astype(np.int64))
-    pairs = np.array(state.co_clicks(), np.uint64).reshape(-1, 3)
+
+
+def _write_clicks(folder: Path, log: Day0Log) -> None:
+    clicked = day0_clicks.clicks(log.events.log)
+    items = clicked.field("item_id")
+    day0_files.write(folder, "clicks", day0_files.CLICKS_SCHEMA, items, clicked.occurred_us)
+    pairs = day0_clicks.co_clicks(clicked)
     day0_files.write(
         folder,
         "co_clicks",
@@ -172,8 +179,8 @@ def _write_state(folder: Path, state: Day0State, world: World) -> None:
 def run(settings: Day0Settings) -> int:
     """Makes what is missing and says where it is."""
     began = time.monotonic()
-    day0 = day0_folder(settings.sim.config())
-    base = base_folder(day0)
+    day0 = day0_folder(settings.sim.config(), settings.feature_set)
+    base = base_folder(day0, settings.feature_set)
     meta = json.loads((day0 / day0_files.META).read_text())
     print(
         f"day 0: {meta['impressions']:,} impressions, {meta['clicks']:,} clicks, {meta['samples']:,} samples "

@@ -5,8 +5,7 @@
 |---|---|
 | events.parquet | source (0 snapshots, 1 impressions, 2 actions), value (EventRecord bytes), in time order |
 | samples.parquet | value (SampleRecord bytes), in order of emission |
-| items.parquet | item_id, item_key, category, created_us, value (packed ItemState) |
-| users.parquet | user_id, value (packed UserState); only users that were there |
+| items.parquet | item_id, item_key, category, created_us |
 | clicks.parquet | item_id, occurred_us |
 | co_clicks.parquet | item_id, other_id, count |
 | meta.json | the world's config, counts, end_us |
@@ -23,8 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
-from services.contract.feature_layout import ITEM_DTYPE, USER_DTYPE
 
 COMPRESSION = "lz4"
 EVENTS, SAMPLES, META = "events.parquet", "samples.parquet", "meta.json"
@@ -58,9 +55,7 @@ ITEMS_SCHEMA = _schema(
     item_key=pa.string(),
     category=pa.uint8(),
     created_us=pa.int64(),
-    value=pa.binary(ITEM_DTYPE.itemsize),
 )
-USERS_SCHEMA = _schema(user_id=pa.uint64(), value=pa.binary(USER_DTYPE.itemsize))
 CLICKS_SCHEMA = _schema(item_id=pa.uint64(), occurred_us=pa.int64())
 CO_CLICKS_SCHEMA = _schema(item_id=pa.uint64(), other_id=pa.uint64(), count=pa.uint32())
 
@@ -80,9 +75,6 @@ class Day0Files:
     item_keys: list[str]
     categories: NDArray[np.uint8]
     created_us: NDArray[np.int64]
-    item_states: NDArray
-    user_ids: NDArray[np.uint64]
-    user_states: NDArray
     click_items: NDArray[np.uint64]
     click_us: NDArray[np.int64]
     co_items: NDArray[np.uint64]
@@ -93,16 +85,13 @@ class Day0Files:
 
 def read(folder: Path) -> Day0Files:
     """Reads everything but the two logs."""
-    items, users = pq.read_table(folder / "items.parquet"), pq.read_table(folder / "users.parquet")
+    items = pq.read_table(folder / "items.parquet")
     clicks, pairs = pq.read_table(folder / "clicks.parquet"), pq.read_table(folder / "co_clicks.parquet")
     return Day0Files(
         item_ids=_numbers(items, "item_id"),
         item_keys=items.column("item_key").to_pylist(),
         categories=_numbers(items, "category"),
         created_us=_numbers(items, "created_us"),
-        item_states=_records(items, ITEM_DTYPE),
-        user_ids=_numbers(users, "user_id"),
-        user_states=_records(users, USER_DTYPE),
         click_items=_numbers(clicks, "item_id"),
         click_us=_numbers(clicks, "occurred_us"),
         co_items=_numbers(pairs, "item_id"),
@@ -114,7 +103,3 @@ def read(folder: Path) -> Day0Files:
 
 def _numbers(table: pa.Table, column: str) -> NDArray:
     return table.column(column).to_numpy()
-
-
-def _records(table: pa.Table, dtype: np.dtype) -> NDArray:
-    return np.frombuffer(b"".join(table.column("value").to_pylist()), dtype)

@@ -26,13 +26,15 @@ from dataclasses import dataclass
 from rec.events.v1 import events_pb2 as ev
 from services.contract import ids, times, topics
 from services.contract.errors import LoopError, Overloaded
-from services.contract.features import ITEM_WIDTH, SCHEMA_HASH, USER_WIDTH
+from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
 
 END_BARRIER = "end-of-traffic"
 _TICK_S = 0.02
 _US = 1_000_000
+# The join does not look at features: any set gives rows of the size that real ones have.
+_FEATURES = FEATURE_SETS[WORLD]
 _SNAPSHOTS, _IMPRESSIONS, _ACTIONS = (
     topics.FEATURE_SNAPSHOTS.name,
     topics.IMPRESSIONS.name,
@@ -69,7 +71,7 @@ class Traffic:
         self._run = run
         self._random = random.Random(seed)
         self._user_features = struct.pack(
-            f"<{USER_WIDTH}f", *(self._random.random() for _ in range(USER_WIDTH))
+            f"<{_FEATURES.user_width}f", *(self._random.random() for _ in range(_FEATURES.user_width))
         )
         self._requests = 0
         self._records = 0
@@ -118,7 +120,7 @@ class Traffic:
 
     def _snapshot(self, request_id: str, at_us: int, items: list[int]) -> ev.EventRecord:
         count = len(items)
-        row = struct.pack("<d", self._random.random())
+        row = struct.pack("<f", self._random.random())
         return ev.EventRecord(
             snapshot=ev.FeatureSnapshot(
                 event_id=ids.snapshot_event_id(request_id),
@@ -126,13 +128,13 @@ class Traffic:
                 occurred_at=times.from_us(at_us),
                 user_id=self._requests % 20_000,
                 scored_at=times.from_us(at_us + 10_000),
-                schema_hash=SCHEMA_HASH,
+                schema_hash=_FEATURES.schema_hash,
                 arm="online",
                 item_ids=struct.pack(f"<{count}Q", *items),
                 scores=struct.pack(f"<{count}f", *(1 / (2 + place) for place in range(count))),
                 user_features=self._user_features,
-                # Eight random bytes say whose row it is; the rest fills it up.
-                item_features=(row * (ITEM_WIDTH // 2)) * count,
+                # Random bytes say whose row it is; the rest fills it up.
+                item_features=(row * _FEATURES.item_width) * count,
             )
         )
 

@@ -27,7 +27,9 @@ from loadgen.world_clock import WorldClock
 from rec.events.v1.events_pb2 import Item
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract.errors import Conflict, InvalidInput, LoopError, Unavailable
+from services.contract.feature_sets import feature_set
 from services.contract.ids import hash_key
+from services.contract.model_schema import shape_of
 from services.contract.model_store import SavedBase, copy_base, load_base, save_base
 from services.contract.times import set_us
 from services.runtime import grpc_client, redis_client
@@ -82,7 +84,7 @@ async def _seed_dataset(
     listed = datasets.catalogue(Path(settings.data), events)
     items = [Item(item_id=hash_key(i.key), item_key=i.key, category=i.category) for i in listed]
     if not registered:
-        manifest = day0.manifest_in(day0.untrained_base_folder())
+        manifest = day0.manifest_in(day0.untrained_base_folder(settings.feature_set))
         await release.register(copy_base(str(manifest), settings.model_store_uri))
     count = await seed_catalog.write(settings.kafka, items)
     _say(f"catalogue of {count:,} items, untrained generation 1")
@@ -94,13 +96,13 @@ async def _seed_world(settings: SeedSettings, release: Release, registered: bool
         if registered and await seed_redis.is_seeded(redis):
             _say("this stack is seeded already")
             return
-        folder = day0.day0_folder(settings.sim.config())
-        base = day0.base_folder(folder)
+        folder = day0.day0_folder(settings.sim.config(), settings.feature_set)
+        base = day0.base_folder(folder, settings.feature_set)
         files = day0_files.read(folder)
         clock = _clock(settings, registered)
         by_us = clock.origin_us - int(files.meta["end_us"])
         if not registered:
-            await release.register(_moved_base(base, settings.model_store_uri, by_us))
+            await release.register(_moved_base(base, settings, by_us))
             _say("generation 1 is registered")
         count = await seed_redis.write(redis, seed_redis.commands(files, by_us))
         _say(f"{count:,} writes to Redis")
@@ -127,11 +129,11 @@ def _clock(settings: SeedSettings, registered: bool) -> WorldClock:
     return clock
 
 
-def _moved_base(base: Path, root: str, by_us: int) -> SavedBase:
-    state, saved = load_base(str(day0.manifest_in(base)))
+def _moved_base(base: Path, settings: SeedSettings, by_us: int) -> SavedBase:
+    state, saved = load_base(str(day0.manifest_in(base)), shape_of(feature_set(settings.feature_set)))
     shift.model(state, by_us)
     return save_base(
-        root,
+        settings.model_store_uri,
         state,
         created_at_us=time.time_ns() // 1000,
         metrics=saved.manifest.get("metrics"),

@@ -11,7 +11,8 @@ from pydantic_settings import SettingsConfigDict
 
 from loadgen.scenarios import SCENARIOS
 from loadgen.world_config import WorldConfig
-from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+from services.contract.feature_sets import WORLD
+from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
 
 
 class WorldSettings(Group):
@@ -53,6 +54,8 @@ class _Command(ProcessSettings):
 class Day0Settings(_Command):
     """python -m loadgen day0"""
 
+    feature_set: FeatureSetName = WORLD
+    """The features that are logged and learned (contract.feature_sets)."""
     sim: WorldSettings = WorldSettings()
     """Which world."""
 
@@ -64,6 +67,8 @@ class SeedSettings(_Command):
     """simulate: catalogue, features and generation 1 of the simulated world. replay: the catalogue of the
     dataset and an untrained generation 1.
     """
+    feature_set: FeatureSetName = WORLD
+    """The features that generation 1 sees (contract.feature_sets): as the stack's processes are told."""
     data: str = "none"
     """The dataset of a replay: a MovieLens 100K folder, a .csv or .parquet file; none otherwise."""
     sim: WorldSettings = WorldSettings()

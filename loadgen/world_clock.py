@@ -9,10 +9,10 @@ from typing import Any
 
 from loadgen.world_config import WorldConfig
 from services.contract.errors import Conflict, MalformedRecord, NotFound
-from services.contract.feature_layout import TILE_US
 from services.contract.times import MICROS
 
 NAME = "world.json"
+_MINUTE_US = 60 * MICROS
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class WorldClock:
 
     @classmethod
     def starting(cls, now_us: int) -> WorldClock:
-        """A world whose day 0 has just ended: the last whole minute, as tiles move by whole minutes."""
-        return cls(now_us // TILE_US * TILE_US)
+        """A world whose day 0 has just ended, at the last whole minute."""
+        return cls(now_us // _MINUTE_US * _MINUTE_US)
 
     def world_s(self, event_us: int) -> float:
         """World time of an event time."""

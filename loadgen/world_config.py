@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.contract.errors import FieldViolation, InvalidInput
-from services.contract.feature_layout import CATEGORIES
 
 DAY_S = 86_400.0
 MAX_ITEMS = 5_000_000
 MAX_USERS = 5_000_000
+# Few, so that a user meets most of them.
+MAX_CATEGORIES = 63
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class WorldConfig:
         need(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
         need(1_000 <= self.items <= MAX_ITEMS, "items", self.items, f"1,000 to {MAX_ITEMS:,}")
         need(10 <= self.users <= MAX_USERS, "users", self.users, f"10 to {MAX_USERS:,}")
-        need(2 <= self.categories < CATEGORIES, "categories", self.categories, f"2 to {CATEGORIES - 1}")
+        need(2 <= self.categories <= MAX_CATEGORIES, "categories", self.categories, f"2 to {MAX_CATEGORIES}")
         need(self.births_per_s > 0, "births_per_s", self.births_per_s, "above 0")
         need(self.user_births_per_s > 0, "user_births_per_s", self.user_births_per_s, "above 0")
         need(self.day0_rate > 0, "day0_rate", self.day0_rate, "above 0")

@@ -16,6 +16,7 @@ from local.processes import LOOP, SPECS
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, require_down, say
+from services.contract.feature_sets import MOVIELENS, WORLD
 
 EXIT_INTERRUPTED = 130
 REPLAY = "replay:"
@@ -48,6 +49,12 @@ def seed_arguments(seed: str) -> list[str] | None:
     raise LocalError(f"--seed {seed}: expected simulate, none or replay:<path>")
 
 
+def feature_set_of(seed: str, environ: Mapping[str, str]) -> str:
+    """The feature set of a stack, unless the user names one: a replayed log lasts for months, what happens in
+    the simulated world for minutes."""
+    return environ.get("RECLOOP_FEATURE_SET") or (MOVIELENS if seed.startswith(REPLAY) else WORLD)
+
+
 def stack_config(
     paths: RunPaths,
     ports: Ports,
@@ -71,7 +78,11 @@ def stack_config(
         ports=ports,
         seed=arguments,
         services=(*LOOP, *dict.fromkeys(extra)),
-        env={"RECLOOP_TIME_SCALE": str(scale), **(REPLAY_KAFKA if replay else {})},
+        env={
+            "RECLOOP_TIME_SCALE": str(scale),
+            "RECLOOP_FEATURE_SET": feature_set_of(seed, environ),
+            **(REPLAY_KAFKA if replay else {}),
+        },
         process_env=own,
         kafka_bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         redis_url=environ.get("REDIS_URL") or None,

@@ -36,8 +36,8 @@ def min_row_bytes(shape: ModelShape) -> int:
 
 
 def bounded(records: list[RawRecord], max_rows: int, row_bytes: int) -> Iterator[list[RawRecord]]:
-    """Cuts records into runs that cannot hold more than ``max_rows`` rows of ``row_bytes`` or more (one record
-    is never cut)."""
+    """Cuts records into runs that cannot hold more than ``max_rows`` rows, of at least ``row_bytes`` each
+    (one record is never cut)."""
     run: list[RawRecord] = []
     size = 0
     for record in records:

@@ -31,6 +31,7 @@ from local.compare.truth import Truth, truth
 from local.errors import LocalError
 from local.paths import REPOSITORY
 from local.processes import RUNTIME
+from services.contract.feature_sets import feature_set
 from services.contract.lake_files import scan
 
 SCHEMES = ("lookup", "offline", "stream", "label_first")
@@ -45,9 +46,10 @@ def evaluate(folder: Path, seeds: int) -> dict[str, Any]:
     tables["offline"] = pq.read_table(folder / "offline" / "samples.parquet")
     impressions = scan(done.lake_uri, "impressions")
     actions = scan(done.lake_uri, "actions", columns=["record", "event_id", "kind", "item_id", "occurred_us"])
-    true = truth(tables["offline"], scan(done.lake_uri, "snapshots"), impressions)
+    features = feature_set(done.feature_set)
+    true = truth(tables["offline"], scan(done.lake_uri, "snapshots"), impressions, features)
     matched = {name: match(true, tables[name]) for name in SCHEMES}
-    learned = _holdout(folder, true, seeds)
+    learned = _holdout(folder, true, done.feature_set, seeds)
     schemes = {
         name: _scheme(true, tables[name], matched[name], done.schemes[name], ended_ms)
         | _learned(learned["sets"][name])
@@ -79,7 +81,7 @@ def _scheme(
     true: Truth, samples: pa.Table, matched: Matched, cost: SchemeRun, ended_ms: int | None
 ) -> dict[str, Any]:
     mine = samples.take(pa.array(matched.rows))
-    columns = leak.column_leaks(true.served.take(matched.at), encoded(mine))
+    columns = leak.column_leaks(true.served.take(matched.at), encoded(mine, true.served.feature_set))
     kinds = leak.by_kind(columns)
     appended = np.full(mine.num_rows, ended_ms) if ended_ms else mine["appended_ms"].to_numpy()
     delay = delays(true.shown_ms[matched.at], appended, true.labels[matched.at])
@@ -118,11 +120,11 @@ def _speeds(
     true: Truth, samples: pa.Table, matched: Matched, actions: pa.Table, window_us: int
 ) -> dict[str, Any]:
     clicked = _clicked(actions)
-    found = encoded(samples.take(pa.array(matched.rows)))
+    found = encoded(samples.take(pa.array(matched.rows)), true.served.feature_set)
     served = true.served.take(matched.at)
     of_items = speed.item_speeds(true.item_ids[matched.at], clicked, run_us(true))
-    # Items without state when they were scored (just born) had defaults in every column, the static too.
-    known = served.column("item_has_state") > 0
+    # Items unknown when they were scored (just born) had defaults in every column, the static too.
+    known = served.column(speed.STATIC) > 0
     still = known & (true.labels[matched.at] <= 0)
     moved = {
         name: leak.changed(served.column(name), found.column(name)) for name in (speed.MOVING, speed.STATIC)
@@ -171,7 +173,7 @@ def _traffic(done: Run, true: Truth, impressions: pa.Table, actions: pa.Table) -
 # -- models ------------------------------------------------------------------------------------------------
 
 
-def _holdout(folder: Path, true: Truth, seeds: int) -> dict[str, Any]:
+def _holdout(folder: Path, true: Truth, set_name: str, seeds: int) -> dict[str, Any]:
     """The figures of ``trainer holdout`` on each scheme's samples, by name."""
     if not len(true):
         raise LocalError("no samples: nothing to compare; see the logs of the run")
@@ -182,7 +184,7 @@ def _holdout(folder: Path, true: Truth, seeds: int) -> dict[str, Any]:
         "offline": folder / "offline" / "samples.parquet"
     }
     command = [sys.executable, "-m", "trainer", "holdout", "--truth", str(folder / "truth.parquet")]
-    command += ["--cut-us", str(cut_us), "--seeds", str(seeds)]
+    command += ["--cut-us", str(cut_us), "--seeds", str(seeds), "--feature-set", set_name]
     for name, path in files.items():
         command += ["--train", f"{name}={path}"]
     done = subprocess.run(

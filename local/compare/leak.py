@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local.compare.rows import Encoded
-from services.contract import features
-from services.contract.features import Column
+from services.contract.features import Column, described
 
 KINDS = ("batch", "streaming", "instant")
 
@@ -42,8 +41,9 @@ class ColumnLeak:
 
 def column_leaks(served: Encoded, found: Encoded) -> list[ColumnLeak]:
     """Every column of the encoding; row k of both is the same sample."""
-    users = _leaks(features.USER_COLUMNS, served.users, found.users)
-    return users + _leaks(features.ITEM_COLUMNS, served.items, found.items)
+    of_users, of_items = described(served.feature_set)
+    users = _leaks(of_users, served.users, found.users)
+    return users + _leaks(of_items, served.items, found.items)
 
 
 def by_kind(columns: Sequence[ColumnLeak]) -> dict[str, ColumnLeak]:

@@ -9,17 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from services.contract import features
 from services.contract.columns import F32
 from services.contract.errors import InvalidInput
+from services.contract.view_registry import FeatureSet
 
 NOWHERE = -1
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of n samples: ``users`` [n, USER_WIDTH], ``items`` [n, ITEM_WIDTH], float32."""
+    """Features of n samples: ``users`` [n, user_width], ``items`` [n, item_width] of a set, float32."""
 
+    feature_set: FeatureSet
     users: NDArray[np.float32]
     items: NDArray[np.float32]
 
@@ -28,22 +29,22 @@ class Encoded:
 
     def take(self, rows: NDArray) -> Encoded:
         """Some rows, in the order given."""
-        return Encoded(self.users[rows], self.items[rows])
+        return Encoded(self.feature_set, self.users[rows], self.items[rows])
 
     def column(self, name: str) -> NDArray[np.float32]:
-        """A column by its name in contract.features."""
-        for values, columns in ((self.users, features.USER_COLUMNS), (self.items, features.ITEM_COLUMNS)):
-            for place, column in enumerate(columns):
-                if column.name == name:
-                    return values[:, place]
-        raise KeyError(name)
+        """A column by its name in the set; NotFound."""
+        column = self.feature_set.column(name)
+        if column.per_candidate:
+            return self.items[:, self.feature_set.candidate_columns.index(column)]
+        return self.users[:, self.feature_set.request_columns.index(column)]
 
 
-def encoded(samples: pa.Table) -> Encoded:
+def encoded(samples: pa.Table, feature_set: FeatureSet) -> Encoded:
     """The features of samples (contract.lake_schema). InvalidInput when a row has another width."""
     return Encoded(
-        matrix(samples, "user_features", features.USER_WIDTH),
-        matrix(samples, "item_features", features.ITEM_WIDTH),
+        feature_set,
+        matrix(samples, "user_features", feature_set.user_width),
+        matrix(samples, "item_features", feature_set.item_width),
     )
 
 

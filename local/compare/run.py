@@ -71,6 +71,8 @@ class Run:
     exit status of the load generator; ``reconciliation``: of services.lake reconcile."""
 
     source: str
+    # Of the stack that ran.
+    feature_set: str
     lake_uri: str
     # Event time in which an action labels an impression.
     window_us: int
@@ -150,6 +152,7 @@ def run(folder: Path, config: StackConfig, source: str, load: Sequence[str]) -> 
     schemes["offline"], ended_ms = _offline(folder, config, environment, used[LAKE], snapshot_log["stream"])
     finished = Run(
         source=source,
+        feature_set=config.env["RECLOOP_FEATURE_SET"],
         lake_uri=config.addresses().lake_uri,
         window_us=WINDOW_MS * 1000,
         load_s=round(load_s, 1),

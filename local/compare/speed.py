@@ -1,10 +1,10 @@
 """How the leak of a feature follows its speed. Pure.
 
-``item_log_clicks`` moves at each click of its item and at nothing else, and items are clicked more or less
-often: one column at many speeds, in one run. Its speed on a sample is measured from the log: clicks of that
-item per minute of the run. Rows are those that nobody clicked: a positive's own click moves the column at any
-speed. Beside them ``category``, which never moves. Rows of items that had no state when they were scored are
-left out of both: a newborn's columns all go from their defaults to what they are.
+``item_activity_clicks`` moves with the clicks of its item, and items are clicked more or less often: one
+column at many speeds, in one run. Its speed on a sample is measured from the log: clicks of that item per
+minute of the run. Rows are those that nobody clicked: a positive's own click moves the column at any speed.
+Beside them ``item_catalogue_category``, which never moves. Rows of items that were unknown when they were
+scored are left out of both: a newborn's columns all go from their defaults to what they are.
 
 Clicks at random moments, u per minute, come in a time of d minutes with probability 1 - exp(-u d): the leak
 to be expected of a value that is read d later. Rows whose item was clicked at all are cut into three classes
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOVING, STATIC = "item_log_clicks", "category"
+MOVING, STATIC = "item_activity_clicks", "item_catalogue_category"
 CLASSES = ("slow", "medium", "fast")
 MINUTE_US = 60_000_000
 

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from local.compare.rows import NOWHERE, Encoded, RowIndex
-from services.contract import features
 from services.contract.columns import F32, U64
 from services.contract.errors import InvalidInput
+from services.contract.view_registry import FeatureSet
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Truth:
         return found
 
 
-def truth(oracle: pa.Table, snapshots: pa.Table, impressions: pa.Table) -> Truth:
+def truth(oracle: pa.Table, snapshots: pa.Table, impressions: pa.Table, feature_set: FeatureSet) -> Truth:
     """From the oracle's samples and the lake's tables. InvalidInput when a sample was never scored."""
     keys = ("impressed_us", "request_id", "position", "item_id")
     samples = oracle.sort_by([(name, "ascending") for name in keys]).combine_chunks()
@@ -68,14 +68,17 @@ def truth(oracle: pa.Table, snapshots: pa.Table, impressions: pa.Table) -> Truth
     at = pc.index_in(samples["request_id"], shown["request_id"].combine_chunks())
     return Truth(
         samples,
-        served_features(snapshots, samples["request_id"], item_ids),
+        served_features(snapshots, samples["request_id"], item_ids, feature_set),
         shown["appended_ms"].take(at).to_numpy(),
         index,
     )
 
 
 def served_features(
-    snapshots: pa.Table, request_ids: pa.ChunkedArray, item_ids: NDArray[np.uint64]
+    snapshots: pa.Table,
+    request_ids: pa.ChunkedArray,
+    item_ids: NDArray[np.uint64],
+    feature_set: FeatureSet,
 ) -> Encoded:
     """The features that the first snapshot of each request holds of an item [n]."""
     snapshots = _events(snapshots)
@@ -88,8 +91,9 @@ def served_features(
         raise InvalidInput.one(
             "oracle", f"{(at == NOWHERE).sum()} samples", "samples of snapshots in the lake"
         )
-    return Encoded(_floats(snapshots, "user_features", features.USER_WIDTH)[of[at]],
-                   _floats(snapshots, "item_features", features.ITEM_WIDTH)[at])  # fmt: skip
+    users = _floats(snapshots, "user_features", feature_set.user_width)
+    items = _floats(snapshots, "item_features", feature_set.item_width)
+    return Encoded(feature_set, users[of[at]], items[at])
 
 
 def _floats(snapshots: pa.Table, name: str, width: int) -> NDArray[np.float32]:

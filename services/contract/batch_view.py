@@ -1,13 +1,13 @@
 """Batch features by name: a snapshot says from which table they came instead of carrying them.
 
-The batch columns are those of the feature set's CATALOGUE view. A table is one immutable partition of a view: here ``item_catalog``, the catalogue as it was when the
-partition was published (view_store). It holds what the columns are made of (category, birth); the
-columns are evaluated at the request's time, as ranking's features were.
+A table is one immutable partition of a view: here ``item_catalog``, the catalogue as it was when the
+partition was published (view_store). It holds what the batch columns are made of (category, birth): those of
+the feature set's CATALOGUE view, evaluated at the request's time, as ranking's features were.
 
 Exactness is checked twice. The writer names a row only where the table gives the very bits that were scored;
 the columns of other rows (items born since, defaults) travel inline. The reader compares the hash of the
-whole rebuilt matrix with that of the scored one: another table, another version of this code or another
-processor's logarithm gives a reason, never a wrong value.
+whole rebuilt matrix with that of the scored one: another table, or another version of this code, gives a
+reason, never a wrong value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from rec.events.v1 import events_pb2 as ev
 from services.contract import columns, times
-from services.contract.view_events import MAX_TIME_US
 from services.contract.view_plan import NONE_US, STATE_VERSION, plan_of
 from services.contract.view_read import read
 from services.contract.view_registry import FeatureSet
@@ -66,8 +65,8 @@ class Table:
 def _catalogue_columns(
     feature_set: FeatureSet, category: NDArray[np.uint32], created_us: NDArray[np.int64], at_us: int
 ) -> NDArray[np.float32]:
-    """What the CATALOGUE view says at ``at_us`` of items listed so long before: read from states, as ranking's
-    features were, so that the bits are the same."""
+    """What the CATALOGUE view says of items at ``at_us``: read from states, as ranking's features were, so
+    that the bits are the same."""
     view = feature_set.catalogue
     plan = plan_of(view)
     records = np.zeros(len(category), plan.dtype)
@@ -84,8 +83,8 @@ def _catalogue_columns(
     return values[:, [feature_set.candidate_columns[place].index for place in feature_set.batch]]
 
 
-# Before every request.
-_LISTED_US = -MAX_TIME_US
+# A listing holds for all time.
+_LISTED_US = 0
 # The table of a name, or why there is none.
 Find = Callable[[ev.BatchView], Table | str]
 

@@ -57,7 +57,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             *_RECORD,
             pa.field("scored_us", pa.int64()),
             *_MODEL,
-            # n x uint64, n x float32, USER_WIDTH x float32, n x ITEM_WIDTH x float32.
+            # n x uint64, n x float32, user_width x float32, n x item_width x float32.
             pa.field("item_ids", pa.binary()),
             pa.field("scores", pa.binary()),
             pa.field("user_features", pa.binary()),
@@ -103,7 +103,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             pa.field("acted_us", pa.int64()),
             pa.field("scored_us", pa.int64()),
             pa.field("joined_us", pa.int64()),
-            # USER_WIDTH x float32, ITEM_WIDTH x float32.
+            # user_width x float32, item_width x float32.
             pa.field("user_features", pa.binary()),
             pa.field("item_features", pa.binary()),
         ]

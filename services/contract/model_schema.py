@@ -1,8 +1,8 @@
 """Shapes of the model: tables, named columns of a row, dense tensors, and the hash over them.
 
-Rows and tables are the same for all models; the dense tensors' widths follow from the features that a model
-sees (``ModelShape``). A table key is (table, 64-bit id). All tables share one row layout, so that a delta, a base and a
-checkpoint are the same three matrices (rows, optimizer, meta) per table.
+A table key is (table, 64-bit id). All tables share one row layout, so that a delta, a base and a
+checkpoint are the same three matrices (rows, optimizer, meta) per table. Tables are the same in all models;
+the widths of the dense tensors follow from the features that a model sees (``ModelShape``).
 """
 
 from __future__ import annotations

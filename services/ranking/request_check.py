@@ -5,7 +5,6 @@ Every bad field is reported at once. The schema comes first: columns under anoth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +35,7 @@ class Candidates:
 
 
 def check(request: ranking_pb2.RankRequest, shape: ModelShape, max_candidates: int) -> Candidates:
-    """The columns of a request for models of ``shape``; raises InvalidInput (all violations) or SchemaMismatch."""
+    """The columns of a request for models of ``shape``. InvalidInput (all violations), SchemaMismatch."""
     if request.schema_hash != shape.schema_hash:
         raise SchemaMismatch.one("schema_hash", f"{request.schema_hash:016x}", f"{shape.schema_hash:016x}")
     wrong = _bad_scalars(request)
@@ -84,11 +83,11 @@ def _repeated_ids(item_ids: NDArray[np.uint64]) -> list[FieldViolation]:
     return [FieldViolation("item_ids", f"{repeated} more than once", "distinct ids")]
 
 
-def _not_finite(field: str, matrix: NDArray[np.float32], names: Sequence[str]) -> list[FieldViolation]:
+def _not_finite(field: str, matrix: NDArray[np.float32], names: tuple[str, ...]) -> list[FieldViolation]:
     finite = np.isfinite(matrix)
     if finite.all():
         return []
-    row, column = np.argwhere(~finite)[0]
-    bad = sorted({names[index] for index in np.flatnonzero(~finite.all(axis=0))})
+    row, column = np.argwhere(~finite)[0].tolist()
+    bad = sorted({names[index] for index in np.flatnonzero(~finite.all(axis=0)).tolist()})
     where = f"{matrix[row, column]} in row {row}, column {names[column]}; columns {', '.join(bad)}"
     return [FieldViolation(field, where, "finite numbers")]

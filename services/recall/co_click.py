@@ -19,7 +19,7 @@ from services.recall.sources import NO_IDS
 
 
 class CoClicks:
-    """Reads the user's last clicks (``view``: contract.view_clicks), then the neighbours of each clicked item."""
+    """Reads the user's last clicks in the state of ``view`` (contract.view_clicks), then their neighbours."""
 
     def __init__(self, redis: Redis, sets: SortedSets, view: FeatureView, per_item: int) -> None:
         self._redis = redis

@@ -35,7 +35,7 @@ def _known_set(name: str) -> str:
     return name
 
 
-# Name of a feature set (contract.feature_sets): of what the features are that a process reads, scores or learns.
+# Name of a feature set (contract.feature_sets).
 FeatureSetName = Annotated[str, AfterValidator(_known_set)]
 
 

@@ -23,15 +23,15 @@ from oracles.slim_traffic import catalogue, slimmed, widened
 
 from rec.events.v1 import events_pb2 as ev
 from rec.v1 import feature_pb2, feature_pb2_grpc
-from services.contract import features, redis_keys, times, topics, view_store
+from services.contract import redis_keys, times, topics, view_store
 from services.contract.batch_view import table
-from services.contract.feature_fold import ItemState
 from services.contract.join import JoinTask
 from services.contract.join_lookup import LookupTask
 from services.contract.join_output import HEADER_DETAIL, Output, Rejected, Sample
 from services.contract.lake_store import LakeStore
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
+from tests.feature_kit import FEATURES, listed, states_of
 
 pytestmark = pytest.mark.integration
 START_US = 10**15
@@ -232,11 +232,10 @@ async def test_lookup_waits_for_the_feature_server_and_takes_what_it_says_at_t6(
         check=False,
     )
     assert made.returncode == 0
+    states = states_of(listed(*row, number) for number, row in enumerate(catalogue(2, 199, START_US)))
     with redis.Redis.from_url(redis_url) as client:
-        for item, category, created_us in catalogue(2, 199, START_US):
-            state = ItemState()
-            state.listed(category, created_us)
-            client.set(redis_keys.item_key(item), state.pack())
+        for (_, entity), state in states.items():
+            client.set(redis_keys.view_key(FEATURES.catalogue, entity), state)
     port = free_ports(1)[0]
     placed = [*traffic(8, 400), *closing(at_us=START_US + 60 * 10**6)]
     await send(producer, [one for one in placed if one[0] is not S])
@@ -256,7 +255,8 @@ async def test_lookup_waits_for_the_feature_server_and_takes_what_it_says_at_t6(
         # Everything was read before the server came: t6 is the end of the inputs.
         answer = await server.ask(sample, START_US + 60 * 10**6)
         assert (sample.item_features, sample.user_features) == (answer.item_features, answer.user_features)
-        assert np.frombuffer(sample.item_features, "<f4").reshape(-1, features.ITEM_WIDTH)[:, 8].any()
+        matrix = np.frombuffer(sample.item_features, "<f4").reshape(-1, FEATURES.item_width)
+        assert matrix[:, FEATURES.batch].any(axis=0).all()
     finally:
         server.child.kill()
         server.child.wait()
@@ -271,8 +271,8 @@ def without_features(what: bytes | tuple) -> bytes | tuple:
     if isinstance(what, tuple):
         return what
     sample = ev.TrainingSample.FromString(what)
-    assert sample.schema_hash == features.SCHEMA_HASH
-    assert len(sample.item_features) == 8 * len(sample.item_ids)
+    assert sample.schema_hash == FEATURES.schema_hash
+    assert 8 * len(sample.item_features) == 4 * FEATURES.item_width * len(sample.item_ids)
     for field in ("schema_hash", "user_features", "item_features"):
         sample.ClearField(field)
     return sample.SerializeToString(deterministic=True)

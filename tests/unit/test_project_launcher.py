@@ -171,6 +171,16 @@ def test_event_time_stands_still_between_the_events_of_a_replay(tmp_path):
     assert scale("simulate", 60.0) == "60.0"
 
 
+def test_every_process_is_told_the_features_that_fit_the_events(tmp_path):
+    def told(seed, environ):
+        return stack_config(RunPaths(tmp_path), Ports.shifted(), seed, None, environ).env[
+            "RECLOOP_FEATURE_SET"
+        ]
+
+    assert [told(seed, {}) for seed in ("simulate", "none", "replay:data")] == ["world", "world", "movielens"]
+    assert told("replay:data", {"RECLOOP_FEATURE_SET": "world"}) == "world"
+
+
 def test_a_replay_admits_every_id_at_once(tmp_path, monkeypatch):
     from trainer.settings import AdmissionSettings, OnlineSettings
 
