@@ -31,10 +31,10 @@ Waiting = tuple[Reply, Take, "asyncio.Future[Any]"]
 
 @dataclass(frozen=True)
 class Tracking:
-    """Whom to tell about keys below ``prefix``. written: keys (without the prefix); forget: whatever is known
-    may have been written (all keys flushed, connection lost or not yet tracked)."""
+    """Whom to tell about keys below ``prefixes``. written: keys; forget: whatever is known may have been
+    written (all keys flushed, connection lost or not yet tracked)."""
 
-    prefix: bytes
+    prefixes: tuple[bytes, ...]
     written: Callable[[list[bytes]], None]
     forget: Callable[[], None]
 
@@ -151,8 +151,7 @@ def _tell(tracking: Tracking, message: Value) -> None:
         case [b"invalidate", None]:
             tracking.forget()
         case [b"invalidate", list(keys)]:
-            skip = len(tracking.prefix)
-            tracking.written([key[skip:] for key in keys if isinstance(key, bytes)])
+            tracking.written([key for key in keys if isinstance(key, bytes)])
 
 
 class RedisReader:
@@ -202,8 +201,8 @@ class RedisReader:
             return False
         try:
             await row.send(command(b"HELLO", b"3"))
-            prefix = self._tracking.prefix
-            await row.send(command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", prefix))
+            prefixes = [word for prefix in self._tracking.prefixes for word in (b"PREFIX", prefix)]
+            await row.send(command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *prefixes))
         except ConnectionError:
             raise
         except OSError as error:

@@ -10,16 +10,21 @@ from rec.v1 import feature_pb2_grpc
 from rec.v1.feature_pb2 import (
     DescribeFeaturesRequest,
     DescribeFeaturesResponse,
+    ExplainFeaturesRequest,
+    ExplainFeaturesResponse,
     FeatureServiceWaitForBarrierRequest,
     FeatureServiceWaitForBarrierResponse,
     GetFeaturesRequest,
     GetFeaturesResponse,
+    ListFeatureViewsRequest,
+    ListFeatureViewsResponse,
 )
 from rec.v1.provenance_pb2 import Degradation
 from services.contract import times
 from services.contract.errors import DeadlineSpent, Unavailable
-from services.feature import answer, metrics, query
+from services.feature import catalogue, explain, metrics, query
 from services.feature.barriers import BarrierWatch
+from services.feature.program import Layout
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
 from services.runtime.clock import WallClock
@@ -32,8 +37,15 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     """One per process."""
 
     def __init__(
-        self, settings: FeatureSettings, store: FeatureStore, barriers: BarrierWatch, wall: WallClock
+        self,
+        settings: FeatureSettings,
+        layout: Layout,
+        store: FeatureStore,
+        barriers: BarrierWatch,
+        wall: WallClock,
     ) -> None:
+        self._settings = settings
+        self._features = layout.feature_set
         self._default_s = settings.default_deadline_ms / 1000
         self._max_s = settings.max_deadline_ms / 1000
         self._share = settings.store_share
@@ -49,33 +61,50 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         degraded: str | None = None
         try:
             limit_s = self._default_s if context.time_remaining() is None else self._max_s
-            stored = await self._store.read(asked, remaining_s(context, limit_s) * self._share)
+            reading = await self._store.read(asked, remaining_s(context, limit_s) * self._share)
         except DeadlineSpent:
-            stored, degraded = answer.nothing(asked), "deadline"
+            reading, degraded = self._store.nothing(asked), "deadline"
         except Unavailable:
-            stored, degraded = answer.nothing(asked), "unavailable"
+            reading, degraded = self._store.nothing(asked), "unavailable"
         started = time.perf_counter()
-        response = answer.build(asked, stored)
+        response = reading.build()
         metrics.ENCODE_SECONDS.observe(time.perf_counter() - started)
         if degraded is not None:
             response.degraded.append(Degradation(source=SOURCE, reason=degraded))
-        self._count(response, stored, degraded)
+        self._count(response, degraded)
         return response
 
-    def _count(self, response: GetFeaturesResponse, stored: answer.Stored, degraded: str | None) -> None:
+    def _count(self, response: GetFeaturesResponse, degraded: str | None) -> None:
         metrics.ITEMS.inc(len(response.missing_items))
         if degraded is not None:
             metrics.DEGRADED.labels(degraded).inc()
             return
         metrics.MISSING_ITEMS.inc(response.missing_items.count(1))
         if response.missing_user:
-            (metrics.MISSING_USERS if stored.user is None else metrics.UNREADABLE).inc()
+            metrics.MISSING_USERS.inc()
 
     async def DescribeFeatures(
         self, request: DescribeFeaturesRequest, context: grpc.aio.ServicerContext
     ) -> DescribeFeaturesResponse:
         """See the proto."""
-        return answer.describe()
+        return catalogue.describe(self._features)
+
+    async def ListFeatureViews(
+        self, request: ListFeatureViewsRequest, context: grpc.aio.ServicerContext
+    ) -> ListFeatureViewsResponse:
+        """See the proto."""
+        return catalogue.list_views(self._settings.feature_set, self._features)
+
+    async def ExplainFeatures(
+        self, request: ExplainFeaturesRequest, context: grpc.aio.ServicerContext
+    ) -> ExplainFeaturesResponse:
+        """See the proto."""
+        asked = explain.parse(request, self._features, self._wall.now_us())
+        limit_s = remaining_s(context, self._max_s)
+        states = await self._store.states_of(asked.item_keys(self._features), limit_s)
+        others = asked.other_keys(self._features, states)
+        states |= await self._store.states_of(others, limit_s)
+        return explain.explained(self._features, asked, states)
 
     async def WaitForBarrier(
         self, request: FeatureServiceWaitForBarrierRequest, context: grpc.aio.ServicerContext

@@ -1,27 +1,28 @@
-"""Reads features from Redis: one MGET for a user and those items that the near cache does not hold, behind
-a breaker.
+"""Reads features from Redis: one MGET for the states of a user, of user x category, and of those items that
+are not held near, behind a breaker. A second one only when items that were not held name other categories.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from services.contract import redis_keys
 from services.contract.errors import DeadlineSpent, Unavailable
-from services.contract.features import item_records
+from services.contract.feature_view import FeatureView
 from services.feature import metrics, resp
-from services.feature.answer import Stored
+from services.feature.answer import Reading
 from services.feature.breaker import Breaker
 from services.feature.near_cache import NearCache
+from services.feature.program import ITEM, Layout
 from services.feature.query import Query
 from services.feature.redis_reader import RedisReader, Tracking, Values
 from services.runtime.settings import RedisSettings
 
 _PING_S = 0.1
-_COUNT_KEYS = (redis_keys.GLOBAL_IMPRESSIONS_KEY, redis_keys.GLOBAL_CLICKS_KEY)
 
 
 class FeatureStore:
@@ -32,19 +33,23 @@ class FeatureStore:
     def __init__(
         self,
         redis: RedisSettings,
+        layout: Layout,
         *,
         max_reads: int,
         breaker: Breaker,
         telling_s: float,
         near: NearCache | None = None,
     ) -> None:
-        tracking = Tracking(redis_keys.ITEM_PREFIX, self._written, self._forget) if near is not None else None
+        # A broadcast names each key whose prefix is one of these: 8 bytes of item id follow.
+        prefixes = tuple(redis_keys.view_prefix(view) for view in layout.groups[ITEM])
+        tracking = Tracking(prefixes, self._written, self._forget) if near is not None else None
+        self._layout = layout
         self._near = near
         self._reader = RedisReader(redis, max_reads, tracking)
         self._breaker = breaker
         self._telling_s = telling_s
 
-    async def read(self, query: Query, timeout_s: float) -> Stored:
+    async def read(self, query: Query, timeout_s: float) -> Reading:
         """What Redis holds; DeadlineSpent after ``timeout_s``, Unavailable when it is away or skipped."""
         if not self._breaker.allows(time.monotonic()):
             metrics.SKIPPED.inc()
@@ -52,7 +57,7 @@ class FeatureStore:
         started = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
-                stored = await self._read(query)
+                reading = await self._read(query)
         except TimeoutError as error:
             if timeout_s >= self._telling_s:
                 self._failed()
@@ -64,39 +69,60 @@ class FeatureStore:
         finally:
             metrics.STORE_SECONDS.observe(time.monotonic() - started)
         self._breaker.succeeded()
-        return stored
+        return reading
 
-    async def _read(self, query: Query) -> Stored:
-        now_s = time.monotonic()
-        if self._near is not None and self._reader.tracked:
-            rows, unknown = self._near.look(query.item_ids, now_s)
-            wanted = query.item_ids[unknown]
-            metrics.NEAR_HITS.inc(len(rows) - len(wanted))
-        else:
-            rows, unknown, wanted = None, None, query.item_ids
+    async def _read(self, query: Query) -> Reading:
+        near = self._near if self._near is not None and self._reader.tracked else self._alone(query)
+        reading = Reading(self._layout, query, near, time.monotonic_ns())
+        metrics.NEAR_HITS.inc(len(query.item_ids) - len(reading.stale))
+        metrics.ITEMS_READ.inc(len(reading.stale))
+        keys, columns = reading.first()
+        # The values are taken inside the callback that hears them: before anything that Redis says later.
+        await self._reader.ask(resp.mget(keys, columns), reading.take_first)
+        more = reading.second()
+        if more:
+            metrics.SECOND_READS.inc()
+            await self._reader.ask(resp.mget(more), reading.take_second)
+        self._count(near)
+        return reading
 
-        def take(values: Values) -> Stored:
-            user, impressions, clicks, *items = values
-            read = item_records(items)
-            # The connection may have begun to track while it was opened for this very request.
-            if self._near is not None and self._reader.tracked:
-                metrics.NEAR_EVICTED.inc(self._near.put(wanted.tolist(), read, now_s))
-                metrics.NEAR_ITEMS.set(len(self._near))
-            if rows is not None:
-                rows[unknown] = read
-                read = rows
-            return Stored(user, read, int(impressions or 0), int(clicks or 0))
+    def _count(self, near: NearCache) -> None:
+        metrics.COMPUTED.inc(near.computed)
+        metrics.NEAR_EVICTED.inc(near.evicted)
+        near.computed = near.evicted = 0
+        if near is self._near:
+            metrics.NEAR_ITEMS.set(len(near))
 
-        keys = (redis_keys.user_key(query.user_id), *_COUNT_KEYS)
-        request = resp.mget(keys, redis_keys.ITEM_PREFIX, wanted.astype("<u8").tobytes())
-        metrics.ITEMS_READ.inc(len(wanted))
-        stored: Stored = await self._reader.ask(request, take)
-        return stored
+    def _alone(self, query: Query) -> NearCache:
+        return NearCache(self._layout, max(1, len(query.item_ids)), 1.0)
+
+    def nothing(self, query: Query) -> Reading:
+        """What is known when Redis cannot be asked."""
+        reading = Reading(self._layout, query, self._alone(query), 0)
+        reading.nothing()
+        return reading
+
+    async def states_of(
+        self, wanted: Sequence[tuple[FeatureView, bytes]], timeout_s: float
+    ) -> dict[tuple[str, bytes], bytes]:
+        """States by (name of the view, entity), read now, those there are; Unavailable, DeadlineSpent."""
+        if not wanted:
+            return {}
+        keys = [redis_keys.view_key(view, entity) for view, entity in wanted]
+        try:
+            async with asyncio.timeout(timeout_s):
+                values: Values = await self._reader.ask(resp.mget(keys))
+        except TimeoutError as error:
+            raise DeadlineSpent(f"redis: no answer in {timeout_s * 1000:.0f} ms") from error
+        except OSError as error:
+            raise Unavailable(f"redis: {error!r}") from error
+        named = zip(wanted, values, strict=True)
+        return {(view.name, entity): value for (view, entity), value in named if value is not None}
 
     def _written(self, keys: list[bytes]) -> None:
         if self._near is not None:
-            ids = np.frombuffer(b"".join(key for key in keys if len(key) == 8), "<u8")
-            metrics.NEAR_DROPPED.inc(self._near.drop(ids.tolist()))
+            ids = np.frombuffer(b"".join([key[-8:] for key in keys]), "<u8")
+            metrics.NEAR_DROPPED.inc(self._near.drop(ids))
 
     def _forget(self) -> None:
         if self._near is not None:
