@@ -11,7 +11,7 @@ import sys
 import time
 
 from benchmarks.join_log import SHOWN, START_US, STEP_US, entries, heartbeat
-from services.contract.features import ITEM_WIDTH
+from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.join import JoinTask
 from services.contract.join_config import JoinConfig
 from services.contract.join_events import Source
@@ -36,7 +36,7 @@ def main(requests: int) -> None:
         most = max(most, task.held_events)
     took = time.process_time() - began
     assert items == requests * SHOWN, (items, requests * SHOWN)
-    row_bytes = struct.calcsize("<Q") + 4 * (3 + ITEM_WIDTH)
+    row_bytes = struct.calcsize("<Q") + 4 * (3 + FEATURE_SETS[WORLD].item_width)
     print(
         f"{len(log) / took:,.0f} records/s, {items / took:,.0f} joined items/s of CPU time, "
         f"{size / took / 1e6:,.1f} MB/s out ({row_bytes} bytes a row), "

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from benchmarks.flink_cluster import FlinkCluster
 from benchmarks.join_figures import Round, net_cpu_s
-from benchmarks.join_log import SHOWN, TOPIC
+from benchmarks.join_log import FEATURES, SHOWN, TOPIC
 from benchmarks.join_rows import Row, committed_rows
 from local.topic_setup import create_topics
 from services.contract import topics
-from services.contract.features import ITEM_WIDTH
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Flink:
         self._values = {
             "window_s": window_s,
             "bound_s": bound_s,
-            "row_bytes": 4 * ITEM_WIDTH,
+            "row_bytes": 4 * FEATURES.item_width,
             "execution.checkpointing.interval": f"{round(checkpoint_s * 1000)} ms",
         }
         self.idle_cpu_s: dict[str, float] = {}

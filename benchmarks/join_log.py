@@ -16,10 +16,11 @@ from aiokafka import AIOKafkaProducer
 
 from rec.events.v1 import events_pb2 as ev
 from services.contract import times, topics
-from services.contract.features import ITEM_WIDTH, SCHEMA_HASH, USER_WIDTH
+from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.join_events import SOURCES, Source
 
 SERVED, SHOWN = 100, 10
+FEATURES = FEATURE_SETS[WORLD]
 STEP_US = 1_000
 SHOWN_AFTER_US, CLICKED_AFTER_US = 500_000, 3_000_000
 START_US = 1_700_000_000_000_000
@@ -61,8 +62,8 @@ def _due(queues: tuple[deque[tuple[int, Entry]], ...], now_us: int) -> Iterator[
 
 def _requests(requests: int, step_us: int, shown_after_us: int) -> Iterator[tuple[int, Entry, Entry, Entry]]:
     rng = np.random.default_rng(1)
-    features = rng.random((SERVED, ITEM_WIDTH), dtype=np.float32).tobytes()
-    user = rng.random(USER_WIDTH, dtype=np.float32).tobytes()
+    features = rng.random((SERVED, FEATURES.item_width), dtype=np.float32).tobytes()
+    user = rng.random(FEATURES.user_width, dtype=np.float32).tobytes()
     scores = rng.random(SERVED, dtype=np.float32).tobytes()
     for n in range(requests):
         request, at = f"request-{n:012d}", START_US + n * step_us
@@ -71,7 +72,7 @@ def _requests(requests: int, step_us: int, shown_after_us: int) -> Iterator[tupl
         snapshot.snapshot.event_id = f"{request}:scored"
         snapshot.snapshot.request_id = request
         times.set_us(snapshot.snapshot.occurred_at, at)
-        snapshot.snapshot.schema_hash = SCHEMA_HASH
+        snapshot.snapshot.schema_hash = FEATURES.schema_hash
         snapshot.snapshot.item_ids = items.tobytes()
         snapshot.snapshot.scores = scores
         snapshot.snapshot.user_features = user

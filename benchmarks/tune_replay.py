@@ -2,9 +2,9 @@
 benchmarks/tune_replay.py DATA``.
 
 The protocol of ``loadgen replay``: events by (timestamp, user, item), label = rating >= 4, time cut into
-intervals of 10 minutes. Every event is scored with the model and the streaming features as they were at the
-beginning of its interval; then the interval is learned. Each ``name=value`` changes one field of
-LearningSettings:
+intervals of 10 minutes. Every event is scored with the model as it was at the beginning of its interval, and
+with the features of what had been there by then; then the interval is learned. Each ``name=value`` changes
+one field of LearningSettings:
 
     python benchmarks/tune_replay.py ml-100k factor_rate=0.05 minibatch_rows=16
 """
@@ -20,10 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.contract import feature_fold, features, model_net, model_schema
-from services.contract.feature_layout import ITEM_DTYPE, USER_BYTES, USER_DTYPE
+from rec.events.v1.events_pb2 import ACTION_KIND_CLICK
+from services.contract import model_net, model_schema
+from services.contract.feature_sets import FEATURE_SETS, MOVIELENS
+from services.contract.features_asof import encode_asof
 from services.contract.ids import hash_key
 from services.contract.model_state import ModelState
+from services.contract.view_events import ACTED, LISTED, SHOWN
+from services.contract.view_log import EventLog, Labels
 from trainer.evaluate import auc, log_loss
 from trainer.rows import initial_dense
 from trainer.samples import Batch
@@ -33,6 +37,8 @@ from trainer.step import train_step
 INTERVAL_S = 600
 MICROS = 1_000_000
 GENRES = slice(5, 24)
+FEATURES = FEATURE_SETS[MOVIELENS]
+SHAPE = model_schema.shape_of(FEATURES)
 
 
 @dataclass
@@ -59,83 +65,77 @@ def genres(folder: Path) -> dict[int, int]:
     return found
 
 
-class Fold:
-    """The streaming features, folded event by event."""
+def event_log(rows: NDArray[np.int64], interval: NDArray[np.int64], categories: dict[int, int]) -> EventLog:
+    """What the loop would have logged: the catalogue, each rating as a shown item, each good one as a click
+    too. An event of an interval is there from the next one on."""
+    n = len(rows)
+    users, items, good = _hashed(rows[:, 0]), _hashed(rows[:, 1]), rows[:, 2] >= 4
+    listed = _hashed(np.array(list(categories)))
+    kind = np.repeat(
+        np.array([SHOWN.code, ACTED.code, LISTED.code], np.uint8), [n, good.sum(), len(categories)]
+    )
 
-    def __init__(self, categories: dict[int, int]) -> None:
-        self._categories = categories
-        self._users: dict[int, feature_fold.UserState] = {}
-        self._items: dict[int, feature_fold.ItemState] = {}
-        self._shown = 0
-        self._clicked = 0
+    def column(all_events: NDArray, of_listed: NDArray) -> NDArray:
+        return np.concatenate([all_events, all_events[good], of_listed])
 
-    def encode(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features of the events of one interval, before any of them is folded."""
-        users = [
-            self._users[u].pack() if u in self._users else bytes(USER_BYTES) for u in rows[:, 0].tolist()
-        ]
-        items = [self._item(i).pack() for i in rows[:, 1].tolist()]
-        return features.encode_records(
-            np.frombuffer(b"".join(users), USER_DTYPE),
-            np.frombuffer(b"".join(items), ITEM_DTYPE),
-            np.array([hash_key(str(i)) for i in rows[:, 1].tolist()], np.uint64),
-            owner=np.arange(len(rows)),
-            at_us=rows[:, 3] * MICROS,
-            prior=features.prior_rate(self._shown, self._clicked),
-        )
+    category = np.array([categories[item] for item in rows[:, 1].tolist()], np.int64)
+    nothing = np.zeros(len(categories), np.int64)
+    number = np.arange(len(kind))
+    fields = {
+        "user_id": column(users, nothing.astype(np.uint64)),
+        "item_id": column(items, listed),
+        "category": column(category, np.array(list(categories.values()), np.int64)),
+        "action": np.full(len(kind), ACTION_KIND_CLICK, np.int64),
+    }
+    fields |= {name: np.zeros(len(kind), np.int64) for name in ("position", "dwell_s", "created_at")}
+    return EventLog(
+        kind,
+        column(rows[:, 3] * MICROS, nothing),
+        number.astype(np.uint64),
+        column(interval, nothing - 1),
+        np.zeros(len(kind), np.int32),
+        number,
+        fields,
+    )
 
-    def learn(self, rows: NDArray[np.int64]) -> None:
-        """Folds an interval in."""
-        for place, (user, item, rating, second) in enumerate(rows.tolist()):
-            at_us, category = second * MICROS, self._categories[item]
-            state = self._users.setdefault(user, feature_fold.UserState())
-            state.seen(at_us)
-            state.shown(at_us, [category])
-            self._item(item).shown(at_us)
-            self._shown += 1
-            if rating >= 4:
-                state.clicked(at_us, place, hash_key(str(item)), category)
-                self._item(item).clicked(at_us)
-                self._clicked += 1
 
-    def _item(self, item: int) -> feature_fold.ItemState:
-        if item not in self._items:
-            self._items[item] = feature_fold.ItemState(self._categories[item], 0)
-        return self._items[item]
+def _hashed(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    return np.array([hash_key(str(number)) for number in numbers.tolist()], np.uint64)
 
 
 def load(folder: Path) -> Events:
     """Reads the data set and computes all features."""
     rows = np.loadtxt(folder / "u.data", dtype=np.int64)
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0], rows[:, 3]))]
-    edges = [*(np.flatnonzero(np.diff(rows[:, 3] // INTERVAL_S)) + 1).tolist(), len(rows)]
-    fold = Fold(genres(folder))
-    encoded = []
-    for start, end in zip([0, *edges[:-1]], edges, strict=True):
-        encoded.append(fold.encode(rows[start:end]))
-        fold.learn(rows[start:end])
+    interval = rows[:, 3] // INTERVAL_S
+    log = event_log(rows, interval, genres(folder))
+    users, items = _hashed(rows[:, 0]), _hashed(rows[:, 1])
+    requests = Labels(rows[:, 3] * MICROS, {"user_id": users}, wall_us=interval)
+    user_features, item_features = encode_asof(
+        FEATURES, log, requests, np.arange(len(rows)), items, "as_served"
+    )
     return Events(
-        users=np.array([hash_key(str(u)) for u in rows[:, 0].tolist()], np.uint64),
-        items=np.array([hash_key(str(i)) for i in rows[:, 1].tolist()], np.uint64),
+        users=users,
+        items=items,
         labels=(rows[:, 2] >= 4).astype(np.float32),
         times_us=rows[:, 3] * MICROS,
-        user_features=np.concatenate([user for user, _ in encoded]),
-        item_features=np.concatenate([item for _, item in encoded]),
-        edges=edges,
+        user_features=user_features,
+        item_features=item_features,
+        edges=[*(np.flatnonzero(np.diff(interval)) + 1).tolist(), len(rows)],
     )
 
 
 def predict(state: ModelState, events: Events, cut: slice) -> NDArray[np.float32]:
     """Served scores of events."""
     item_features = events.item_features[cut]
-    keys = (events.users[cut], events.items[cut], model_net.category_ids(item_features))
+    keys = (events.users[cut], events.items[cut], model_net.category_ids(SHAPE, item_features))
     rows = []
     for name, ids in zip(model_schema.TABLES, keys, strict=True):
         table = state.tables[name]
         rows.append(torch.from_numpy(table.rows[table.slots(ids)][:, : model_schema.RANK_WIDTH]))
     dense = model_net.dense_tensors(state)
     inputs = model_net.dense_input(
-        torch.from_numpy(events.user_features[cut]), torch.from_numpy(item_features)
+        SHAPE, torch.from_numpy(events.user_features[cut]), torch.from_numpy(item_features)
     )
     with torch.inference_mode():
         logits = model_net.training_logits(dense, rows[0], rows[1], rows[2], inputs)
@@ -154,8 +154,7 @@ def batch(events: Events, cut: slice, scores: NDArray[np.float32]) -> Batch:
 
 def replay(events: Events, learning: LearningSettings) -> NDArray[np.float32]:
     """The served score of every event."""
-    state = ModelState()
-    state.dense = initial_dense(learning.seed)
+    state = ModelState(SHAPE, dense=initial_dense(SHAPE, learning.seed))
     admission = AdmissionSettings(min_count_item=1)
     scores = np.zeros(len(events.labels), np.float32)
     for start, end in zip([0, *events.edges[:-1]], events.edges, strict=True):

@@ -12,7 +12,7 @@ from services.contract.errors import Conflict, MalformedRecord, NotFound
 from services.contract.times import MICROS
 
 NAME = "world.json"
-MINUTE_US = 60 * MICROS
+_MINUTE_US = 60 * MICROS
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class WorldClock:
 
     @classmethod
     def starting(cls, now_us: int) -> WorldClock:
-        """A world whose day 0 has just ended: the last whole minute."""
-        return cls(now_us // MINUTE_US * MINUTE_US)
+        """A world whose day 0 has just ended, at the last whole minute."""
+        return cls(now_us // _MINUTE_US * _MINUTE_US)
 
     def world_s(self, event_us: int) -> float:
         """World time of an event time."""

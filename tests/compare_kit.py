@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from services.contract import features
 from services.contract.lake_rows import SCHEMAS
+from tests.feature_kit import FEATURES
 
 AT_US = 1_700_000_000_000_000
 SECOND_US = 1_000_000
@@ -49,9 +49,9 @@ def small_run(seed: int = 5) -> SmallRun:
     for number in range(REQUESTS):
         request, at_us, user = f"r{number:03d}", AT_US + number * SECOND_US, int(random.integers(1, 9))
         items = random.choice(np.arange(100, 140, dtype=np.uint64), SERVED, replace=False)
-        user_features = random.normal(0, 1, features.USER_WIDTH).astype(np.float32)
-        item_features = random.normal(0, 1, (SERVED, features.ITEM_WIDTH)).astype(np.float32)
-        model = {"schema_hash": features.SCHEMA_HASH, "generation": 1, "policy": "online", "sequence": 4}
+        user_features = random.normal(0, 1, FEATURES.user_width).astype(np.float32)
+        item_features = random.normal(0, 1, (SERVED, FEATURES.item_width)).astype(np.float32)
+        model = {"schema_hash": FEATURES.schema_hash, "generation": 1, "policy": "online", "sequence": 4}
         common = {"request_id": request, "occurred_us": at_us, "user_id": user, **model, "arm": "online"}
         common |= {"user_features": user_features.tobytes(), "scored_us": at_us + 9}
         log = {"partition": number % 4, "offset": number, "appended_ms": at_us // 1000, "record": "event"}

@@ -12,7 +12,7 @@ import numpy as np
 
 from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2, ranking_pb2_grpc
-from services.contract import delta, features, model_schema, model_state, model_store, times, topics
+from services.contract import delta, model_schema, model_state, model_store, times, topics
 from services.contract.errors import NotFound, Unavailable
 from services.contract.model_state import ModelState
 from services.ranking.delta_feed import FeedRecord
@@ -21,6 +21,7 @@ from services.ranking.settings import Settings
 from services.runtime.grpc_client import channel
 from services.runtime.process import Process
 from services.runtime.settings import GrpcServerSettings
+from tests.feature_kit import FEATURES, SHAPE
 
 USERS, ITEMS, CATEGORIES = 20, 400, 8
 LINEAGE = model_pb2.Lineage(generation=1, policy="online")
@@ -43,7 +44,7 @@ def random_body(rng: np.random.Generator, rows: int) -> delta.Body:
             rng.normal(0, 0.1, shape).astype(np.float32),
             rng.random(shape, dtype=np.float32),
         )
-        for name, shape in model_schema.DENSE_SHAPES.items()
+        for name, shape in SHAPE.dense.items()
     )
     return delta.Body(tables, dense)
 
@@ -69,7 +70,7 @@ class Chain:
     def __init__(self, store: Path, seed: int = 7) -> None:
         self.store = store
         self.rng = np.random.default_rng(seed)
-        self.state = ModelState()
+        self.state = ModelState(SHAPE)
         for change in random_body(self.rng, ITEMS).tables:
             self.state.tables[change.table].apply(change)
         saved = model_store.save_base(str(store), self.state, created_at_us=NOW_US)
@@ -105,6 +106,7 @@ class Chain:
             "epoch": self.epoch,
             "previous_hash": self.state.chain_hash,
             "created_at_us": NOW_US + self.state.sequence,
+            "model_hash": SHAPE.model_hash,
             "sample_offsets": {0: self.state.sequence},
         }
         return delta.Header(**{**wanted, **changes})
@@ -235,8 +237,8 @@ def rank_request(
 ) -> ranking_pb2.RankRequest:
     """A valid request; the same seed gives the same bytes."""
     rng = np.random.default_rng(seed)
-    items = rng.normal(0, 1, (candidates, features.ITEM_WIDTH)).astype(np.float32)
-    items[:, features.CATEGORY_COLUMN] = rng.integers(0, CATEGORIES, candidates)
+    items = rng.normal(0, 1, (candidates, FEATURES.item_width)).astype(np.float32)
+    items[:, FEATURES.category_column] = rng.integers(0, CATEGORIES, candidates)
     ids = rng.choice(max(2 * ITEMS, 2 * candidates), candidates, replace=False)
     wanted = {
         "request_id": f"r-{seed}",
@@ -244,8 +246,8 @@ def rank_request(
         "occurred_at": times.from_us(NOW_US + seed),
         "n": n,
         "item_ids": ids.astype("<u8").tobytes(),
-        "schema_hash": features.SCHEMA_HASH,
-        "user_features": rng.normal(0, 1, features.USER_WIDTH).astype("<f4").tobytes(),
+        "schema_hash": FEATURES.schema_hash,
+        "user_features": rng.normal(0, 1, FEATURES.user_width).astype("<f4").tobytes(),
         "item_features": items.astype("<f4").tobytes(),
     }
     return ranking_pb2.RankRequest(**{**wanted, **changes})

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from rec.events.v1.events_pb2 import Barrier, SampleRecord, TrainingSample
-from services.contract import columns, features, model_schema, times
+from services.contract import columns, model_schema, times
 from services.contract.delta import Body, DenseChange, Header, TableChange
 from services.contract.model_state import ModelState
+from tests.feature_kit import FEATURES, SHAPE
 from trainer.core import TrainerCore
 from trainer.rows import initial_dense
 from trainer.samples import RawRecord
@@ -43,21 +44,21 @@ class World:
         shown = self.random.choice(len(self.items), rows, replace=False)
         if labels is None:
             labels = self.random.random(rows) < self.truth[user, shown]
-        item_features = np.zeros((rows, features.ITEM_WIDTH), np.float32)
-        item_features[:, features.CATEGORY_COLUMN] = self.categories[shown]
+        item_features = np.zeros((rows, FEATURES.item_width), np.float32)
+        item_features[:, FEATURES.category_column] = self.categories[shown]
         self.clock_us += SECOND_US
         return TrainingSample(
             request_id=f"r{self.clock_us}",
             occurred_at=times.from_us(self.clock_us),
             user_id=int(self.users[user]),
-            schema_hash=features.SCHEMA_HASH,
+            schema_hash=FEATURES.schema_hash,
             item_ids=columns.encode(self.items[shown], columns.U64),
             labels=columns.encode(np.asarray(labels), columns.F32),
             label_versions=bytes(4 * rows),
             positions=columns.encode(np.arange(rows), columns.U32),
             scores=columns.encode(np.full(rows, 0.3), columns.F32),
             item_features=columns.encode(item_features, columns.F32),
-            user_features=bytes(4 * features.USER_WIDTH),
+            user_features=bytes(4 * FEATURES.user_width),
             sample_rate=1.0,
         )
 
@@ -80,9 +81,7 @@ def barrier_bytes(barrier_id: str) -> bytes:
 
 def new_state(seed: int = 1) -> ModelState:
     """An untrained model."""
-    state = ModelState()
-    state.dense = initial_dense(seed)
-    return state
+    return ModelState(SHAPE, dense=initial_dense(SHAPE, seed))
 
 
 def new_core(
@@ -128,7 +127,7 @@ def random_body(seed: int, ids: int = 5) -> Body:
         DenseChange(
             name, random.normal(0, 0.1, shape).astype(np.float32), random.random(shape).astype(np.float32)
         )
-        for name, shape in model_schema.DENSE_SHAPES.items()
+        for name, shape in SHAPE.dense.items()
     )
     return Body(tables, dense)
 
@@ -142,6 +141,7 @@ def header_after(state: ModelState, **changed: object) -> Header:
         "epoch": max(1, state.epoch),
         "previous_hash": state.chain_hash,
         "created_at_us": START_US,
+        "model_hash": state.shape.model_hash,
         "sample_offsets": {0: state.sequence + 1},
     }
     return Header(**(fields | changed))  # type: ignore[arg-type]

@@ -236,13 +236,13 @@ def advance(state: ModelState, header: Header, delta_hash: bytes) -> None:
 
 
 def digest(state: ModelState) -> bytes:
-    """SHA-256 over the canonical form: every table by ascending id with optimizer, counts, times and pending
-    ids, every dense tensor with its optimizer, sequence, sample offsets, samples trained, event clock, open
-    barriers.
+    """SHA-256 over the canonical form: the shape's hash, every table by ascending id with optimizer, counts,
+    times and pending ids, every dense tensor with its optimizer, sequence, sample offsets, samples trained,
+    event clock, open barriers.
 
     Lineage, epoch and chain hash are the chain's to prove, and stay out.
     """
-    out = hashlib.sha256()
+    out = hashlib.sha256(f"{state.shape.model_hash:016x}\n".encode())
     for name in model_schema.TABLES:
         table = state.tables[name]
         whole = table.everything(name)

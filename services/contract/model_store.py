@@ -251,12 +251,13 @@ def _tensors(state: ModelState) -> dict[str, NDArray]:
 
 def _check_shape(manifest: dict[str, Any], shape: ModelShape) -> None:
     said = {name: manifest.get(name) for name in ("user_columns", "item_columns")}
-    if manifest["feature_schema_hash"] != f"{shape.schema_hash:016x}":
+    found = str(manifest.get("feature_schema_hash"))
+    if found != f"{shape.schema_hash:016x}":
         ours = {name: list(getattr(shape, name)) for name in said}
         allowed = f"{shape.schema_hash:016x} ({_difference(said, ours)})"
-        raise SchemaMismatch.one("feature_schema_hash", manifest["feature_schema_hash"], allowed)
-    if manifest["model_hash"] != f"{shape.model_hash:016x}":
-        raise SchemaMismatch.one("model_hash", manifest["model_hash"], f"{shape.model_hash:016x}")
+        raise SchemaMismatch.one("feature_schema_hash", found, allowed)
+    if manifest.get("model_hash") != f"{shape.model_hash:016x}":
+        raise SchemaMismatch.one("model_hash", str(manifest.get("model_hash")), f"{shape.model_hash:016x}")
 
 
 def _difference(said: dict[str, Any], ours: dict[str, list[str]]) -> str:

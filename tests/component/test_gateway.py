@@ -18,12 +18,13 @@ from rec.v1.gateway_pb2 import RecommendRequest, RecommendResponse
 from rec.v1.provenance_pb2 import Degradation, RecallSource
 from rec.v1.ranking_pb2 import RankRequest, RankResponse
 from rec.v1.recall_pb2 import RetrieveRequest, RetrieveResponse
-from services.contract import features, ids
+from services.contract import ids
 from services.gateway.__main__ import start
 from services.gateway.settings import GatewaySettings
 from services.runtime.grpc_errors import violations_of
 from services.runtime.process import Process
 from services.runtime.settings import GrpcServerSettings
+from tests.feature_kit import FEATURES
 
 Mood = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -46,9 +47,9 @@ async def recall_well(request: RetrieveRequest, _context: Any) -> RetrieveRespon
 async def features_well(request: GetFeaturesRequest, _context: Any) -> GetFeaturesResponse:
     rows = len(request.item_ids) // 8
     return GetFeaturesResponse(
-        schema_hash=features.SCHEMA_HASH,
-        user_features=np.full(features.USER_WIDTH, 7, "<f4").tobytes(),
-        item_features=np.full((rows, features.ITEM_WIDTH), 3, "<f4").tobytes(),
+        schema_hash=FEATURES.schema_hash,
+        user_features=np.full(FEATURES.user_width, 7, "<f4").tobytes(),
+        item_features=np.full((rows, FEATURES.item_width), 3, "<f4").tobytes(),
         missing_items=bytes(rows),
     )
 
@@ -191,7 +192,7 @@ async def test_a_healthy_loop_answers_scored_items_with_provenance_and_sources(h
     provenance = response.provenance
     assert response.request_id == provenance.request_id == "mine"
     assert (provenance.scored, provenance.arm, provenance.model.sequence) == (True, "online", 12)
-    assert provenance.feature_schema_hash == features.SCHEMA_HASH
+    assert provenance.feature_schema_hash == FEATURES.schema_hash
     assert provenance.served_at.seconds > 0
     assert degraded(response) == {"recall.fresh:stale"}
     assert response.candidates == 100
@@ -207,7 +208,7 @@ async def test_columns_ids_user_and_event_time_travel_untouched(house: House) ->
     well = await features_well(get, None)
     assert get.item_ids == rank.item_ids
     assert (rank.user_features, rank.item_features) == (well.user_features, well.item_features)
-    assert rank.schema_hash == features.SCHEMA_HASH
+    assert rank.schema_hash == FEATURES.schema_hash
     assert not rank.features_degraded
 
 
@@ -268,9 +269,9 @@ async def test_without_features_the_defaults_are_ranked(house: House, mood: Mood
     assert degraded(response) == {"recall.fresh:stale", f"feature:{reason}"}
     rank = house.neighbour.calls["ranking"][0]
     assert rank.features_degraded
-    assert rank.schema_hash == features.SCHEMA_HASH
-    matrix = np.frombuffer(rank.item_features, "<f4").reshape(100, features.ITEM_WIDTH)
-    assert matrix[99].tolist() == pytest.approx([column.default for column in features.ITEM_COLUMNS])
+    assert rank.schema_hash == FEATURES.schema_hash
+    matrix = np.frombuffer(rank.item_features, "<f4").reshape(100, FEATURES.item_width)
+    assert matrix[99].tolist() == pytest.approx(FEATURES.item_defaults.tolist())
     assert response.provenance.scored
 
 

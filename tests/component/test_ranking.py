@@ -23,11 +23,12 @@ from ranking_kit import (
 from rec.events.v1 import events_pb2
 from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2
-from services.contract import features, model_net, times, topics
+from services.contract import model_net, times, topics
 from services.contract.model_state import ModelState
 from services.ranking.request_check import check
 from services.ranking.top import best
 from services.runtime.grpc_errors import reason_of, violations_of
+from tests.feature_kit import FEATURES, SHAPE
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def chain(tmp_path: Path) -> Chain:
 
 def expected(state: ModelState, request: ranking_pb2.RankRequest) -> tuple[bytes, bytes]:
     """What a state answers, computed here."""
-    candidates = check(request, 10_000)
+    candidates = check(request, SHAPE, 10_000)
     scores = model_net.score(
         state, candidates.user_id, candidates.item_ids, candidates.user, candidates.items
     )
@@ -70,7 +71,7 @@ async def test_answer_is_that_of_the_state_with_provenance_and_the_snapshot_hold
     provenance = answer.provenance
     assert (provenance.request_id, provenance.arm, provenance.replica) == ("r-1", "online", "test-replica")
     assert provenance.scored and provenance.model.sequence == 0 and provenance.model.lineage.generation == 1
-    assert provenance.feature_schema_hash == features.SCHEMA_HASH
+    assert provenance.feature_schema_hash == FEATURES.schema_hash
     assert provenance.staleness.ToMicroseconds() == times.to_us(provenance.served_at) - NOW_US
 
     (record,) = producer.of(topics.FEATURE_SNAPSHOTS)
@@ -80,7 +81,7 @@ async def test_answer_is_that_of_the_state_with_provenance_and_the_snapshot_hold
     assert (snapshot.item_ids, snapshot.scores) == (answer.item_ids, answer.scores)
     assert (snapshot.model, snapshot.arm, snapshot.user_id) == (provenance.model, "online", request.user_id)
     assert times.to_us(snapshot.occurred_at) == NOW_US + 1
-    candidates = check(request, 10_000)
+    candidates = check(request, SHAPE, 10_000)
     where = {int(item): row for row, item in enumerate(candidates.item_ids)}
     served = np.frombuffer(snapshot.item_ids, "<u8")
     rows = np.frombuffer(snapshot.item_features, "<f4").reshape(100, -1)
@@ -96,7 +97,7 @@ async def test_fewer_candidates_than_asked_for_are_all_returned(chain: Chain) ->
     assert len(answer.item_ids) == 3 * 8
 
 
-NAN_ROW = np.full((100, features.ITEM_WIDTH), 0.5, dtype="<f4")
+NAN_ROW = np.full((100, FEATURES.item_width), 0.5, dtype="<f4")
 NAN_ROW[7, 3] = np.nan
 BAD_REQUESTS = {
     "n zero": ({"n": 0}, "n"),
@@ -109,7 +110,7 @@ BAD_REQUESTS = {
     "short item column": ({"item_features": b"abcd"}, "item_features"),
     "NaN": ({"item_features": NAN_ROW.tobytes()}, "item_features"),
     "infinite user": (
-        {"user_features": np.full(features.USER_WIDTH, np.inf, "<f4").tobytes()},
+        {"user_features": np.full(FEATURES.user_width, np.inf, "<f4").tobytes()},
         "user_features",
     ),
     "no request id": ({"request_id": ""}, "request_id"),
@@ -130,7 +131,7 @@ async def test_bad_requests_are_refused_by_the_name_of_the_field_and_log_nothing
         error = await refused(stub.Rank(rank_request(schema_hash=1)))
         assert reason_of(error) == "SCHEMA_MISMATCH"
         error = await refused(stub.Rank(rank_request(item_features=NAN_ROW.tobytes())))
-        assert features.ITEM_COLUMNS[3].name in violations_of(error)[0][1]
+        assert FEATURES.candidate_columns[3].name in violations_of(error)[0][1]
         error = await refused(stub.Rank(rank_request(arm="nobody")))
         assert error.code() == grpc.StatusCode.NOT_FOUND and "frozen, online" in error.details()
     assert not producer.sent

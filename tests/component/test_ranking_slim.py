@@ -11,9 +11,10 @@ from ranking_kit import NOW_US, Chain, MemoryLog, MemoryProducer, rank_request, 
 
 from rec.events.v1 import events_pb2 as ev
 from rec.v1 import ranking_pb2
-from services.contract import features, times, topics, view_store
+from services.contract import times, topics, view_store
 from services.contract.batch_view import Table, complete, table
 from services.contract.lake_store import LakeStore
+from tests.feature_kit import FEATURES
 
 
 @pytest.fixture
@@ -26,9 +27,9 @@ def request_with(known: Table, seed: int) -> ranking_pb2.RankRequest:
     request = rank_request(seed, candidates=60, n=30)
     ids = np.frombuffer(request.item_ids, "<u8")
     rows = np.frombuffer(request.item_features, "<f4").reshape(len(ids), -1).copy()
-    batch, found = known.columns_at(ids, NOW_US + seed)
+    batch, found = known.columns_at(FEATURES, ids, NOW_US + seed)
     assert 10 < found.sum() < 60
-    rows[np.ix_(found, features.BATCH)] = batch[found]
+    rows[np.ix_(found, FEATURES.batch)] = batch[found]
     request.item_features = rows.tobytes()
     return request
 
@@ -74,7 +75,7 @@ async def test_a_slim_snapshot_rebuilds_to_the_bytes_of_the_whole_one(chain: Cha
     for full, slim in zip(map(snapshot_of, whole), map(snapshot_of, thin), strict=True):
         inline.append(len(slim.slim.inline_rows) // 4)
         assert not full.HasField("slim")
-        assert complete(slim, lambda view: tables[view.partition]) is None
+        assert complete(slim, lambda view: tables[view.partition], FEATURES) is None
         assert slim.SerializeToString() == full.SerializeToString()
     # No table yet; then only what it does not know, and what the newer one says differently.
     assert inline[0] == 30

@@ -14,7 +14,8 @@ import redis as redis_client
 
 from rec.v1 import recall_pb2_grpc
 from rec.v1.recall_pb2 import GetRecallStatusRequest, RetrieveRequest, RetrieveResponse
-from services.contract import delta, feature_fold, model_schema, redis_keys
+from services.contract import delta, model_schema, redis_keys
+from services.contract.view_clicks import last_clicks_view
 from services.recall.catalogue import Catalogue
 from services.recall.co_click import CoClicks
 from services.recall.popular import PopularItems
@@ -30,6 +31,7 @@ from services.runtime.grpc_server import GrpcServer
 from services.runtime.process import Process
 from services.runtime.redis_client import connect
 from services.runtime.settings import GrpcServerSettings, RedisSettings
+from tests.feature_kit import FEATURES, clicked, states_of
 
 pytestmark = pytest.mark.integration
 
@@ -91,7 +93,7 @@ class House:
         stack.push_async_callback(self.vectors.close)
         sets = SortedSets(redis)
         self.popular = PopularItems(sets, lambda: NOW_US, keep=2_000, half_life_us=1_200_000_000, stale_s=0.3)
-        self.co_clicks = CoClicks(redis, sets, 30)
+        self.co_clicks = CoClicks(redis, sets, last_clicks_view(FEATURES), 30)
         servicer = RecallServicer(
             self.settings,
             retriever=Retriever(
@@ -126,9 +128,10 @@ async def house(redis_url: str) -> AsyncIterator[House]:
     with redis_client.Redis.from_url(redis_url) as client:
         hop = redis_keys.popular_hop(NOW_US)
         client.zadd(redis_keys.popular_key(hop), {member(2500 + i): 1000 - i for i in range(1, 101)})
-        state = feature_fold.UserState()
-        state.clicked(NOW_US, 1, 2700, 0)
-        client.set(redis_keys.user_key(USER), state.pack())
+        view = last_clicks_view(FEATURES)
+        entity = USER.to_bytes(8, "little")
+        states = states_of([clicked(USER, 2700, 0, NOW_US, 1)])
+        client.set(redis_keys.view_key(view, entity), states[view.name, entity])
         together = {member(2700 + i): 100 - i for i in range(21)}
         client.zadd(redis_keys.co_click_key(2700), together)
     async with AsyncExitStack() as stack:

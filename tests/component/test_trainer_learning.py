@@ -17,9 +17,10 @@ import pytest
 from numpy.typing import NDArray
 
 from rec.events.v1.events_pb2 import TrainingSample
-from services.contract import columns, features, model_net, model_schema, model_state, model_store
+from services.contract import columns, model_net, model_schema, model_state, model_store
 from services.contract.join_labels import keeps_negative
 from services.contract.model_state import ModelState
+from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import START_US, World, barrier_bytes, new_core, sample_bytes
 from trainer.base import main
 from trainer.core import TrainerCore
@@ -34,14 +35,14 @@ def _truth_auc(state: ModelState, world: World, *, recall: bool = False) -> floa
     """AUC of a model's scores against the hidden preferences: is a pair above the user's own median?"""
     labels: list[NDArray] = []
     scores: list[NDArray] = []
-    item_features = np.zeros((len(world.items), features.ITEM_WIDTH), np.float32)
-    item_features[:, features.CATEGORY_COLUMN] = world.categories
+    item_features = np.zeros((len(world.items), FEATURES.item_width), np.float32)
+    item_features[:, FEATURES.category_column] = world.categories
     for place, user in enumerate(world.users.tolist()):
         liked = world.truth[place] > np.median(world.truth[place])
         if recall:
             found = _recall_scores(state, user, world.items)
         else:
-            user_features = np.zeros(features.USER_WIDTH, np.float32)
+            user_features = np.zeros(FEATURES.user_width, np.float32)
             found = model_net.score(state, user, world.items, user_features, item_features)
         # Ranks within the user: only the order of one user's items matters.
         labels.append(liked.astype(np.float32))
@@ -123,7 +124,7 @@ def test_a_file_of_samples_becomes_a_base(
     store = str(tmp_path / "store")
     assert main(["--samples", str(samples), "--out", store, "--minibatch-rows", "256"]) == 0
     out, err = capsys.readouterr()
-    state, saved = model_store.load_base(out.strip().splitlines()[-1])
+    state, saved = model_store.load_base(out.strip().splitlines()[-1], SHAPE)
     assert (saved.generation, saved.policy, saved.sequence) == (1, "online", 0)
     assert state.samples_trained == 3_990
     assert state.sample_offsets == {}
@@ -144,7 +145,7 @@ def test_the_same_file_gives_the_same_state(
 
 def test_an_untrained_base_is_written_for_replays(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["--init", "--out", str(tmp_path)]) == 0
-    state, _ = model_store.load_base(capsys.readouterr().out.strip())
+    state, _ = model_store.load_base(capsys.readouterr().out.strip(), SHAPE)
     assert state.rows == 0 and state.dense["hidden1.weight"].any()
     assert len(model_state.digest(state)) == 32
 
@@ -178,9 +179,9 @@ def test_the_command_says_what_it_can_do() -> None:
 
 def _grid(state: ModelState, world: World) -> NDArray[np.float32]:
     """Served probabilities of every user and item."""
-    user_features = np.zeros(features.USER_WIDTH, np.float32)
-    item_features = np.zeros((len(world.items), features.ITEM_WIDTH), np.float32)
-    item_features[:, features.CATEGORY_COLUMN] = world.categories
+    user_features = np.zeros(FEATURES.user_width, np.float32)
+    item_features = np.zeros((len(world.items), FEATURES.item_width), np.float32)
+    item_features[:, FEATURES.category_column] = world.categories
     return np.stack(
         [
             model_net.score(state, user, world.items, user_features, item_features)
@@ -201,7 +202,7 @@ def _cut(sample: TrainingSample, rows: NDArray[np.bool_], labels: NDArray, versi
     for name, width in (("item_ids", 8), ("positions", 4), ("scores", 4)):
         said_rows = np.frombuffer(getattr(sample, name), np.uint8).reshape(-1, width)
         setattr(said, name, said_rows[rows].tobytes())
-    matrix = np.frombuffer(sample.item_features, np.float32).reshape(-1, features.ITEM_WIDTH)
+    matrix = np.frombuffer(sample.item_features, np.float32).reshape(-1, FEATURES.item_width)
     said.item_features = matrix[rows].tobytes()
     said.labels = columns.encode(labels[rows], columns.F32)
     said.label_versions = columns.encode(np.full(int(rows.sum()), version), columns.U32)

@@ -1,7 +1,7 @@
-"""The bytes that seeds, the pipeline, the feature server and recall agree on, pinned.
+"""What processes agree on that have nothing but names in common: schema and model hashes, values, keys.
 
-A change of these bytes needs a new version in feature_layout (states) or changes SCHEMA_HASH (encoding). To
-write them anew after such a change: ``python tests/contract/test_feature_golden.py``.
+A change of these needs new versions of views. To write them anew after such a change:
+``python tests/contract/test_feature_golden.py``.
 """
 
 from __future__ import annotations
@@ -12,52 +12,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.contract import features, redis_keys
-from services.contract.feature_fold import ItemState, UserState
+from services.contract import redis_keys
+from services.contract.feature_sets import FEATURE_SETS
+from services.contract.features import encode
+from services.contract.model_schema import shape_of
+from tests.feature_kit import clicked, listed, shown, states_of
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "feature_state.json"
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "feature_encoding.json"
 NOW = 1_760_000_000_000_000
+USER, ITEM = 258, 2**63 + 11
 
 
-def made() -> dict[str, object]:
-    """States after a fixed story, and their encoding."""
-    item, user = ItemState(7, NOW - 3_600_000_000), UserState()
-    for i in range(50):
-        item.shown(NOW + i * 20_000_000)
-        user.shown(NOW + i * 20_000_000, [7, i % 64, 3])
-    for i in range(12):
-        item.clicked(NOW + i * 80_000_000)
-        user.clicked(NOW + i * 80_000_000, 1000 + i, 2**63 + i, 7 if i % 3 else 2)
-    row, rows, missing = features.encode(
-        user.pack(),
-        [item.pack(), None],
-        NOW + 1_000_000_000,
-        0.25,
-        np.array([2**63 + 11, 1], np.uint64),
+def made(name: str) -> dict[str, object]:
+    """Of a set: its hashes, the encoding after a fixed story, and a key."""
+    features = FEATURE_SETS[name]
+    events = [listed(ITEM, 7, NOW - 3_600_000_000, 1)]
+    events += [shown(USER, ITEM + k % 3, 7, NOW + k * 20_000_000, k) for k in range(50)]
+    events += [clicked(USER, ITEM, 7 if k % 3 else 2, NOW + k * 80_000_000, k) for k in range(12)]
+    found = encode(
+        features, states_of(events, features), USER, np.array([ITEM, 1], np.uint64), NOW + 1_000_000_000
     )
+    view = features.catalogue
     return {
-        "item": item.pack().hex(),
-        "user": user.pack().hex(),
-        "schema_hash": f"{features.SCHEMA_HASH:016x}",
-        "user_features": [round(float(value), 5) for value in row],
-        "item_features": [[round(float(value), 5) for value in each] for each in rows],
-        "missing": missing.tolist(),
-        "keys": [
-            redis_keys.item_key(258).hex(),
-            redis_keys.user_key(258).hex(),
-            redis_keys.co_click_key(258).hex(),
-            redis_keys.popular_key(5).hex(),
-        ],
+        "schema_hash": f"{features.schema_hash:016x}",
+        "model_hash": f"{shape_of(features).model_hash:016x}",
+        "user": [float(value) for value in found.user],
+        "items": [[float(value) for value in row] for row in found.items],
+        "key": redis_keys.view_key(view, ITEM.to_bytes(8, "little")).hex(),
     }
 
 
-def test_states_encoding_and_keys_are_the_golden_ones() -> None:
-    golden, now = json.loads(GOLDEN.read_text()), made()
-    for name in ("item", "user", "schema_hash", "missing", "keys"):
-        assert now[name] == golden[name], name
-    for name in ("user_features", "item_features"):
-        assert np.array(now[name]) == pytest.approx(np.array(golden[name]), abs=2e-5), name
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_hashes_values_and_keys_are_the_golden_ones(name: str) -> None:
+    # Values to the last bit: they are made of IEEE + - x / alone.
+    assert json.loads(json.dumps(made(name))) == json.loads(GOLDEN.read_text())[name]
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(made(), indent=1) + "\n")
+    GOLDEN.write_text(json.dumps({name: made(name) for name in FEATURE_SETS}, indent=1) + "\n")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from services.contract import features, model_net, model_schema
+from services.contract import model_net, model_schema
 from services.contract.model_state import ModelState
+from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import new_state, random_change
 
 
@@ -24,9 +25,9 @@ def state() -> ModelState:
 
 def _features(rows: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(1)
-    user = random.normal(0, 2, features.USER_WIDTH).astype(np.float32)
-    item = random.normal(0, 2, (rows, features.ITEM_WIDTH)).astype(np.float32)
-    item[:, features.CATEGORY_COLUMN] = random.integers(0, 14, rows)
+    user = random.normal(0, 2, FEATURES.user_width).astype(np.float32)
+    item = random.normal(0, 2, (rows, FEATURES.item_width)).astype(np.float32)
+    item[:, FEATURES.category_column] = random.integers(0, 14, rows)
     return user, item
 
 
@@ -38,12 +39,14 @@ def _training(
         return torch.from_numpy(held.rows[held.slots(keys)][:, : model_schema.RANK_WIDTH])
 
     dense = model_net.dense_tensors(state)
-    inputs = model_net.dense_input(torch.from_numpy(np.tile(user, (len(ids), 1))), torch.from_numpy(item))
+    inputs = model_net.dense_input(
+        SHAPE, torch.from_numpy(np.tile(user, (len(ids), 1))), torch.from_numpy(item)
+    )
     logits = model_net.training_logits(
         dense,
         rows("user", np.full(len(ids), user_id, np.uint64)),
         rows("item", ids),
-        rows("category", model_net.category_ids(item)),
+        rows("category", model_net.category_ids(SHAPE, item)),
         inputs,
     )
     return torch.sigmoid(logits + model_net.serving_position(dense)).numpy()
@@ -86,9 +89,9 @@ def test_an_absurd_feature_cannot_move_a_score_without_bound(state: ModelState) 
 
 @pytest.mark.parametrize(("value", "category"), [(0, 0), (7, 7), (-1, 0), (1e30, 0), (np.nan, 0)])
 def test_an_odd_category_is_unknown(value: float, category: int) -> None:
-    item = np.zeros((1, features.ITEM_WIDTH), np.float32)
-    item[0, features.CATEGORY_COLUMN] = value
-    assert model_net.category_ids(item).tolist() == [category]
+    item = np.zeros((1, FEATURES.item_width), np.float32)
+    item[0, FEATURES.category_column] = value
+    assert model_net.category_ids(SHAPE, item).tolist() == [category]
 
 
 def test_the_next_delta_is_seen_through_kept_dense_tensors(state: ModelState) -> None:

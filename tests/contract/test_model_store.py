@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.contract import delta, model_state, model_store
 from services.contract.errors import LoopError, MalformedRecord, NotFound, SchemaMismatch
+from services.contract.feature_sets import FEATURE_SETS
+from services.contract.model_schema import shape_of
 from services.contract.model_state import ModelState
 from services.contract.model_store import SavedBase
+from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import header_after, new_state, random_body
 
 
@@ -36,7 +40,7 @@ def _edit(saved: SavedBase, **changed: object) -> None:
 
 
 def test_a_base_comes_back_as_it_was(saved: SavedBase, state: ModelState) -> None:
-    loaded, again = model_store.load_base(saved.manifest_uri, manifest_digest=saved.manifest_digest)
+    loaded, again = model_store.load_base(saved.manifest_uri, SHAPE, manifest_digest=saved.manifest_digest)
     assert again == saved
     assert model_state.digest(loaded) == model_state.digest(state)
     assert (loaded.sequence, loaded.epoch, loaded.chain_hash) == (1, 1, state.chain_hash)
@@ -46,7 +50,7 @@ def test_a_base_comes_back_as_it_was(saved: SavedBase, state: ModelState) -> Non
 
 
 def test_a_loaded_base_goes_on_like_the_state_it_was_saved_from(saved: SavedBase, state: ModelState) -> None:
-    loaded, _ = model_store.load_base(saved.manifest_uri)
+    loaded, _ = model_store.load_base(saved.manifest_uri, SHAPE)
     for one in (state, loaded):
         value, _ = delta.seal(header_after(one), random_body(2))
         sealed = delta.unseal(value)
@@ -63,7 +67,7 @@ def test_saving_the_same_state_again_is_the_same_base(
 
 def test_at_sequence_0_the_chain_starts_from_the_manifest(tmp_path: Path) -> None:
     saved = model_store.save_base(str(tmp_path), new_state(), created_at_us=1)
-    loaded, _ = model_store.load_base(saved.manifest_uri)
+    loaded, _ = model_store.load_base(saved.manifest_uri, SHAPE)
     assert loaded.chain_hash == saved.chain_hash == saved.manifest_digest
 
 
@@ -79,10 +83,10 @@ def test_damage_is_refused_by_name(saved: SavedBase) -> None:
     for broken in (good[:-1], good[:200] + bytes([good[200] ^ 1]) + good[201:], b""):
         file.write_bytes(broken)
         with pytest.raises(MalformedRecord, match="file_sha256"):
-            model_store.load_base(saved.manifest_uri)
+            model_store.load_base(saved.manifest_uri, SHAPE)
     file.unlink()
     with pytest.raises(NotFound):
-        model_store.load_base(saved.manifest_uri)
+        model_store.load_base(saved.manifest_uri, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -100,22 +104,50 @@ def test_a_manifest_that_lies_is_refused(
 ) -> None:
     _edit(saved, **changed)
     with pytest.raises(error, match=name):
-        model_store.load_base(saved.manifest_uri)
+        model_store.load_base(saved.manifest_uri, SHAPE)
     with pytest.raises(MalformedRecord, match="manifest_digest"):
-        model_store.load_base(saved.manifest_uri, manifest_digest=saved.manifest_digest)
+        model_store.load_base(saved.manifest_uri, SHAPE, manifest_digest=saved.manifest_digest)
+
+
+def test_a_base_that_sees_other_features_is_refused_with_what_differs(saved: SavedBase) -> None:
+    other = shape_of(FEATURE_SETS["movielens"])
+    with pytest.raises(SchemaMismatch) as caught:
+        model_store.load_base(saved.manifest_uri, other)
+    (said,) = caught.value.violations
+    assert (said.field, said.value) == ("feature_schema_hash", f"{SHAPE.schema_hash:016x}")
+    assert f"{other.schema_hash:016x}" in said.allowed
+    assert "only here: item_activity_ctr_1d" in said.allowed and "item_activity_ctr_1m" in said.allowed
+
+
+def test_a_base_of_the_same_names_and_other_definitions_is_refused(saved: SavedBase) -> None:
+    with pytest.raises(SchemaMismatch, match="other definitions or another order"):
+        model_store.load_base(saved.manifest_uri, replace(SHAPE, schema_hash=1))
+
+
+def test_a_base_names_its_columns(saved: SavedBase) -> None:
+    assert saved.manifest["user_columns"] == [column.name for column in FEATURES.request_columns]
+    assert saved.manifest["item_columns"] == [column.name for column in FEATURES.candidate_columns]
+    assert saved.manifest["feature_schema_hash"] == f"{FEATURES.schema_hash:016x}"
+
+
+def test_equal_numbers_of_other_features_are_another_base(tmp_path: Path) -> None:
+    one = model_store.save_base(str(tmp_path), new_state(), created_at_us=1)
+    twin = new_state()
+    twin.shape = replace(SHAPE, schema_hash=1)
+    assert model_store.save_base(str(tmp_path), twin, created_at_us=1).manifest_uri != one.manifest_uri
 
 
 def test_a_half_written_base_cannot_be_loaded(saved: SavedBase) -> None:
     Path(saved.manifest_uri).write_text('{"format": 1, "sequ')
     with pytest.raises(MalformedRecord):
-        model_store.load_base(saved.manifest_uri)
+        model_store.load_base(saved.manifest_uri, SHAPE)
 
 
 def test_a_copy_in_another_store_is_the_same_base(saved: SavedBase, tmp_path: Path) -> None:
     copied = model_store.copy_base(saved.manifest_uri, str(tmp_path / "other"))
     assert copied.manifest_digest == saved.manifest_digest
     assert copied.manifest_uri != saved.manifest_uri
-    model_store.load_base(copied.manifest_uri)
+    model_store.load_base(copied.manifest_uri, SHAPE)
 
 
 def test_references_resolve_against_the_root_or_stand_alone(saved: SavedBase, tmp_path: Path) -> None:
@@ -124,7 +156,7 @@ def test_references_resolve_against_the_root_or_stand_alone(saved: SavedBase, tm
     assert model_store.resolve(saved.manifest_uri, "/elsewhere") == saved.manifest_uri
     uri = f"file://{saved.manifest_uri}"
     assert model_store.resolve(uri, "/elsewhere") == uri
-    model_store.load_base(uri)
+    model_store.load_base(uri, SHAPE)
 
 
 def test_a_deleted_base_is_gone_and_deleting_again_is_no_matter(saved: SavedBase) -> None:

@@ -23,7 +23,7 @@ from oracles.slim_traffic import catalogue, slimmed, widened
 
 from rec.events.v1 import events_pb2 as ev
 from rec.v1 import feature_pb2, feature_pb2_grpc
-from services.contract import features, redis_keys, times, topics, view_store
+from services.contract import redis_keys, times, topics, view_store
 from services.contract.batch_view import table
 from services.contract.feature_fold import ItemState
 from services.contract.join import JoinTask
@@ -32,6 +32,7 @@ from services.contract.join_output import HEADER_DETAIL, Output, Rejected, Sampl
 from services.contract.lake_store import LakeStore
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
+from tests.feature_kit import FEATURES
 
 pytestmark = pytest.mark.integration
 START_US = 10**15
@@ -256,7 +257,7 @@ async def test_lookup_waits_for_the_feature_server_and_takes_what_it_says_at_t6(
         # Everything was read before the server came: t6 is the end of the inputs.
         answer = await server.ask(sample, START_US + 60 * 10**6)
         assert (sample.item_features, sample.user_features) == (answer.item_features, answer.user_features)
-        assert np.frombuffer(sample.item_features, "<f4").reshape(-1, features.ITEM_WIDTH)[:, 8].any()
+        assert np.frombuffer(sample.item_features, "<f4").reshape(-1, FEATURES.item_width)[:, 8].any()
     finally:
         server.child.kill()
         server.child.wait()
@@ -271,7 +272,7 @@ def without_features(what: bytes | tuple) -> bytes | tuple:
     if isinstance(what, tuple):
         return what
     sample = ev.TrainingSample.FromString(what)
-    assert sample.schema_hash == features.SCHEMA_HASH
+    assert sample.schema_hash == FEATURES.schema_hash
     assert len(sample.item_features) == 8 * len(sample.item_ids)
     for field in ("schema_hash", "user_features", "item_features"):
         sample.ClearField(field)

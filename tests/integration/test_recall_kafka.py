@@ -26,6 +26,7 @@ from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process
 from services.runtime.settings import GrpcServerSettings, KafkaSettings, RedisSettings
+from tests.feature_kit import SHAPE
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +54,7 @@ class Writer:
     def __init__(self, producer: Producer, store: Path, generation: int = 1) -> None:
         self._producer = producer
         self._store = str(store)
-        self.state = ModelState(generation=generation)
+        self.state = ModelState(SHAPE, generation=generation)
         self.partition = topics.partition_of(
             topics.lineage_key(generation, "online"), topics.MODEL_DELTAS.partitions
         )

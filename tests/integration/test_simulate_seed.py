@@ -22,6 +22,7 @@ from services.contract.times import MICROS, to_us
 from services.runtime import grpc_client, redis_client
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.settings import KafkaSettings, RedisSettings
+from tests.feature_kit import FEATURES, SHAPE
 
 pytestmark = pytest.mark.integration
 TINY = WorldSettings(items=2_000, users=60, sessions=2, session_s=8.0, day0_rate=40.0)
@@ -104,7 +105,7 @@ def test_a_seeded_stack_has_catalogue_features_and_generation_1(settings):
     found = asyncio.run(arms(settings))
     assert {"online", "frozen"} <= set(found)
     base = found["online"].base
-    state, _ = load_base(base.manifest_uri, manifest_digest=base.manifest_digest)
+    state, _ = load_base(base.manifest_uri, SHAPE, manifest_digest=base.manifest_digest)
     last_seen = state.tables["user"].last_seen_us.max()
     assert 0 <= clock.origin_us - last_seen < 60 * MICROS
 
@@ -117,11 +118,11 @@ def test_a_seeded_stack_has_catalogue_features_and_generation_1(settings):
     user_key = redis_keys.user_key(int(files.user_ids[clicked_most]))
     user, *values = asyncio.run(redis_values(settings, [user_key, *keys]))
     row, matrix, missing = features.encode(user, values, now_us)
-    columns = {column.name: i for i, column in enumerate(features.USER_COLUMNS)}
+    columns = {column.name: i for i, column in enumerate(FEATURES.request_columns)}
     assert missing.sum() == 0 and row[columns["user_has_state"]] == 1
     # Seen some minutes ago at most, not on the day of the cached files.
     assert 0 < row[columns["user_log_since_click"]] < np.log1p(400) / 5
-    ages = {column.name: i for i, column in enumerate(features.ITEM_COLUMNS)}
+    ages = {column.name: i for i, column in enumerate(FEATURES.candidate_columns)}
     assert matrix[:, ages["item_is_new"]].all()
 
 
@@ -152,7 +153,7 @@ def test_a_replay_seed_lists_the_dataset_with_an_untrained_model(settings, tmp_p
     assert seed.run(settings.model_copy(update={"world": "replay", "data": str(path)})) == 0
     assert sorted(item.item_key for item in asyncio.run(catalogue(settings))) == ["x", "y"]
     base = asyncio.run(arms(settings))["online"].base
-    state, _ = load_base(base.manifest_uri, manifest_digest=base.manifest_digest)
+    state, _ = load_base(base.manifest_uri, SHAPE, manifest_digest=base.manifest_digest)
     assert state.rows == 0 and state.samples_trained == 0
 
 

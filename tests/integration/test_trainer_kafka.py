@@ -24,6 +24,7 @@ from services.contract.model_state import ModelState
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
+from tests.feature_kit import SHAPE
 from tests.trainer_kit import World, barrier_bytes, new_state, sample_bytes
 from trainer.log_end import read_to
 
@@ -106,7 +107,9 @@ class Rig:
     async def follow(self) -> Chain:
         """Reads the whole chain from its base, as ranking would."""
         assert self.base is not None
-        state, _ = model_store.load_base(self.base.manifest_uri, manifest_digest=self.base.manifest_digest)
+        state, _ = model_store.load_base(
+            self.base.manifest_uri, SHAPE, manifest_digest=self.base.manifest_digest
+        )
         chain = Chain(state, self.base)
         async for record in self.read(TopicPartition(topics.MODEL_DELTAS.name, PARTITION)):
             if record.value is not None:  # the mark of a start
@@ -163,7 +166,7 @@ class Chain:
 
     def __init__(self, state: ModelState, base: model_pb2.BaseRef) -> None:
         self.state = state
-        self.slot = ModelSlot(1, "online")
+        self.slot = ModelSlot(1, "online", SHAPE.model_hash)
         self.slot.base_loaded(Position(0, 0, base.chain_hash, base.delta_offset))
         self.digests = {0: model_state.digest(state)}
         self.barriers: list[str] = []

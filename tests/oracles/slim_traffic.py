@@ -7,8 +7,9 @@ import random
 import numpy as np
 
 from rec.events.v1 import events_pb2 as ev
-from services.contract import batch_view, features, times
+from services.contract import batch_view, times
 from services.contract.batch_view import Table
+from tests.feature_kit import FEATURES
 
 YEAR_US = 365 * 86_400 * 10**6
 
@@ -24,20 +25,20 @@ def catalogue(seed: int, items: int, now_us: int) -> list[tuple[int, int, int]]:
 
 
 def widened(record: ev.EventRecord, known: Table, seed: int) -> ev.EventRecord:
-    """The snapshot with features of ITEM_WIDTH: batch columns of ``known``, of items beyond it other ones."""
+    """The snapshot with features of item_width: batch columns of ``known``, of items beyond it other ones."""
     rng = np.random.default_rng(seed)
     snapshot = record.snapshot
     ids = np.frombuffer(snapshot.item_ids, "<u8")
-    rows = rng.standard_normal((len(ids), features.ITEM_WIDTH)).astype("<f4")
-    batch, found = known.columns_at(ids, times.to_us(snapshot.occurred_at))
-    rows[np.ix_(found, features.BATCH)] = batch[found]
+    rows = rng.standard_normal((len(ids), FEATURES.item_width)).astype("<f4")
+    batch, found = known.columns_at(FEATURES, ids, times.to_us(snapshot.occurred_at))
+    rows[np.ix_(found, FEATURES.batch)] = batch[found]
     made = ev.EventRecord()
     made.CopyFrom(record)
-    made.snapshot.schema_hash = features.SCHEMA_HASH
+    made.snapshot.schema_hash = FEATURES.schema_hash
     made.snapshot.item_features = rows.tobytes()
     return made
 
 
 def slimmed(record: ev.EventRecord, known: Table | None) -> ev.EventRecord:
     """As ranking writes it."""
-    return ev.EventRecord(snapshot=batch_view.slim(record.snapshot, known))
+    return ev.EventRecord(snapshot=batch_view.slim(record.snapshot, known, FEATURES))

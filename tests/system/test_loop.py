@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import delta, model_state, model_store, topics
+from tests.feature_kit import SHAPE
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
@@ -51,7 +52,7 @@ def manifests(loop) -> list[dict]:
 async def digests_along_the_chain(loop) -> dict[int, str]:
     """Digest of the first base + its deltas, at every sequence on the topic."""
     (first,) = [manifest for manifest in manifests(loop) if manifest["sequence"] == 0]
-    state, _ = model_store.load_base(first["uri"])
+    state, _ = model_store.load_base(first["uri"], SHAPE)
     number = topics.partition_of(topics.lineage_key(1, "online"), topics.MODEL_DELTAS.partitions)
     where = TopicPartition(topics.MODEL_DELTAS.name, number)
     consumer = AIOKafkaConsumer(

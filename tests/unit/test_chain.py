@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from services.contract import model_schema
 from services.contract.chain import Action, ModelSlot, Position, SlotState
 from services.contract.delta import Header
+from tests.feature_kit import SHAPE
 
 BASE = b"\x01" * 32
 
@@ -24,7 +24,7 @@ def _hash(header: Header, content: str) -> bytes:
 def _header(sequence: int, previous: bytes, **changed: object) -> Header:
     fields: dict[str, object] = {
         "generation": 1, "policy": "online", "sequence": sequence, "epoch": 1,
-        "previous_hash": previous, "created_at_us": 0,
+        "previous_hash": previous, "created_at_us": 0, "model_hash": SHAPE.model_hash,
     }  # fmt: skip
     return Header(**(fields | changed))  # type: ignore[arg-type]
 
@@ -40,7 +40,7 @@ def _chain(length: int, epoch: int = 1) -> list[tuple[Header, bytes]]:
 
 def _live(applied: int, *, pinned: int | None = None) -> tuple[ModelSlot, list[tuple[Header, bytes]]]:
     """A slot that has applied some deltas, which stand at offsets 10, 11, ..."""
-    slot = ModelSlot(1, "online", pinned_sequence=pinned)
+    slot = ModelSlot(1, "online", SHAPE.model_hash, pinned_sequence=pinned)
     slot.base_loaded(Position(0, 0, BASE, 10))
     chain = _chain(20)
     for n, (header, digest) in enumerate(chain[:applied]):
@@ -49,7 +49,7 @@ def _live(applied: int, *, pinned: int | None = None) -> tuple[ModelSlot, list[t
     return slot, chain
 
 
-OTHER_MODEL = model_schema.MODEL_HASH ^ 1
+OTHER_MODEL = SHAPE.model_hash ^ 1
 CASES = {
     # name: (header of the offered delta made from the chain, hash or None, action, reason, state after)
     "next": (lambda c: c[5][0], lambda c: c[5][1], Action.APPLY, "next", SlotState.LIVE),
@@ -96,7 +96,7 @@ def test_each_kind_of_delta_meets_its_rule(name: str) -> None:
 
 
 def test_before_a_base_nothing_is_applied() -> None:
-    slot = ModelSlot(1, "online")
+    slot = ModelSlot(1, "online", SHAPE.model_hash)
     header, digest = _chain(1)[0]
     assert slot.offer(header, digest, 0).reason == "no_base"
     assert slot.state is SlotState.LOADING
@@ -110,7 +110,7 @@ def test_a_pinned_slot_stops_at_its_sequence_for_good() -> None:
 
 
 def test_a_base_beyond_the_pin_is_not_taken() -> None:
-    slot = ModelSlot(1, "online", pinned_sequence=3)
+    slot = ModelSlot(1, "online", SHAPE.model_hash, pinned_sequence=3)
     assert not slot.base_loaded(Position(4, 1, b"z" * 32, 30))
     assert slot.state is SlotState.LOADING
 
@@ -184,7 +184,7 @@ class ChainMachine(RuleBasedStateMachine):
         self.log: list[tuple[Header, bytes] | None] = []
         self.behind: dict[int, int] = {0: 0}
         self.epoch = 1
-        self.slot = ModelSlot(1, "online")
+        self.slot = ModelSlot(1, "online", SHAPE.model_hash)
         self.slot.base_loaded(Position(0, 0, BASE, 0))
         self.read = 0
         self.zombies: set[int] = set()

@@ -11,13 +11,14 @@ import pytest
 from local.compare.page import page
 from local.compare.sets import CODES
 from local.compare.verdict import failures
-from services.contract import features
+from services.contract.features import described
+from tests.feature_kit import FEATURES
 
 VOID = {"meta"}
 
 
 def scheme(leak: float = 0.0, **differences: int) -> dict[str, Any]:
-    columns = (*features.USER_COLUMNS, *features.ITEM_COLUMNS)
+    columns = [column for part in described(FEATURES) for column in part]
     return {
         "samples": 60_000,
         "completeness": 1.0,
@@ -65,7 +66,7 @@ def figures() -> dict[str, Any]:
         },
         "speeds": {
             "scheme": "lookup",
-            "column": "item_log_clicks",
+            "column": "item_activity_clicks",
             "classes": classes,
             "static": {"column": "category", "rows": 50_000, "leak_rate": 0.0},
             "without_state": 90,
@@ -161,5 +162,5 @@ def test_the_report_is_one_well_formed_file_that_loads_nothing():
         "<simulate>",
     ):
         assert wanted in said or wanted in text, wanted
-    for one in (*features.USER_COLUMNS, *features.ITEM_COLUMNS):
+    for one in (*FEATURES.request_columns, *FEATURES.candidate_columns):
         assert one.name in said

@@ -11,19 +11,21 @@ from local.compare.delay import delays
 from local.compare.rows import NOWHERE, RowIndex, encoded
 from local.compare.sets import CODES, differences, match
 from local.compare.truth import Truth, served_features, truth
-from services.contract import features
 from services.contract.errors import InvalidInput
+from services.contract.features import described
 from tests.compare_kit import REQUESTS, SHOWN, SmallRun, samples_table, small_run
+from tests.feature_kit import FEATURES
 
 ROWS = REQUESTS * SHOWN
+REQUEST, CANDIDATE = described(FEATURES)
 COLUMNS = [
-    *(("user_features", place, column) for place, column in enumerate(features.USER_COLUMNS)),
-    *(("item_features", place, column) for place, column in enumerate(features.ITEM_COLUMNS)),
+    *(("user_features", place, column) for place, column in enumerate(REQUEST)),
+    *(("item_features", place, column) for place, column in enumerate(CANDIDATE)),
 ]
 
 
 def known(run: SmallRun) -> Truth:
-    return truth(*run.tables())
+    return truth(*run.tables(), FEATURES)
 
 
 def planted(row: dict, field: str, place: int, value: float | None = None) -> None:
@@ -37,7 +39,7 @@ def leaks(run: SmallRun, rows: list[dict]) -> list[leak.ColumnLeak]:
     true, table = known(run), samples_table(rows)
     found = match(true, table)
     mine = table.take(pa.array(found.rows))
-    return leak.column_leaks(true.served.take(found.at), encoded(mine))
+    return leak.column_leaks(true.served.take(found.at), encoded(mine, FEATURES))
 
 
 # -- leaks
@@ -70,7 +72,7 @@ def test_how_far_values_moved_is_a_mean_over_all_samples():
     rows = [dict(row) for row in run.samples]
     for row in rows[:30]:
         planted(row, "item_features", 3, np.frombuffer(row["item_features"], np.float32)[3] + 0.5)
-    found = next(one for one in leaks(run, rows) if one.name == features.ITEM_COLUMNS[3].name)
+    found = next(one for one in leaks(run, rows) if one.name == FEATURES.candidate_columns[3].name)
     assert found.rate == 30 / ROWS
     assert found.mean_abs_difference == pytest.approx(0.5 * 30 / ROWS, rel=1e-4)
 
@@ -84,7 +86,9 @@ def test_zero_and_minus_zero_differ_and_the_same_nan_does_not():
 def test_the_oracle_is_judged_by_the_snapshots_too():
     run = small_run()
     planted(run.samples[5], "user_features", 0)
-    assert {one.name: one.changed for one in leaks(run, run.samples) if one.changed} == {"user_rate": 1}
+    assert {one.name: one.changed for one in leaks(run, run.samples) if one.changed} == {
+        FEATURES.request_columns[0].name: 1
+    }
 
 
 def test_the_first_snapshot_of_a_request_counts():
@@ -109,7 +113,7 @@ def test_a_sample_of_what_was_never_scored_is_refused():
     run = small_run()
     _, snapshots, _ = run.tables()
     with pytest.raises(InvalidInput, match="1 samples"):
-        served_features(snapshots, pa.chunked_array([["r001"]]), np.array([999], np.uint64))
+        served_features(snapshots, pa.chunked_array([["r001"]]), np.array([999], np.uint64), FEATURES)
 
 
 def test_rows_are_found_by_request_and_item():
@@ -142,7 +146,7 @@ def test_the_same_set_is_complete_and_without_difference():
         ("label_differs", {"label": 0.25}),
         ("time_differs", {"acted_us": 5}),
         ("time_differs", {"scored_us": None}),
-        ("features_differ", {"user_features": bytes(4 * features.USER_WIDTH)}),
+        ("features_differ", {"user_features": bytes(4 * FEATURES.user_width)}),
         ("features_differ", {"schema_hash": 1}),
         ("score_differs", {"score": float(np.nextafter(np.float32(0.25), np.float32(1)))}),
         ("score_differs", {"score": None}),

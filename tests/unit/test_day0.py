@@ -1,6 +1,4 @@
-"""Day 0 is logged and folded exactly as the loop itself would have done it."""
-
-from collections import defaultdict
+"""Day 0 is logged and encoded exactly as the loop itself would have done it."""
 
 import numpy as np
 import pytest
@@ -8,30 +6,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from loadgen import cache, shift
+from loadgen import cache, day0_clicks, shift
 from loadgen.day0_join import join_session
 from loadgen.day0_log import BOUND_US, END_US, WINDOW_US, Day0Log
 from loadgen.day0_policy import first_distinct
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
-from rec.events.v1.events_pb2 import EventRecord, Item, SampleRecord
-from services.contract import feature_events, features, redis_keys, topics
-from services.contract.feature_fold import ItemState, UserState, fold
-from services.contract.feature_layout import ITEM_DTYPE, TILE_US, USER_DTYPE
+from rec.events.v1.events_pb2 import EventRecord, SampleRecord
+from services.contract.features import encode
 from services.contract.join_events import Source
 from services.contract.model_state import ModelState
-from services.contract.times import from_us, to_us
+from services.contract.times import to_us
+from services.contract.view_events import ACTED, LISTED, SHOWN, event_hash
+from services.contract.view_log import log_of
+from tests.feature_kit import FEATURES, SHAPE, clicked, states_of
 
 TINY = WorldConfig(items=2_000, users=60, sessions=2, session_s=8.0, day0_rate=40.0)
-TOPICS = {Source.SNAPSHOTS: None, Source.IMPRESSIONS: topics.IMPRESSIONS, Source.ACTIONS: topics.ACTIONS}
 
 
 class Day:
-    """One tiny day 0: its records, its samples and the state it left."""
+    """One tiny day 0: its records and its samples."""
 
     def __init__(self) -> None:
         self.world = World(TINY)
-        self.log = Day0Log(self.world)
+        self.log = Day0Log(self.world, FEATURES)
         self.sessions = list(self.log.sessions())
         self.joined = [join_session(WINDOW_US, BOUND_US, s.sources, s.events) for s in self.sessions]
         self.samples = [SampleRecord.FromString(raw).sample for one in self.joined for raw in one.samples]
@@ -47,36 +45,6 @@ def day() -> Day:
     return Day()
 
 
-def fold_like_the_loop(day: Day, by_us: int = 0) -> tuple[dict[int, ItemState], dict[int, UserState]]:
-    """Catalogue and events through the contract's split and fold, all moved by ``by_us``."""
-    items: dict[int, ItemState] = defaultdict(ItemState)
-    users: dict[int, UserState] = defaultdict(UserState)
-    hidden = day.world.items
-    category = dict(zip(hidden.ids.tolist(), hidden.category.tolist(), strict=True))
-    for index in range(TINY.items):
-        created = END_US + round(float(hidden.born_s[index]) * 1e6) + by_us
-        item_id = int(hidden.ids[index])
-        item = Item(item_id=item_id, category=category[item_id], created_at=from_us(created))
-        fold(items[item_id], feature_events.listed_part(item, 0, index)[1])
-    for offset, (source, record) in enumerate(day.events()):
-        topic = TOPICS[source]
-        if topic is None:
-            continue
-        event = getattr(record, record.WhichOneof("record"))
-        event.occurred_at.CopyFrom(from_us(to_us(event.occurred_at) + by_us))
-        for _, part in feature_events.split(record, topic.name, 0, offset, category.__getitem__):
-            states = users if feature_events.is_user_part(part) else items
-            fold(states[feature_events.entity_of(part)], part)
-    return items, users
-
-
-def packed(day: Day) -> tuple[np.ndarray, np.ndarray]:
-    states = day.log.state
-    items = np.frombuffer(b"".join(i.pack() for i in states.items), ITEM_DTYPE)
-    users = np.frombuffer(b"".join(u.pack() for u in states.users if u is not None), USER_DTYPE)
-    return items, users
-
-
 def test_every_item_shown_becomes_exactly_one_sample(day):
     rows = [(s.request_id, i) for s in day.samples for i in np.frombuffer(s.item_ids, "<u8").tolist()]
     assert len(rows) == len(set(rows)) == day.log.counts.impressions > 5_000
@@ -89,46 +57,68 @@ def test_the_positive_samples_are_the_clicks(day):
     assert positives == day.log.counts.clicks > 50
 
 
-def test_the_state_left_is_what_the_loop_would_have_folded(day):
-    items, users = fold_like_the_loop(day)
-    ids = day.world.items.ids[: TINY.items].tolist()
-    assert [state.pack() for state in day.log.state.items] == [items[item].pack() for item in ids]
-    seen = {
-        int(day.world.users.ids[i]): state.pack()
-        for i, state in enumerate(day.log.state.users)
-        if state is not None
+def test_its_view_events_are_those_of_its_records(day):
+    """As the lake would see them: one per item shown and per click, with category and place."""
+    hidden = day.world.items
+    category = dict(zip(hidden.ids.tolist(), hidden.category.tolist(), strict=True))
+    wanted = []
+    for source, record in day.events():
+        if source is Source.IMPRESSIONS and record.HasField("impression"):
+            shown = record.impression
+            for place, item in enumerate(shown.item_ids):
+                hashed = event_hash(shown.event_id) ^ item
+                wanted.append((SHOWN.code, shown.occurred_at, hashed, shown.user_id, item, place, 0))
+        elif source is Source.ACTIONS and record.HasField("action"):
+            done = record.action
+            hashed = event_hash(done.event_id)
+            wanted.append((ACTED.code, done.occurred_at, hashed, done.user_id, done.item_id, 0, done.kind))
+    log = day.log.events.log
+    rest = log.take(log.kind != LISTED.code)
+    names = ("user_id", "item_id", "position", "action")
+    columns = [rest.kind, rest.occurred_us, rest.event_hash, *(rest.field(name) for name in names)]
+    found = sorted(zip(*(column.tolist() for column in columns), strict=True))
+    assert found == sorted((kind, to_us(at), *others) for kind, at, *others in wanted)
+    assert rest.field("category").tolist() == [category[item] for item in rest.field("item_id").tolist()]
+    listed = log.take(log.kind == LISTED.code)
+    assert dict(zip(listed.field("item_id").tolist(), listed.field("category").tolist(), strict=True)) == {
+        item: category[item] for item in hidden.ids[: TINY.items].tolist()
     }
-    assert seen == {user: state.pack() for user, state in users.items()}
 
 
-@pytest.mark.parametrize("tiles", [1, 7, 500_000])
-def test_shifted_state_is_the_state_of_shifted_events(day, tiles):
-    by_us = tiles * TILE_US
-    items, users = fold_like_the_loop(day, by_us)
-    moved_items, moved_users = packed(day)
-    ids = day.world.items.ids[: TINY.items].tolist()
-    assert shift.item_states(moved_items, by_us).tobytes() == b"".join(items[i].pack() for i in ids)
-    order = [int(day.world.users.ids[i]) for i, state in enumerate(day.log.state.users) if state is not None]
-    assert shift.user_states(moved_users, by_us).tobytes() == b"".join(users[u].pack() for u in order)
+def test_sequences_rise_along_each_origin_with_the_time(day):
+    log = day.log.events.log
+    for index in range(len(log.origins)):
+        of_origin = log.take(np.flatnonzero(log.origin == index))
+        turn = np.argsort(of_origin.sequence)
+        assert (np.diff(of_origin.sequence[turn]) > 0).all()
+        assert (np.diff(of_origin.occurred_us[turn]) >= 0).all()
 
 
-def test_a_shift_by_part_of_a_tile_is_refused(day):
-    with pytest.raises(ValueError, match="whole number of tiles"):
-        shift.item_states(packed(day)[0], TILE_US + 1)
+def test_the_features_of_a_request_are_those_of_states_of_all_that_was_before_it(day):
+    events = sorted(day.log.events.log.events(), key=lambda event: event.occurred_us)
+    snapshots = [record.snapshot for _, record in day.events() if record.HasField("snapshot")]
+    for snapshot in [snapshots[0], *snapshots[5::97], snapshots[-1]]:
+        at_us = to_us(snapshot.occurred_at)
+        states = states_of(event for event in events if event.occurred_us < at_us)
+        ids = np.frombuffer(snapshot.item_ids, "<u8")
+        found = encode(FEATURES, states, snapshot.user_id, ids, at_us)
+        assert found.user.tobytes() == snapshot.user_features
+        assert found.items.tobytes() == snapshot.item_features
 
 
-def test_popular_clicks_fall_into_the_hops_of_their_shifted_time(day):
-    items, times = (np.array(column) for column in zip(*day.log.state.clicked, strict=True))
-    by_us = 3 * TILE_US
-    hops = shift.popular(items.astype(np.uint64), times, by_us)
-    newest = redis_keys.popular_hop(int(times.max()) + by_us)
-    assert max(hops) == newest and min(hops) > newest - redis_keys.POPULAR_HOPS
-    recent = times + by_us >= (newest - redis_keys.POPULAR_HOPS + 1) * redis_keys.POPULAR_HOP_US
-    assert sum(sum(clicks.values()) for clicks in hops.values()) == recent.sum() > 0
+def test_co_clicks_pair_a_click_with_the_last_five_of_its_user():
+    clicks = [clicked(1, item, 0, at, at) for at, item in enumerate([10, 11, 10, 12, 13, 14, 15, 16])]
+    log = log_of([*clicks, clicked(2, 10, 0, 3, 99), clicked(2, 16, 0, 9, 100)], range(10))
+    pairs = {(a, b): n for a, b, n in day0_clicks.co_clicks(day0_clicks.clicks(log)).tolist()}
+    # 11 behind the first 10 and before the second; 16 comes when 11 is no longer among the last five.
+    assert pairs[10, 11] == pairs[11, 10] == 2
+    assert (11, 16) not in pairs and pairs[12, 16] == 1
+    # Of both users.
+    assert pairs[10, 16] == pairs[16, 10] == 2
 
 
 def test_the_model_forgets_nobody_when_its_day_is_moved():
-    state = ModelState(trained_until_us=END_US)
+    state = ModelState(SHAPE, trained_until_us=END_US)
     table = state.tables["item"]
     ids = np.array([3, 4], np.uint64)
     table.last_seen_us[table.add(ids)] = END_US - 5
@@ -141,17 +131,16 @@ def test_the_model_forgets_nobody_when_its_day_is_moved():
 
 
 def test_features_are_those_of_before_the_request(day):
-    """The first request met a state without events; a clicked item has clicks only in later requests."""
-    first = day.samples[0]
-    assert first.schema_hash == features.SCHEMA_HASH
-    shown = {name: i for i, name in enumerate(c.name for c in features.ITEM_COLUMNS)}
+    """The first request met a world without events; later ones know more."""
+    names = [column.name for column in FEATURES.candidate_columns]
     earliest = min(day.samples, key=lambda s: to_us(s.occurred_at))
-    matrix = np.frombuffer(earliest.item_features, "<f4").reshape(-1, features.ITEM_WIDTH)
-    assert (matrix[:, shown["item_log_impressions"]] == 0).all()
-    assert (matrix[:, shown["item_has_state"]] == 1).all()
+    assert earliest.schema_hash == FEATURES.schema_hash
+    matrix = np.frombuffer(earliest.item_features, "<f4").reshape(-1, FEATURES.item_width)
+    assert (matrix[:, names.index("item_activity_shown")] == 0).all()
+    assert (matrix[:, FEATURES.category_column] > 0).all()
     late = max(day.samples, key=lambda s: to_us(s.occurred_at))
     user = np.frombuffer(late.user_features, "<f4")
-    assert user[[c.name for c in features.USER_COLUMNS].index("user_log_impressions")] > 0
+    assert user[[column.name for column in FEATURES.request_columns].index("user_activity_shown")] > 0
 
 
 def test_two_days_of_one_seed_are_the_same_bytes(day):

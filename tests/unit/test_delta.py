@@ -19,6 +19,7 @@ HEADER = Header(
     epoch=2,
     previous_hash=bytes(range(32)),
     created_at_us=1_700_000_000_123_456,
+    model_hash=0x0123456789ABCDEF,
     sample_offsets={0: 10, 3: 2**40},
     steps=(Step(1_700_000_000_100_000, {0: 9}), Step(1_700_000_000_120_000, {0: 10, 3: 2**40})),
     samples_trained=12_345,
@@ -103,7 +104,7 @@ BAD_BODIES = {
     "unknown table": Body((replace(_change(), table="shop"),)),
     "table twice": Body((_change(), _change())),
     "unknown tensor": Body((), (DenseChange("extra", np.zeros(1, np.float32), np.zeros(1, np.float32)),)),
-    "tensor shape": Body((), (DenseChange("bias", np.zeros(2, np.float32), np.zeros(2, np.float32)),)),
+    "tensor shape": Body((), (DenseChange("bias", np.zeros(1, np.float32), np.zeros(2, np.float32)),)),
     "infinite tensor": Body(
         (), (DenseChange("bias", np.array([np.inf], np.float32), np.zeros(1, np.float32)),)
     ),

@@ -9,11 +9,12 @@ from rec.v1.feature_pb2 import GetFeaturesResponse
 from rec.v1.provenance_pb2 import Degradation, RecallSource
 from rec.v1.ranking_pb2 import RankResponse
 from rec.v1.recall_pb2 import RetrieveResponse
-from services.contract import features
 from services.contract.errors import InvalidInput
+from services.contract.feature_sets import FEATURE_SETS
 from services.gateway import answers, response
 from services.gateway.validation import Wish
 from services.recall.sources import Source
+from tests.feature_kit import FEATURES
 
 
 def u64(*values: int) -> np.ndarray:
@@ -41,20 +42,35 @@ def test_bad_candidates_are_refused(item_ids: bytes, sources: bytes) -> None:
         answers.read_candidates(RetrieveResponse(item_ids=item_ids, sources=sources), asked=3)
 
 
-@pytest.mark.parametrize("bad", [b"", f32(1.0), f32(*[float("nan")] * features.USER_WIDTH)])
+def columns_of(user: bytes, items: bytes) -> GetFeaturesResponse:
+    """Of the right features."""
+    return GetFeaturesResponse(schema_hash=FEATURES.schema_hash, user_features=user, item_features=items)
+
+
+def test_columns_of_other_features_are_refused() -> None:
+    other = FEATURE_SETS["movielens"]
+    message = GetFeaturesResponse(
+        schema_hash=other.schema_hash,
+        user_features=bytes(4 * FEATURES.user_width),
+        item_features=bytes(4 * FEATURES.item_width),
+    )
+    allowed = f"schema_hash.*{other.schema_hash:016x}.*{FEATURES.schema_hash:016x}"
+    with pytest.raises(InvalidInput, match=allowed):
+        answers.read_features(message, FEATURES, items=1)
+
+
+@pytest.mark.parametrize("bad", [b"", f32(1.0), f32(*[float("nan")] * FEATURES.user_width)])
 def test_bad_user_columns_are_refused(bad: bytes) -> None:
-    items = f32(*[0.0] * features.ITEM_WIDTH)
+    items = f32(*[0.0] * FEATURES.item_width)
     with pytest.raises(InvalidInput):
-        answers.read_features(GetFeaturesResponse(user_features=bad, item_features=items), items=1)
+        answers.read_features(columns_of(bad, items), FEATURES, items=1)
 
 
 def test_infinite_item_columns_are_refused() -> None:
-    message = GetFeaturesResponse(
-        user_features=f32(*[0.0] * features.USER_WIDTH),
-        item_features=f32(*[float("inf")] * features.ITEM_WIDTH),
-    )
+    user, items = f32(*[0.0] * FEATURES.user_width), f32(*[float("inf")] * FEATURES.item_width)
+    message = columns_of(user, items)
     with pytest.raises(InvalidInput, match="item_features"):
-        answers.read_features(message, items=1)
+        answers.read_features(message, FEATURES, items=1)
 
 
 @pytest.mark.parametrize(

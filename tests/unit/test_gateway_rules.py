@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rec.v1.gateway_pb2 import RecommendRequest
-from services.contract import features, ids, times
+from services.contract import ids, times
 from services.contract.errors import InvalidInput
-from services.gateway import defaults, validation
+from services.gateway import validation
 from services.gateway.breaker import Breaker, BreakerState
 from services.gateway.budget import Budget, Shares
+from services.gateway.defaults import Defaults
 from services.gateway.fallback import FallbackPool
+from tests.feature_kit import FEATURES
 
 NO_CLOCK = validation.TimeBounds(now_us=None, past_us=0, future_us=0)
 RUN = validation.TimeBounds(now_us=880_000_000_000_000, past_us=86_400_000_000, future_us=60_000_000)
@@ -196,7 +198,8 @@ def test_pool_is_bounded_and_distinct(answers: list[list[int]], n: int) -> None:
 
 
 def test_default_columns_hold_the_declared_defaults() -> None:
-    user = np.frombuffer(defaults.user_features(), "<f4")
-    items = np.frombuffer(defaults.item_features(3), "<f4").reshape(3, features.ITEM_WIDTH)
-    assert user.tolist() == pytest.approx([column.default for column in features.USER_COLUMNS])
-    assert items[2].tolist() == pytest.approx([column.default for column in features.ITEM_COLUMNS])
+    defaults = Defaults(FEATURES)
+    user = np.frombuffer(defaults.user_features, "<f4")
+    items = np.frombuffer(defaults.item_features(3), "<f4").reshape(3, FEATURES.item_width)
+    assert user.tolist() == pytest.approx(FEATURES.user_defaults.tolist())
+    assert items[2].tolist() == pytest.approx(FEATURES.item_defaults.tolist())

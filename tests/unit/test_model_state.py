@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from services.contract import delta, model_schema, model_state
-from services.contract.delta import BadDelta, Body, TableChange
+from services.contract.delta import BadDelta, Body, DenseChange, TableChange
 from services.contract.errors import Conflict
 from services.contract.model_state import ModelState, Pending, TableState
+from tests.feature_kit import SHAPE
 from tests.trainer_kit import header_after, new_state, random_body, random_change
 
 
@@ -33,7 +34,7 @@ def test_the_digest_does_not_depend_on_the_order_in_which_rows_came() -> None:
                 counts=change.counts[cut], last_seen_us=change.last_seen_us[cut],
             )
         )  # fmt: skip
-    states = (ModelState(), ModelState())
+    states = (ModelState(SHAPE), ModelState(SHAPE))
     states[0].tables["item"], states[1].tables["item"] = one, other
     assert model_state.digest(states[0]) == model_state.digest(states[1])
 
@@ -83,6 +84,19 @@ def test_a_delta_that_does_not_fit_changes_nothing() -> None:
             model_state.apply(state, header_after(state, **changed), good, b"h" * 32)
     assert model_state.digest(state) == before
     assert state.sequence == 1
+
+
+def test_a_delta_of_another_shape_changes_nothing() -> None:
+    state = new_state()
+    before = model_state.digest(state)
+    wide = np.zeros((1, SHAPE.user_width + SHAPE.item_width), np.float32)
+    good = random_body(2)
+    dense = [tensor for tensor in good.dense if tensor.name != "linear.weight"]
+    bad = Body(good.tables, (*dense, DenseChange("linear.weight", wide, wide)))
+    with pytest.raises(BadDelta, match=r"linear\.weight") as caught:
+        model_state.apply(state, header_after(state), bad, b"h" * 32)
+    assert caught.value.reason == "bad_body"
+    assert model_state.digest(state) == before
 
 
 def test_an_expired_id_scores_like_one_that_never_was() -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
-from services.contract import columns, features
+from services.contract import columns
+from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import World, barrier_bytes, sample_bytes
 from trainer.evaluate import Rolling, auc, log_loss
-from trainer.online import bounded
+from trainer.online import bounded, min_row_bytes
 from trainer.samples import RawRecord, decode
 from trainer.settings import LearningSettings
 
@@ -31,7 +32,7 @@ FNW = LearningSettings(loss="fnw")
 
 
 def _item_features(value: float) -> bytes:
-    matrix = np.zeros((3, features.ITEM_WIDTH), np.float32)
+    matrix = np.zeros((3, FEATURES.item_width), np.float32)
     matrix[2, 4] = value
     return matrix.tobytes()
 
@@ -43,7 +44,7 @@ BAD = {
     "label_version": sample_bytes(_sample(label_versions=_VERSION_1)),
     "sample_rate": sample_bytes(_sample(sample_rate=0.0)),
     "not_finite": sample_bytes(_sample(item_features=_item_features(np.nan))),
-    "empty": sample_bytes(TrainingSample(schema_hash=features.SCHEMA_HASH)),
+    "empty": sample_bytes(TrainingSample(schema_hash=FEATURES.schema_hash)),
     "undecodable": b"\xff\xff",
 }
 
@@ -52,7 +53,7 @@ BAD = {
 def test_a_bad_record_is_named_and_its_neighbours_are_trained(reason: str) -> None:
     good = World(seed=1).records(2)
     raw = [good[0], RawRecord(0, 7, BAD[reason]), good[1]]
-    decoded = decode(raw)
+    decoded = decode(raw, SHAPE)
     assert [(bad.record.offset, bad.reason) for bad in decoded.bad] == [(7, reason)]
     assert decoded.batch is not None and len(decoded.batch) == 20
     assert decoded.batch.records == good
@@ -63,17 +64,17 @@ def test_no_value_that_is_not_finite_gets_through(value: float) -> None:
     for changed in (
         {"scores": _floats(0.1, value, 0.2)},
         {"item_features": _item_features(value)},
-        {"user_features": _floats(*([0.0] * 15), value)},
+        {"user_features": _floats(*([0.0] * (SHAPE.user_width - 1)), value)},
     ):
-        decoded = decode([RawRecord(0, 0, sample_bytes(_sample(**changed)))])
+        decoded = decode([RawRecord(0, 0, sample_bytes(_sample(**changed)))], SHAPE)
         assert decoded.batch is None and decoded.bad[0].reason == "not_finite"
-    decoded = decode([RawRecord(0, 0, sample_bytes(_sample(sample_rate=value)))])
+    decoded = decode([RawRecord(0, 0, sample_bytes(_sample(sample_rate=value)))], SHAPE)
     assert decoded.bad[0].reason == "sample_rate"
 
 
 @pytest.mark.parametrize("label", [0.0, 1e-6, 0.5, 1.0])
 def test_any_label_from_0_to_1_is_trained(label: float) -> None:
-    batch = decode([RawRecord(0, 0, sample_bytes(_sample(labels=_floats(0, 1, label))))]).batch
+    batch = decode([RawRecord(0, 0, sample_bytes(_sample(labels=_floats(0, 1, label))))], SHAPE).batch
     assert batch is not None and batch.labels[2] == np.float32(label)
 
 
@@ -83,7 +84,7 @@ def test_a_label_outside_0_to_1_has_a_name(label: float) -> None:
 
 
 def _reasons(sample: TrainingSample, learning: LearningSettings | None = None) -> list[str]:
-    decoded = decode([RawRecord(0, 0, sample_bytes(sample))], learning=learning or LearningSettings())
+    decoded = decode([RawRecord(0, 0, sample_bytes(sample))], SHAPE, learning=learning or LearningSettings())
     assert (decoded.batch is None) == bool(decoded.bad)
     return [bad.reason for bad in decoded.bad]
 
@@ -91,7 +92,7 @@ def _reasons(sample: TrainingSample, learning: LearningSettings | None = None) -
 def test_a_correction_is_trained_by_fnw_alone_and_stands_for_no_negative() -> None:
     sample = _sample(labels=_floats(0.5, 1, 0), label_versions=_VERSION_1)
     assert _reasons(sample) == ["label_version"]
-    batch = decode([RawRecord(0, 0, sample_bytes(sample))], learning=FNW).batch
+    batch = decode([RawRecord(0, 0, sample_bytes(sample))], SHAPE, learning=FNW).batch
     assert batch is not None
     assert batch.corrections.tolist() == [True, False, False]
     assert batch.negatives.tolist() == [0, 1, 1]
@@ -102,11 +103,13 @@ def test_of_thinned_positives_fnw_lets_those_stand_for_negatives_whose_own_would
     world = World(seed=2)
     ones = np.ones(10)
     samples = [world.sample(labels=ones) for _ in range(200)]
-    batch = decode([RawRecord(0, n, sample_bytes(s)) for n, s in enumerate(samples)], learning=learning).batch
+    batch = decode(
+        [RawRecord(0, n, sample_bytes(s)) for n, s in enumerate(samples)], SHAPE, learning=learning
+    ).batch
     assert batch is not None
     assert set(batch.negatives.tolist()) == {0, 4}
     assert batch.negatives.mean() == pytest.approx(1, abs=0.1)
-    again = decode([RawRecord(0, 0, sample_bytes(samples[0]))], learning=learning).batch
+    again = decode([RawRecord(0, 0, sample_bytes(samples[0]))], SHAPE, learning=learning).batch
     assert again is not None and again.negatives.tolist() == batch.negatives[:10].tolist()
     assert _reasons(_sample(labels=_floats(0, 0, 0)), learning) == ["other_rate"]
 
@@ -128,24 +131,24 @@ def test_negatives_must_have_the_rate_that_serving_corrects() -> None:
 
 
 def test_a_record_of_too_many_rows_is_refused() -> None:
-    decoded = decode([RawRecord(0, 0, sample_bytes(_sample()))], max_rows=2)
+    decoded = decode([RawRecord(0, 0, sample_bytes(_sample()))], SHAPE, max_rows=2)
     assert decoded.bad[0].reason == "columns"
 
 
 def test_an_empty_record_is_neither_sample_nor_barrier() -> None:
-    assert decode([RawRecord(0, 0, SampleRecord().SerializeToString())]).bad[0].reason == "empty"
-    assert decode([RawRecord(0, 0, barrier_bytes(""))]).bad[0].reason == "empty"
+    assert decode([RawRecord(0, 0, SampleRecord().SerializeToString())], SHAPE).bad[0].reason == "empty"
+    assert decode([RawRecord(0, 0, barrier_bytes(""))], SHAPE).bad[0].reason == "empty"
 
 
 def test_barriers_are_told_with_their_partition() -> None:
-    decoded = decode([RawRecord(2, 0, barrier_bytes("b"))])
+    decoded = decode([RawRecord(2, 0, barrier_bytes("b"))], SHAPE)
     assert decoded.batch is None
     assert [(b.barrier_id, b.partition) for b in decoded.barriers] == [("b", 2)]
 
 
 def test_columns_come_out_in_row_order_and_negatives_weigh_for_those_left_out() -> None:
     samples = [_sample(labels=_floats(1, 0, 0), sample_rate=0.25), _sample(labels=_floats(0, 0, 1))]
-    batch = decode([RawRecord(0, n, sample_bytes(sample)) for n, sample in enumerate(samples)]).batch
+    batch = decode([RawRecord(0, n, sample_bytes(sample)) for n, sample in enumerate(samples)], SHAPE).batch
     assert batch is not None
     assert batch.owner.tolist() == [0, 0, 0, 1, 1, 1]
     assert batch.labels.tolist() == [1, 0, 0, 0, 0, 1]
@@ -157,7 +160,7 @@ def test_columns_come_out_in_row_order_and_negatives_weigh_for_those_left_out() 
     ("rows", "sizes"), [(100, [30]), (20, [20, 10]), (15, [10, 10, 10]), (3, [10, 10, 10])]
 )
 def test_a_split_never_cuts_a_record(rows: int, sizes: list[int]) -> None:
-    batch = decode(World().records(3)).batch
+    batch = decode(World().records(3), SHAPE).batch
     assert batch is not None
     parts = batch.split(rows)
     assert [len(part) for part in parts] == sizes
@@ -166,7 +169,7 @@ def test_a_split_never_cuts_a_record(rows: int, sizes: list[int]) -> None:
 
 def test_runs_of_records_are_bounded_in_rows() -> None:
     records = World().records(20, rows=10)
-    runs = list(bounded(records, 35))
+    runs = list(bounded(records, 35, min_row_bytes(SHAPE)))
     assert [record for run in runs for record in run] == records
     assert all(10 * len(run) <= 35 for run in runs)
     assert len(runs) <= 10
