@@ -50,8 +50,10 @@ class Reading:
     def first(self) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
         """Keys, and columns of (prefix, packed ids), as resp.mget takes them."""
         keys = [redis_keys.view_key(view, self._entity(view)) for view in self._layout.groups[REQUEST]]
-        known = np.ones(len(self._query.item_ids), bool)
-        known[self.stale] = False
+        known: NDArray | slice = slice(None)
+        if len(self.stale):
+            known = np.ones(len(self._query.item_ids), bool)
+            known[self.stale] = False
         packed = self._wanted.astype("<u8").tobytes()
         columns = [(redis_keys.view_prefix(view), packed) for view in self._layout.groups[ITEM] if packed]
         return keys + self._category_keys(known), columns
@@ -74,7 +76,11 @@ class Reading:
 
     def second(self) -> list[bytes]:
         """Keys that were not known before the candidates' categories were; none is usual."""
-        keys = self._category_keys(np.ones(len(self._query.item_ids), bool))
+        keys: list[bytes] = []
+        if len(self.stale):
+            keys = self._category_keys(slice(None))
+        else:
+            self._asked = self._asked[:0]
         for view in self._layout.groups[PAIR]:
             prefix = redis_keys.view_prefix(view)
             keys += [prefix + entity for entity in features.entities(view, self._fields())]
@@ -104,7 +110,7 @@ class Reading:
         user = np.array([self._query.user_id], np.uint64)
         return {"user_id": user, "item_id": self._query.item_ids, "category": self._categories()}
 
-    def _category_keys(self, known: NDArray[np.bool_]) -> list[bytes]:
+    def _category_keys(self, known: NDArray | slice) -> list[bytes]:
         """Of categories among the ``known`` candidates that were not asked for yet."""
         column = self._into.items[:, self._layout.feature_set.category_column]
         category = column[known].astype(np.int64)
@@ -125,7 +131,7 @@ class Reading:
 
     def _take_categories(self, values: Values, at: int) -> int:
         for states in self._states:
-            states += values[at : at + len(self._asked)]
+            states.extend(values[at : at + len(self._asked)])
             at += len(self._asked)
         return at
 

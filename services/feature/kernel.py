@@ -305,21 +305,47 @@ def feature(words, at, program, f, t, hop_us, behind, first, operand):
 
 
 @njit(cache=True, nogil=True)
+def _contained(words, at, program, f, t, hop_us, user, items, categories, out):
+    """Whether one state's newest events contain what each of n rows is compared with."""
+    _, ints, floats, _ = program
+    earliest = (t // hop_us - ints[f, HOPS]) * hop_us if ints[f, HOPS] else _NONE
+    lead, count = _newest(words, at, ints, f, t, earliest)
+    begin, q, column = ((at + ints[f, FIELD]) >> 3) + lead, words[0], ints[f, COLUMN]
+    yes, no = scaled(1.0, ints, floats, f), scaled(0.0, ints, floats, f)
+    for j in range(out.shape[0]):
+        operand = user
+        if ints[f, OPERAND] == ITEM_ID:
+            operand = items[j]
+        elif ints[f, OPERAND] == CATEGORY:
+            operand = categories[j]
+        found = False
+        for entry in range(begin, begin + count):
+            found |= q[entry] == operand
+        out[j, column] = yes if found else no
+
+
+@njit(cache=True, nogil=True)
 def evaluate(words, starts, strides, program, t, user, items, categories, out, mask, newest):
     """All features of a program for n rows: ``out`` [n, columns]; ``mask`` [n] gets the bits of views without
     state, ``newest`` [views of the set] the newest event of those with. The record of row j in group g begins
     at starts[g] + j x strides[g]; items, categories [n] are what features are compared with."""
     views, ints, floats, _ = program
-    for j in range(out.shape[0]):
-        for v in range(views.shape[0]):
-            group = views[v, GROUP]
+    for v in range(views.shape[0]):
+        group, once = views[v, GROUP], strides[views[v, GROUP]] == 0
+        missing, behind, first = False, 0, 0
+        for j in range(out.shape[0]):
             at = starts[group] + j * strides[group] + views[v, START]
-            missing, behind, first = clock(words, at, views, v, t)
+            if j == 0 or not once:
+                missing, behind, first = clock(words, at, views, v, t)
+                if not missing and not views[v, INSTANT]:
+                    newest[views[v, VIEW]] = max(newest[views[v, VIEW]], words[0][(at + 8) >> 3])
             if missing:
                 mask[j] |= np.uint32(1 << views[v, VIEW])
-            elif not views[v, INSTANT]:
-                newest[views[v, VIEW]] = max(newest[views[v, VIEW]], words[0][(at + 8) >> 3])
             for f in range(views[v, BEGIN], views[v, END]):
+                if once and out.shape[0] > 1 and ints[f, OP] == CONTAINS and not missing:
+                    if j == 0:
+                        _contained(words, at, program, f, t, views[v, HOP], user, items, categories, out)
+                    continue
                 if missing:
                     out[j, ints[f, COLUMN]] = np.float32(floats[f, DEFAULT])
                     continue

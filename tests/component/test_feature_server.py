@@ -13,17 +13,22 @@ import numpy as np
 import pytest
 import redis.asyncio as redis
 import uvloop
+from feature_kit import FEATURES, clicked, listed, shown, states_of
 
 from rec.v1 import feature_pb2_grpc
 from rec.v1.feature_pb2 import (
     DescribeFeaturesRequest,
+    ExplainFeaturesRequest,
     FeatureServiceWaitForBarrierRequest,
     GetFeaturesRequest,
     GetFeaturesResponse,
+    ListFeatureViewsRequest,
 )
 from services.contract import features, redis_keys, times
 from services.contract.columns import U64, encode
-from services.contract.feature_fold import ItemState, UserState
+from services.contract.feature_view import view_from
+from services.contract.view_events import Event
+from services.contract.view_registry import FeatureSet
 from services.feature import metrics, resp
 from services.feature.__main__ import start
 from services.feature.redis_reader import RedisReader
@@ -83,39 +88,48 @@ def reasons(answer: GetFeaturesResponse) -> list[str]:
     return [f"{part.source}:{part.reason}" for part in answer.degraded]
 
 
+VIEWS = {view.name: view for view in FEATURES.views}
+Stored = dict[tuple[str, bytes], bytes]
+
+
+async def store(server: Server, states: Stored) -> None:
+    keys = {redis_keys.view_key(VIEWS[name], entity): value for (name, entity), value in states.items()}
+    await server.redis.mset(keys)
+
+
+def life(items: int, rng: np.random.Generator) -> list[Event]:
+    """Listings, impressions and clicks of three users up to NOW, a few of them after it."""
+    events = [
+        listed(item, item % 20, NOW - 10**9, item, NOW - 10**9) for item in range(items) if item % 10
+    ]
+    at_us = NOW - np.sort(rng.integers(-5, 700, 4 * items))[::-1] * times.MICROS
+    for sequence, at in enumerate(at_us.tolist()):
+        item, user = int(rng.integers(0, items)), int(rng.integers(6, 9))
+        if item % 10 == 0:
+            continue
+        made = clicked if sequence % 4 == 0 else shown
+        events.append(made(user, item, item % 20, at, sequence))
+    return events
+
+
 async def test_the_answer_is_the_contracts_encoding_of_what_stands_in_redis(server: Server) -> None:
     rng = np.random.default_rng(1)
-    user = UserState()
-    stored: dict[int, bytes] = {}
-    # More than one chunk of the script.
-    for item in range(2_500):
-        state = ItemState(item % 20, NOW - 10**9)
-        for second in rng.integers(0, 600, item % 4):
-            state.shown(NOW - int(second) * times.MICROS)
-        if item % 10:
-            stored[item] = state.pack()
-    for item in range(12):
-        user.shown(NOW - item * times.MICROS, [item % 20])
-        user.clicked(NOW - item * times.MICROS, item, item, item % 20)
-    await server.redis.mset({redis_keys.item_key(item): value for item, value in stored.items()})
-    await server.redis.set(redis_keys.user_key(7), user.pack())
-    await server.redis.mset({redis_keys.GLOBAL_IMPRESSIONS_KEY: 4_000, redis_keys.GLOBAL_CLICKS_KEY: 2_000})
-    ids = [int(item) for item in rng.permutation(2_500)]
-
-    answer = await server.ask(ids)
-
-    row, rows, missing = features.encode(
-        user.pack(),
-        [stored.get(item) for item in ids],
-        NOW,
-        features.prior_rate(4_000, 2_000),
-        np.array(ids, U64),
-    )
-    assert answer.user_features == row.tobytes()
-    assert answer.item_features == rows.tobytes()
-    assert answer.missing_items == missing.tobytes()
-    assert (missing.sum(), answer.missing_user, reasons(answer)) == (250, False, [])
-    assert answer.schema_hash == features.SCHEMA_HASH
+    states = states_of(life(400, rng))
+    await store(server, states)
+    ids = [int(item) for item in rng.permutation(400)]
+    for _ in range(2):  # read, then near
+        answer = await server.ask(ids)
+        wanted = features.encode(FEATURES, states, 7, np.array(ids, np.uint64), NOW)
+        assert answer.user_features == wanted.user.tobytes()
+        assert answer.item_features == wanted.items.tobytes()
+        assert (answer.missing_items.count(1), answer.missing_user, reasons(answer)) == (40, False, [])
+        assert answer.schema_hash == FEATURES.schema_hash
+        newest = dict(zip(VIEWS, answer.view_age_s, strict=True))
+        assert newest["time"] == -1 and newest["item_activity"] == 0 <= newest["user_activity"] < 30
+        masks = np.frombuffer(answer.missing_item_views, "<u4")
+        for bit, name in enumerate(VIEWS):
+            if not features.of_request(VIEWS[name]):
+                assert np.array_equal(masks >> bit & 1, wanted.missing[name])
 
 
 def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
@@ -124,7 +138,7 @@ def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
     async def read() -> list[bytes | None]:
         reader = RedisReader(RedisSettings(url=redis_url), 2)
         answers = await reader.ask(resp.command(b"PING"))
-        answers += await reader.ask(resp.mget((b"a",), b"f:i:", bytes(16)))
+        answers += await reader.ask(resp.mget((b"a",), [(b"f:i:", bytes(16))]))
         await reader.close()
         return answers
 
@@ -137,7 +151,10 @@ async def test_unknown_user_and_no_items_are_answers(server: Server) -> None:
 
 
 async def test_values_of_another_shape_count_as_missing(server: Server) -> None:
-    await server.redis.mset({redis_keys.item_key(1): b"short", redis_keys.user_key(7): b"\x09" * 640})
+    views = [view for view in FEATURES.views if view.kind != "instant"]
+    user, item = (7).to_bytes(8, "little"), (1).to_bytes(8, "little")
+    keys = [redis_keys.view_key(view, user if view.key == ("user_id",) else item) for view in views]
+    await server.redis.mset(dict.fromkeys(keys, b"\x09" * 300))
     answer = await server.ask([1])
     assert list(answer.missing_items) == [1] and answer.missing_user and reasons(answer) == []
 
@@ -149,9 +166,57 @@ async def test_bad_requests_name_the_field(server: Server) -> None:
     assert [field for field, _ in violations_of(caught.value)] == ["item_ids"]
 
 
+async def test_100_000_entities_in_one_request_are_refused(server: Server) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.ask(list(range(100_000)))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert violations_of(caught.value) == [
+        ("item_ids", "100000 items: at most 10000 items")
+    ]
+    assert len((await server.ask(list(range(10_000)))).missing_items) == 10_000
+
+
 async def test_describe_names_every_column(server: Server) -> None:
     answer = await server.stub.DescribeFeatures(DescribeFeaturesRequest(), timeout=2)
-    assert len(answer.user_columns) == 16 and len(answer.item_columns) == 16
+    names = [column.name for column in (*answer.user_columns, *answer.item_columns)]
+    assert names == [column.name for column in (*FEATURES.request_columns, *FEATURES.candidate_columns)]
+
+
+async def test_the_views_are_listed_as_they_are_defined(server: Server) -> None:
+    answer = await server.stub.ListFeatureViews(ListFeatureViewsRequest(), timeout=2)
+    assert FeatureSet(view_from(view.definition) for view in answer.views).schema_hash == answer.schema_hash
+    assert [view.definition_hash for view in answer.views] == [v.definition_hash for v in FEATURES.views]
+    assert all(view.owner and view.description for view in answer.views)
+
+
+async def test_an_explanation_says_which_hops_made_a_value(server: Server) -> None:
+    minute = 60 * times.MICROS
+    base = NOW // minute * minute
+    log = [listed(1, 3, base - minute, 1, base - minute)]
+    ages = enumerate((2, 1, 1, 0))
+    log += [shown(7, 1, 3, base - age * minute + 1, sequence) for sequence, age in ages]
+    log.append(clicked(7, 1, 3, base + 2, 20))
+    await store(server, states_of(log))
+    names = ["item_activity_shown_1m", "user_clicks_clicked_before", "item_activity_shown", "time_day_sin"]
+    request = ExplainFeaturesRequest(user_id=7, item_id=1, features=names)
+    request.occurred_at.FromMicroseconds(base + minute // 2)
+    answer = await server.stub.ExplainFeatures(request, timeout=2)
+    window, before, ever, _ = answer.features
+    states = states_of(log)
+    wanted = features.encode(FEATURES, states, 7, np.array([1], np.uint64), base + minute // 2)
+    place = [column.name for column in FEATURES.candidate_columns].index(names[0])
+    assert window.value == wanted.items[0, place] and not window.is_default
+    # Two in the hop before, one in the head.
+    assert [list(part.tiles) for part in window.tiles] == [[2, 1]]
+    assert times.to_us(window.tiles[0].to) == base + minute // 2
+    assert [times.to_us(at) for at in before.recent] == [base + 2] and before.value == 1
+    assert sum(ever.tiles[0].tiles) + ever.tiles[0].before == 4
+    assert not window.event_ids and answer.event_ids_note
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.stub.ExplainFeatures(ExplainFeaturesRequest(features=["no_such"]), timeout=2)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert "no_such" in str(caught.value.details())
 
 
 async def test_a_hanging_redis_costs_its_share_then_nothing(stack: AsyncExitStack) -> None:
@@ -181,7 +246,7 @@ async def test_a_dead_redis_gives_defaults_and_its_return_is_noticed(
 ) -> None:
     made = Server(stack)
     await made.open(private_redis.url, breaker_pause_ms=100)
-    await made.redis.set(redis_keys.item_key(1), ItemState(3, NOW).pack())
+    await made.redis.set(KEY, state_of(1))
     assert list((await made.ask([1])).missing_items) == [0]
     private_redis.kill()
     answers = [await made.ask([1]) for _ in range(6)]
@@ -233,11 +298,21 @@ def counted(counter: Any) -> float:
     return float(counter._value.get())
 
 
+KEY = redis_keys.view_key(VIEWS["item_activity"], (1).to_bytes(8, "little"))
+
+
+def of_item(impressions: int) -> Stored:
+    """Item 1 after so many impressions (and one: none is no state)."""
+    states = states_of(shown(5, 1, 3, NOW - 1, sequence) for sequence in range(impressions + 1))
+    return {key: value for key, value in states.items() if key[0] == "item_activity"}
+
+
 def state_of(impressions: int) -> bytes:
-    state = ItemState(3, NOW)
-    for _ in range(impressions):
-        state.shown(NOW)
-    return state.pack()
+    return next(iter(of_item(impressions).values()))
+
+
+def encoded(impressions: int) -> bytes:
+    return features.encode(FEATURES, of_item(impressions), 7, np.array([1], np.uint64), NOW).items.tobytes()
 
 
 async def answered(server: Server, item: int) -> bytes:
@@ -254,7 +329,7 @@ async def until_read_again(server: Server, item: int, old: bytes) -> bytes:
 
 
 async def test_an_item_is_read_once_and_again_when_it_was_written(server: Server) -> None:
-    key = redis_keys.item_key(1)
+    key = KEY
     await server.redis.set(key, state_of(1))
     first = await answered(server, 1)
     read, near = counted(metrics.ITEMS_READ), counted(metrics.NEAR_HITS)
@@ -274,19 +349,18 @@ async def test_an_item_is_read_once_and_again_when_it_was_written(server: Server
 
 async def test_after_a_barrier_nothing_older_is_answered(server: Server) -> None:
     for turn in range(50):
-        await server.redis.set(redis_keys.item_key(1), state_of(turn))
+        await server.redis.set(KEY, state_of(turn))
         await server.redis.hset(redis_keys.BARRIER_KEY, f"b{turn}", NOW)
         await server.wait(f"b{turn}", 1_000)
         seen = await answered(server, 1)
-        _, rows, _ = features.encode(None, [state_of(turn)], NOW, item_ids=np.array([1], U64))
-        assert seen == rows.tobytes()
+        assert seen == encoded(turn)
 
 
 async def test_a_flush_and_a_lost_connection_empty_what_was_kept(server: Server) -> None:
-    await server.redis.set(redis_keys.item_key(1), state_of(1))
+    await server.redis.set(KEY, state_of(1))
     first = await answered(server, 1)
     await server.redis.client_kill_filter(_type="normal", skipme=True)
-    await server.redis.set(redis_keys.item_key(1), state_of(2))
+    await server.redis.set(KEY, state_of(2))
     async with asyncio.timeout(5):
         while reasons(await server.ask([1])):  # noqa: ASYNC110 - until it has connected again
             await asyncio.sleep(0.01)
@@ -309,7 +383,6 @@ async def test_a_redis_that_cannot_track_is_read_each_time(stack: AsyncExitStack
     assert counted(metrics.UNTRACKED) == refused + 1
     read = counted(metrics.ITEMS_READ)
     for turn in range(3):
-        await made.redis.set(redis_keys.item_key(1), state_of(turn))
-        _, rows, _ = features.encode(None, [state_of(turn)], NOW, item_ids=np.array([1], U64))
-        assert await answered(made, 1) == rows.tobytes()
+        await made.redis.set(KEY, state_of(turn))
+        assert await answered(made, 1) == encoded(turn)
     assert counted(metrics.ITEMS_READ) == read + 3
