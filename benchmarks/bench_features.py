@@ -46,6 +46,8 @@ CANDIDATES = 1_000
 # What an impression writes between two requests: ten items shown, one of them clicked.
 WRITTEN = 10
 WARM_UP = 100
+# Long: a busy machine shall not turn answers into defaults.
+DEADLINE_S = 5.0
 # Event time from one request to the next: hops end during a round.
 STEP_US = 50_000
 TARGETS = {"echo_cpu_ratio": 1.5, "feast_ratio": 50, "feast_array_ratio": 20, "asof_vs_plain_ratio": 2}
@@ -92,7 +94,11 @@ class Traffic:
         names = [("item_activity", item) for item in shown] + [("item_popularity", shown[0])]
         keys = [(name, int(item).to_bytes(8, "little")) for name, item in names]
         self._redis.mset(
-            {redis_keys.view_key(self._views[n], e): self.states[n, e] for n, e in keys if (n, e) in self.states}
+            {
+                redis_keys.view_key(self._views[n], e): self.states[n, e]
+                for n, e in keys
+                if (n, e) in self.states
+            }
         )
 
     def wrong(self, request: GetFeaturesRequest, answer: GetFeaturesResponse) -> bool:
@@ -119,7 +125,7 @@ class Server:
     def __init__(self, name: str, folder: Path, command: list[str], port: int, env: dict[str, str]) -> None:
         self.child = Child.start(name, command, folder / f"{name}.log", env={**os.environ, **RUNTIME, **env})
         self._channel = grpc.insecure_channel(f"{HOST}:{port}")
-        self.call: Callable[[bytes], bytes] = self._channel.unary_unary(METHOD)
+        self.call: Callable[..., bytes] = self._channel.unary_unary(METHOD)
 
     def cpu_s(self) -> float:
         """Of the process so far."""
@@ -158,7 +164,7 @@ def one_round(server: Server, traffic: Traffic, requests: int, writes: bool) -> 
         if writes:
             traffic.write()
         started = time.perf_counter()
-        server.call(one)
+        server.call(one, timeout=DEADLINE_S)
         walls.append(time.perf_counter() - started)
     return (server.cpu_s() - before) / requests, walls
 
@@ -215,11 +221,13 @@ def write_for_feast(log: EventLog, labels: features_asof.Labels, items: int, fol
     pq.write_table(pa.table({**asked, "event_timestamp": at}), folder / "labels.parquet")
 
 
-def serving(given: argparse.Namespace, traffic: Traffic, url: str, folder: Path, feast: Feast | None) -> dict[str, Any]:
+def serving(
+    given: argparse.Namespace, traffic: Traffic, url: str, folder: Path, feast: Feast | None
+) -> dict[str, Any]:
     """The figures of GetFeatures."""
     live, cold = (features_server(n, folder, url, size) for n, size in (("live", 100_000), ("cold", 0)))
     first = traffic.request()
-    recorded = live.call(first.SerializeToString())
+    recorded = live.call(first.SerializeToString(), timeout=DEADLINE_S)
     (folder / "answer").write_bytes(recorded)
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.features_echo", str(port), str(folder / "answer")]
@@ -241,7 +249,9 @@ def serving(given: argparse.Namespace, traffic: Traffic, url: str, folder: Path,
     for server in (live, cold):
         for _ in range(10):
             asked = traffic.request()
-            wrong += traffic.wrong(asked, GetFeaturesResponse.FromString(server.call(asked.SerializeToString())))
+            wrong += traffic.wrong(
+                asked, GetFeaturesResponse.FromString(server.call(asked.SerializeToString(), timeout=DEADLINE_S))
+            )
     for server in (echo, live, cold):
         server.close()
     ratios = {
@@ -272,7 +282,9 @@ def _latency(seconds: list[float]) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peers", help="an interpreter that has feast and polars; without it only the echo")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=300, help="of each server a round")
@@ -332,7 +344,11 @@ def _measured(
     result |= {
         "serving": served,
         "rounds": given.rounds,
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": platform.machine(),
+            "python": platform.python_version(),
+        },
     }
     result["missed"] = _missed(result)
     return result

@@ -36,8 +36,11 @@ def main() -> None:
     )
 
     def view(name, entity, fields):
-        source = FileSource(name=name + "_source", path=os.path.join(folder, "items.parquet"),
-                            timestamp_field="event_timestamp")
+        source = FileSource(
+            name=name + "_source",
+            path=os.path.join(folder, "items.parquet"),
+            timestamp_field="event_timestamp",
+        )
         return FeatureView(name=name, entities=[entity], schema=fields, source=source, ttl=timedelta(days=1))
 
     floats = [Field(name=one, dtype=Float32) for one in names]
@@ -49,11 +52,17 @@ def main() -> None:
     ]  # fmt: skip
     history = []
     for entity, join in ((item, "item_id"), (user, "user_id")):
-        source = FileSource(name=join + "_log", path=os.path.join(folder, "log.parquet"),
-                            timestamp_field="event_timestamp")
+        source = FileSource(
+            name=join + "_log", path=os.path.join(folder, "log.parquet"), timestamp_field="event_timestamp"
+        )
         history.append(
-            FeatureView(name=join + "_history", entities=[entity], source=source, ttl=timedelta(days=2),
-                        schema=[key[join[:4]], Field(name="position", dtype=Int64)])
+            FeatureView(
+                name=join + "_history",
+                entities=[entity],
+                source=source,
+                ttl=timedelta(days=2),
+                schema=[key[join[:4]], Field(name="position", dtype=Int64)],
+            )
         )
     store.apply([item, user, *views, *history])
     frame = pd.read_parquet(os.path.join(folder, "items.parquet"))
@@ -81,8 +90,9 @@ def main() -> None:
         columns = names if word == "get" else ["all"]
         wanted = chance.sample(ids, 1000)
         started = time.perf_counter()
-        items = store.get_online_features([f"{kinds[0]}:{one}" for one in columns],
-                                          [{"item_id": one} for one in wanted])
+        items = store.get_online_features(
+            [f"{kinds[0]}:{one}" for one in columns], [{"item_id": one} for one in wanted]
+        )
         store.get_online_features([f"{kinds[1]}:{one}" for one in columns], [{"user_id": wanted[0]}])
         seconds = time.perf_counter() - started
         assert len(items.proto.results[-1].values) == 1000

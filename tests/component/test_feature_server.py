@@ -99,9 +99,7 @@ async def store(server: Server, states: Stored) -> None:
 
 def life(items: int, rng: np.random.Generator) -> list[Event]:
     """Listings, impressions and clicks of three users up to NOW, a few of them after it."""
-    events = [
-        listed(item, item % 20, NOW - 10**9, item, NOW - 10**9) for item in range(items) if item % 10
-    ]
+    events = [listed(item, item % 20, NOW - 10**9, item, NOW - 10**9) for item in range(items) if item % 10]
     at_us = NOW - np.sort(rng.integers(-5, 700, 4 * items))[::-1] * times.MICROS
     for sequence, at in enumerate(at_us.tolist()):
         item, user = int(rng.integers(0, items)), int(rng.integers(6, 9))
@@ -170,9 +168,7 @@ async def test_100_000_entities_in_one_request_are_refused(server: Server) -> No
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await server.ask(list(range(100_000)))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert violations_of(caught.value) == [
-        ("item_ids", "100000 items: at most 10000 items")
-    ]
+    assert violations_of(caught.value) == [("item_ids", "100000 items: at most 10000 items")]
     assert len((await server.ask(list(range(10_000)))).missing_items) == 10_000
 
 

@@ -21,7 +21,7 @@ from services.feature.near_cache import NearCache
 from services.feature.program import ITEM, Layout
 from services.feature.query import Query
 
-SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KEYS = [
     (),
     ("user_id",),
