@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay compare-samples chaos-join bench-join flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo replay compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -69,6 +69,20 @@ flink-join: setup ## the join on a Flink cluster of processes, beside the joiner
 bench-join: setup ## the join from Kafka to Kafka, per core, beside Flink SQL's; out/bench-join.json
 	@$(PY) -m benchmarks.bench_join $(ARGS)
 
+# Feast and Polars, pinned, in an environment of their own: nothing of the project depends on them.
+PEERS := .venv-bench
+
+bench-setup: $(PEERS)/.installed ## the environment of what bench-features compares with (Feast, Polars)
+
+$(PEERS)/.installed: benchmarks/peers.txt | $(PY)
+	@$(PY) -m venv $(PEERS)
+	@$(PEERS)/bin/pip install --disable-pip-version-check -r benchmarks/peers.txt || { \
+	  echo "bench-setup: Feast and Polars: needed to compare with, not installed (see above). Mend it with: make bench-setup, once the package index is reachable" >&2; exit 1; }
+	@touch $@
+
+bench-features: setup bench-setup ## GetFeatures beside an echo and Feast; the as-of join; out/bench-features.json
+	@$(PY) -m benchmarks.bench_features --peers $(PEERS)/bin/python $(ARGS)
+
 lint: setup ## ruff, mypy, import rules, buf
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -106,4 +120,4 @@ protos: setup ## generate the code of the protos again
 
 clean: ## what runs leave behind and the virtual environment; not the downloads in the user's cache
 	@if [ -x $(PY) ] && [ -f out/run/state.json ]; then $(PY) -m local down; fi
-	rm -rf out build flink/target $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf out build flink/target $(VENV) $(PEERS) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -52,6 +52,24 @@ class ViewState:
                 at = place.at + age if age < of.tiles else place.base_at
                 values[at] = MERGE[of.monoid](values[at], of.lift(event)) if of.value else values[at] + 1
 
+    def tile(self, slot: int, age: int) -> Any:
+        """Of a slot: the tile so many hops before the newest event's; ``identity`` outside of what is
+        kept."""
+        place = self.plan.places[slot]
+        of = place.of
+        assert isinstance(of, Slot)
+        if not 0 <= age < of.tiles:
+            return of.identity
+        if of.registers:
+            return self.values[place.at][age * of.registers : (age + 1) * of.registers]
+        return self.values[place.at + age]
+
+    def base(self, slot: int) -> Any:
+        """Of a slot: everything older than its tiles; ``identity`` of one that keeps none."""
+        place = self.plan.places[slot]
+        assert isinstance(place.of, Slot)
+        return self.values[place.base_at] if place.base_at >= 0 else place.of.identity
+
     def recent(self, index: int) -> list[tuple[int, ...]]:
         """Of a recent list: (occurred_us, event hash, *fields) each, newest first."""
         place = self.plan.places[len(self.plan.slots) + index]

@@ -111,54 +111,6 @@ def decay_weights(half_life_us: int, hop_us: int, hops: int) -> NDArray[np.int64
     return table
 
 
-def moves(feature: Feature) -> bool:
-    """Whether a value moves with t itself: seconds since a moment, everything else equal. All others are the
-    same within a hop, as long as nothing overtakes the request."""
-    aggregate = feature.aggregate
-    if isinstance(aggregate, LastK):
-        return aggregate.read in ("seconds", "value_age")
-    return isinstance(aggregate, Elapsed)
-
-
-def moment(plan: Plan, windows: Windows, index: int) -> tuple[NDArray[np.int64], Bools]:
-    """(us [n], known [n]): since when the feature ``index``, one that ``moves``, counts."""
-    feature = plan.view.features[index]
-    use, hops = plan.uses[index][0], plan.view.hops(feature)
-    if isinstance(feature.aggregate, Elapsed):
-        found = windows.total(use, hops)
-        return found, found != plan.slots[use].identity
-    assert isinstance(feature.aggregate, LastK)
-    newest = windows.newest(use, hops, feature.aggregate.k)
-    if feature.aggregate.read == "seconds":
-        return newest.us[:, 0], newest.valid[:, 0]
-    return newest.values[feature.aggregate.field][:, 0].view(np.int64), newest.valid[:, 0]
-
-
-def since(
-    view: FeatureView, index: int, us: NDArray[np.int64], known: Bools, at_us: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """[n]: the values of the feature ``index``, one that ``moves``, from its moments."""
-    values = _seconds(at_us, us, known)
-    default, divide, limit, log1p = _one_scale(view, index)
-    if log1p:
-        values = ln(1.0 + np.maximum(values, 0.0))
-    values /= divide
-    scaled = np.clip(values, -limit, limit, out=values).astype(np.float32)
-    return np.where(known, scaled, default)
-
-
-def _seconds(at_us: NDArray[np.int64], us: NDArray[np.int64], known: Bools) -> Floats:
-    # What is not known may be any integer: no difference is taken of it.
-    return (at_us - np.where(known, us, at_us)) / float(MICROS)
-
-
-@lru_cache(maxsize=1024)
-def _one_scale(view: FeatureView, index: int) -> tuple[np.float32, float, float, bool]:
-    feature = view.features[index]
-    limit = np.inf if feature.limit is None else feature.limit
-    return np.float32(feature.default), float(feature.divide), float(limit), feature.scale == "log1p"
-
-
 @dataclass(frozen=True)
 class _Scales:
     """What is done to the values of a view's features, [features] or [features, 1] each."""
@@ -250,9 +202,9 @@ class _Rows:
     def totals(self) -> list[NDArray]:
         return [self.windows.total(slot, self.hops) for slot in self.uses]
 
-    def seconds(self) -> _Known:
-        us, known = moment(self.plan, self.windows, self.plan.view.features.index(self.feature))
-        return _seconds(self.at_us, us, known), known
+    def seconds_since(self, us: NDArray[np.int64], known: Bools) -> Floats:
+        # What is not known may be any integer: no difference is taken of it.
+        return (self.at_us - np.where(known, us, self.at_us)) / float(MICROS)
 
 
 # A value, and whether there is one (else the default stands), per row.
@@ -278,7 +230,9 @@ def _mean(rows: _Rows, a: Mean) -> _Known:
 
 
 def _elapsed(rows: _Rows, a: Elapsed) -> _Known:
-    return rows.seconds()
+    (found,) = rows.totals()
+    known = found != rows.plan.slots[rows.uses[0]].identity
+    return rows.seconds_since(found, known), known
 
 
 def _decayed(rows: _Rows, a: Decayed) -> _Known:
@@ -297,16 +251,18 @@ def _ratio(rows: _Rows, a: Ratio) -> _Known:
 
 
 def _last(rows: _Rows, a: LastK) -> _Known:
-    if moves(rows.feature):
-        return rows.seconds()
     newest = rows.windows.newest(rows.uses[0], rows.hops, a.k)
     count = newest.valid.sum(axis=1)
     some = count > 0
     if a.read in ("count", "any"):
         return _every(count if a.read == "count" else some)
+    if a.read == "seconds":
+        return rows.seconds_since(newest.us[:, 0], some), some
     stored = newest.values[a.field]
     if a.read == "value":
         return stored[:, 0].view(np.int64) / float(_scale(a.events, a.field)), some
+    if a.read == "value_age":
+        return rows.seconds_since(stored[:, 0].view(np.int64), some), some
     same = newest.valid & (stored == rows.candidate[a.field].astype(np.uint64)[:, None])
     return _every(_matched(a.read, same, count))
 

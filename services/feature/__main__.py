@@ -1,18 +1,20 @@
 """``python -m services.feature``: wires the feature server.
 
-Life: ports open (NOT_SERVING) -> Redis has answered, or has not in ``ready_wait_ms`` -> SERVING. On SIGTERM:
-NOT_SERVING, the calls in progress end, Redis closes.
-"""
+Life: ports open (NOT_SERVING) -> kernels are compiled, or loaded -> Redis has answered, or has not in
+``ready_wait_ms`` -> SERVING. On SIGTERM: NOT_SERVING, the calls in progress end, Redis closes."""
 
 from __future__ import annotations
+
+import asyncio
 
 from rec.v1 import feature_pb2_grpc
 from services.contract.feature_sets import feature_set
 from services.feature import metrics
+from services.feature.answer import warm_up
 from services.feature.barriers import BarrierWatch
 from services.feature.breaker import Breaker
-from services.feature.item_table import ItemTable
-from services.feature.layout import Layout
+from services.feature.near_cache import NearCache
+from services.feature.program import Layout
 from services.feature.servicer import FeatureServicer
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
@@ -28,19 +30,17 @@ SERVICE = "rec.v1.FeatureService"
 
 async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
     """Starts the feature server inside a process; returns its server, whose ports answer already."""
+    layout = Layout(feature_set(settings.feature_set))
     client = redis_client.connect(settings.redis)
     process.push_close("redis", client.aclose)
-    layout = Layout(feature_set(settings.feature_set))
-    table = (
-        ItemTable(layout, settings.near_items, settings.near_age_ms / 1000) if settings.near_items else None
-    )
+    near_s = settings.near_age_ms / 1000
     store = FeatureStore(
-        layout,
         settings.redis,
+        layout,
         max_reads=settings.max_reads,
         breaker=Breaker(settings.breaker_failures, settings.breaker_pause_ms / 1000),
         telling_s=settings.breaker_timeout_ms / 1000,
-        table=table,
+        near=NearCache(layout, settings.near_items, near_s) if settings.near_items else None,
     )
     process.push_close("redis reader", store.close)
     barriers = BarrierWatch(client, settings.max_barrier_waits, settings.barrier_poll_ms / 1000)
@@ -49,6 +49,7 @@ async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
     add = feature_pb2_grpc.add_FeatureServiceServicer_to_server
     server = GrpcServer(settings.grpc, process, [(add, servicer, SERVICE)])
     await server.start()
+    await asyncio.to_thread(warm_up, layout)
 
     async def declare() -> None:
         if not await store.reachable(settings.ready_wait_ms / 1000):

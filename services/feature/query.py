@@ -23,7 +23,6 @@ class Query:
 
     user_id: int
     item_ids: NDArray[np.uint64]
-    packed_ids: bytes
     at_us: int
 
 
@@ -34,7 +33,7 @@ def parse(request: GetFeaturesRequest, now_us: int) -> Query:
     if length % 8:
         bad.append(FieldViolation("item_ids", f"{length} bytes", "a multiple of 8 bytes"))
     elif length // 8 > MAX_ITEMS:
-        bad.append(FieldViolation("item_ids", f"{length // 8} items", f"at most {MAX_ITEMS}"))
+        bad.append(FieldViolation("item_ids", f"{length // 8} items", f"at most {MAX_ITEMS} items"))
     if len(request.request_id) > MAX_REQUEST_ID_CHARS:
         allowed = f"at most {MAX_REQUEST_ID_CHARS} characters"
         bad.append(FieldViolation("request_id", f"{len(request.request_id)} characters", allowed))
@@ -44,7 +43,7 @@ def parse(request: GetFeaturesRequest, now_us: int) -> Query:
     if bad:
         raise InvalidInput(bad)
     ids = columns.decode("item_ids", request.item_ids, columns.U64)
-    return Query(request.user_id, ids, request.item_ids, at_us)
+    return Query(request.user_id, ids, at_us)
 
 
 def barrier_wait_s(barrier_id: str, timeout_s: float | None) -> float:

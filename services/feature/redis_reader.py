@@ -31,9 +31,8 @@ Waiting = tuple[Reply, Take, "asyncio.Future[Any]"]
 
 @dataclass(frozen=True)
 class Tracking:
-    """Whom to tell about keys that begin with one of ``prefixes`` (none of which begins another). written:
-    keys; forget: whatever is known may have been written (all keys flushed, connection lost or not yet
-    tracked)."""
+    """Whom to tell about keys below ``prefixes``. written: keys; forget: whatever is known may have been
+    written (all keys flushed, connection lost or not yet tracked)."""
 
     prefixes: tuple[bytes, ...]
     written: Callable[[list[bytes]], None]
@@ -202,8 +201,8 @@ class RedisReader:
             return False
         try:
             await row.send(command(b"HELLO", b"3"))
-            wanted = [word for prefix in self._tracking.prefixes for word in (b"PREFIX", prefix)]
-            await row.send(command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *wanted))
+            prefixes = [word for prefix in self._tracking.prefixes for word in (b"PREFIX", prefix)]
+            await row.send(command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *prefixes))
         except ConnectionError:
             raise
         except OSError as error:

@@ -28,21 +28,19 @@ def command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
-def mget(keys: Sequence[bytes], blocks: Sequence[tuple[bytes, bytes, int]]) -> bytes:
-    """MGET of some keys and, per block (prefix, packed, width), of ``prefix`` + each run of ``width``
-    bytes."""
-    parts = [b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]
-    total = 1 + len(keys)
-    for prefix, packed, width in blocks:
-        count = len(packed) // width
+def mget(keys: Sequence[bytes], columns: Sequence[tuple[bytes, bytes]] = (), width: int = 8) -> bytes:
+    """MGET of some keys, then of prefix + id for each of the ids (``width`` bytes each) of each column."""
+    count = len(keys) + sum(len(ids) for _, ids in columns) // width
+    parts = [b"*%d\r\n$4\r\nMGET\r\n" % (1 + count)]
+    parts += [b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]
+    for prefix, ids in columns:
         start = b"$%d\r\n%b" % (len(prefix) + width, prefix)
-        rows = np.empty((count, len(start) + width + 2), np.uint8)
+        rows = np.empty((len(ids) // width, len(start) + width + 2), np.uint8)
         rows[:, : len(start)] = np.frombuffer(start, np.uint8)
-        rows[:, len(start) : -2] = np.frombuffer(packed, np.uint8).reshape(count, width)
+        rows[:, len(start) : -2] = np.frombuffer(ids, np.uint8).reshape(-1, width)
         rows[:, -2:] = np.frombuffer(_END, np.uint8)
         parts.append(rows.tobytes())
-        total += count
-    return b"*%d\r\n$4\r\nMGET\r\n" % total + b"".join(parts)
+    return b"".join(parts)
 
 
 class Reply:

@@ -10,6 +10,8 @@ from rec.v1 import feature_pb2_grpc
 from rec.v1.feature_pb2 import (
     DescribeFeaturesRequest,
     DescribeFeaturesResponse,
+    ExplainFeaturesRequest,
+    ExplainFeaturesResponse,
     FeatureServiceWaitForBarrierRequest,
     FeatureServiceWaitForBarrierResponse,
     GetFeaturesRequest,
@@ -20,11 +22,11 @@ from rec.v1.feature_pb2 import (
 from rec.v1.provenance_pb2 import Degradation
 from services.contract import times
 from services.contract.errors import DeadlineSpent, Unavailable
-from services.feature import answer, metrics, query
+from services.feature import catalogue, explain, metrics, query
 from services.feature.barriers import BarrierWatch
-from services.feature.layout import Layout
+from services.feature.program import Layout
 from services.feature.settings import FeatureSettings
-from services.feature.store import FeatureStore, nothing
+from services.feature.store import FeatureStore
 from services.runtime.clock import WallClock
 from services.runtime.grpc_client import remaining_s
 
@@ -42,7 +44,8 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         barriers: BarrierWatch,
         wall: WallClock,
     ) -> None:
-        self._layout = layout
+        self._settings = settings
+        self._features = layout.feature_set
         self._default_s = settings.default_deadline_ms / 1000
         self._max_s = settings.max_deadline_ms / 1000
         self._share = settings.store_share
@@ -58,13 +61,13 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         degraded: str | None = None
         try:
             limit_s = self._default_s if context.time_remaining() is None else self._max_s
-            stored = await self._store.read(asked, remaining_s(context, limit_s) * self._share)
+            reading = await self._store.read(asked, remaining_s(context, limit_s) * self._share)
         except DeadlineSpent:
-            stored, degraded = nothing(self._layout, asked), "deadline"
+            reading, degraded = self._store.nothing(asked), "deadline"
         except Unavailable:
-            stored, degraded = nothing(self._layout, asked), "unavailable"
+            reading, degraded = self._store.nothing(asked), "unavailable"
         started = time.perf_counter()
-        response = answer.build(self._layout, asked, stored)
+        response = reading.build()
         metrics.ENCODE_SECONDS.observe(time.perf_counter() - started)
         if degraded is not None:
             response.degraded.append(Degradation(source=SOURCE, reason=degraded))
@@ -77,19 +80,31 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             metrics.DEGRADED.labels(degraded).inc()
             return
         metrics.MISSING_ITEMS.inc(response.missing_items.count(1))
-        metrics.MISSING_USERS.inc(response.missing_user)
+        if response.missing_user:
+            metrics.MISSING_USERS.inc()
 
     async def DescribeFeatures(
         self, request: DescribeFeaturesRequest, context: grpc.aio.ServicerContext
     ) -> DescribeFeaturesResponse:
         """See the proto."""
-        return answer.describe(self._layout.feature_set)
+        return catalogue.describe(self._features)
 
     async def ListFeatureViews(
         self, request: ListFeatureViewsRequest, context: grpc.aio.ServicerContext
     ) -> ListFeatureViewsResponse:
         """See the proto."""
-        return answer.list_views(self._layout.feature_set)
+        return catalogue.list_views(self._settings.feature_set, self._features)
+
+    async def ExplainFeatures(
+        self, request: ExplainFeaturesRequest, context: grpc.aio.ServicerContext
+    ) -> ExplainFeaturesResponse:
+        """See the proto."""
+        asked = explain.parse(request, self._features, self._wall.now_us())
+        limit_s = remaining_s(context, self._max_s)
+        states = await self._store.states_of(asked.item_keys(self._features), limit_s)
+        others = asked.other_keys(self._features, states)
+        states |= await self._store.states_of(others, limit_s)
+        return explain.explained(self._features, asked, states)
 
     async def WaitForBarrier(
         self, request: FeatureServiceWaitForBarrierRequest, context: grpc.aio.ServicerContext

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from services.contract.feature_sets import WORLD
 from services.feature.query import MAX_ITEMS
 from services.runtime.settings import FeatureSetName, GrpcServerSettings, ProcessSettings
+
+
+def _none_or_a_request(items: int) -> int:
+    if 0 < items < MAX_ITEMS:
+        raise ValueError(f"0, or at least the {MAX_ITEMS} items of the largest request")
+    return items
 
 
 class FeatureSettings(ProcessSettings):
@@ -16,8 +24,6 @@ class FeatureSettings(ProcessSettings):
     """Name in logs."""
     grpc: GrpcServerSettings = GrpcServerSettings(port=7053)
     """The service port, the admin port and their limits."""
-    feature_set: FeatureSetName = WORLD
-    """The columns that are answered (contract.feature_sets)."""
     default_deadline_ms: int = Field(default=100, gt=0)
     """For a call without a deadline: what a ranking may usefully wait for features."""
     max_deadline_ms: int = Field(default=10_000, gt=0)
@@ -26,10 +32,12 @@ class FeatureSettings(ProcessSettings):
     """Part of the time left that Redis may use; the rest lets defaults still arrive in time."""
     max_reads: int = Field(default=128, gt=0)
     """Reads waiting for Redis at once; more would only miss their deadlines."""
-    near_items: int = Field(default=200_000, ge=0)
-    """Items kept in this process: their states (425 bytes in the set `world`) and columns, and as much again
-    for finding them; at least what one request may ask for. 0 reads every item from Redis each time. Written
-    items are dropped at once."""
+    feature_set: FeatureSetName = WORLD
+    """Which features are answered, by name (contract.feature_sets); all processes of a loop have the same."""
+    near_items: Annotated[int, AfterValidator(_none_or_a_request)] = Field(default=100_000, ge=0)
+    """Items kept in this process with their computed columns, 700 bytes each with the views of the world; 0
+    reads every item from Redis each time. At least the 10,000 of the largest request. Written items are
+    dropped at once."""
     near_age_ms: int = Field(default=10_000, gt=0)
     """No kept item is older, even if Redis failed to say that it was written."""
     breaker_failures: int = Field(default=3, gt=0)
@@ -44,12 +52,3 @@ class FeatureSettings(ProcessSettings):
     """A barrier whose announcement was lost with a connection is found by looking this often."""
     ready_wait_ms: int = Field(default=5_000, ge=0)
     """After this the server serves without Redis: defaults are better than nothing."""
-
-    @field_validator("near_items")
-    @classmethod
-    def _holds_a_request(cls, value: int) -> int:
-        if 0 < value < MAX_ITEMS:
-            raise ValueError(
-                f"{value}: 0, or at least {MAX_ITEMS}, so that one request does not push itself out"
-            )
-        return value

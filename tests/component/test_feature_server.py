@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import redis.asyncio as redis
 import uvloop
-from view_states_kit import States, event, folded, redis_values
+from feature_kit import FEATURES, clicked, listed, shown, states_of
 
 from rec.v1 import feature_pb2_grpc
 from rec.v1.feature_pb2 import (
     DescribeFeaturesRequest,
+    ExplainFeaturesRequest,
     FeatureServiceWaitForBarrierRequest,
     GetFeaturesRequest,
     GetFeaturesResponse,
@@ -25,7 +26,9 @@ from rec.v1.feature_pb2 import (
 )
 from services.contract import features, redis_keys, times
 from services.contract.columns import U64, encode
-from services.contract.feature_sets import FEATURE_SETS
+from services.contract.feature_view import view_from
+from services.contract.view_events import Event
+from services.contract.view_registry import FeatureSet
 from services.feature import metrics, resp
 from services.feature.__main__ import start
 from services.feature.redis_reader import RedisReader
@@ -36,8 +39,6 @@ from services.runtime.settings import GrpcServerSettings, RedisSettings
 
 pytestmark = pytest.mark.integration
 NOW = 1_760_000_000_000_000
-SET = FEATURE_SETS["world"]
-ITEM_VIEWS = [view.name for view in SET.views if view.key == ("item_id",)]
 FREE = GrpcServerSettings(port=0, admin_port=0, metrics_port=0)
 
 
@@ -87,35 +88,46 @@ def reasons(answer: GetFeaturesResponse) -> list[str]:
     return [f"{part.source}:{part.reason}" for part in answer.degraded]
 
 
+VIEWS = {view.name: view for view in FEATURES.views}
+Stored = dict[tuple[str, bytes], bytes]
+
+
+async def store(server: Server, states: Stored) -> None:
+    keys = {redis_keys.view_key(VIEWS[name], entity): value for (name, entity), value in states.items()}
+    await server.redis.mset(keys)
+
+
+def life(items: int, rng: np.random.Generator) -> list[Event]:
+    """Listings, impressions and clicks of three users up to NOW, a few of them after it."""
+    events = [listed(item, item % 20, NOW - 10**9, item, NOW - 10**9) for item in range(items) if item % 10]
+    at_us = NOW - np.sort(rng.integers(-5, 700, 4 * items))[::-1] * times.MICROS
+    for sequence, at in enumerate(at_us.tolist()):
+        item, user = int(rng.integers(0, items)), int(rng.integers(6, 9))
+        if item % 10 == 0:
+            continue
+        made = clicked if sequence % 4 == 0 else shown
+        events.append(made(user, item, item % 20, at, sequence))
+    return events
+
+
 async def test_the_answer_is_the_contracts_encoding_of_what_stands_in_redis(server: Server) -> None:
     rng = np.random.default_rng(1)
-    events = [
-        event("listed", NOW - 10**9 + item, 0, item, item % 20, sequence=item)
-        for item in range(2_500)
-        if item % 10
-    ]
-    for n in range(4_000):
-        kind, item = ("shown", "shown", "acted")[n % 3], int(rng.integers(2_500))
-        if item % 10:
-            at_us = NOW - int(rng.integers(3_000)) * times.MICROS
-            events.append(event(kind, at_us, 6 + n % 2, item, item % 20, sequence=10_000 + n))
-    states = folded(SET, events)
-    await server.redis.mset(redis_values(SET, states))
-    ids = [int(item) for item in rng.permutation(2_500)]
-    wanted = features.encode(SET, states, 7, np.array(ids, U64), NOW)
-    # Read from Redis, then from what is kept, then half and half.
-    for asked in (ids, ids[:1_000], ids):
-        answer = await server.ask(asked)
+    states = states_of(life(400, rng))
+    await store(server, states)
+    ids = [int(item) for item in rng.permutation(400)]
+    for _ in range(2):  # read, then near
+        answer = await server.ask(ids)
+        wanted = features.encode(FEATURES, states, 7, np.array(ids, np.uint64), NOW)
         assert answer.user_features == wanted.user.tobytes()
-        assert answer.item_features == wanted.items[: len(asked)].tobytes()
-        missing = np.all([wanted.missing[name] for name in ITEM_VIEWS], axis=0)[: len(asked)]
-        assert answer.missing_items == missing.astype(np.uint8).tobytes()
-        assert (answer.missing_user, reasons(answer)) == (False, [])
-        await server.redis.mset(dict(list(redis_values(SET, states).items())[:500]))
-    assert answer.schema_hash == SET.schema_hash
-    ages = np.frombuffer(answer.item_ages_s, "<f4")
-    assert np.isnan(ages[missing == 1]).all() and ((ages >= 0) & (ages < 10**4))[missing == 0].all()
-    assert 0 <= answer.user_age_s < 3_000
+        assert answer.item_features == wanted.items.tobytes()
+        assert (answer.missing_items.count(1), answer.missing_user, reasons(answer)) == (40, False, [])
+        assert answer.schema_hash == FEATURES.schema_hash
+        newest = dict(zip(VIEWS, answer.view_age_s, strict=True))
+        assert newest["time"] == -1 and newest["item_activity"] == 0 <= newest["user_activity"] < 30
+        masks = np.frombuffer(answer.missing_item_views, "<u4")
+        for bit, name in enumerate(VIEWS):
+            if not features.of_request(VIEWS[name]):
+                assert np.array_equal(masks >> bit & 1, wanted.missing[name])
 
 
 def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
@@ -124,7 +136,7 @@ def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
     async def read() -> list[bytes | None]:
         reader = RedisReader(RedisSettings(url=redis_url), 2)
         answers = await reader.ask(resp.command(b"PING"))
-        answers += await reader.ask(resp.mget((b"a",), [(b"f:i:", bytes(16), 8)]))
+        answers += await reader.ask(resp.mget((b"a",), [(b"f:i:", bytes(16))]))
         await reader.close()
         return answers
 
@@ -137,11 +149,10 @@ async def test_unknown_user_and_no_items_are_answers(server: Server) -> None:
 
 
 async def test_values_of_another_shape_count_as_missing(server: Server) -> None:
-    other = folded(SET, [event("shown", NOW - 5, 7, 1, 3, sequence=1)])
-    values = redis_values(SET, other)
-    await server.redis.mset({key: b"short" for key in values})
-    assert list((await server.ask([1])).missing_items) == [1]
-    await server.redis.mset({key: b"\x09" + value[1:] for key, value in values.items()})
+    views = [view for view in FEATURES.views if view.kind != "instant"]
+    user, item = (7).to_bytes(8, "little"), (1).to_bytes(8, "little")
+    keys = [redis_keys.view_key(view, user if view.key == ("user_id",) else item) for view in views]
+    await server.redis.mset(dict.fromkeys(keys, b"\x09" * 300))
     answer = await server.ask([1])
     assert list(answer.missing_items) == [1] and answer.missing_user and reasons(answer) == []
 
@@ -153,14 +164,55 @@ async def test_bad_requests_name_the_field(server: Server) -> None:
     assert [field for field, _ in violations_of(caught.value)] == ["item_ids"]
 
 
+async def test_100_000_entities_in_one_request_are_refused(server: Server) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.ask(list(range(100_000)))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert violations_of(caught.value) == [("item_ids", "100000 items: at most 10000 items")]
+    assert len((await server.ask(list(range(10_000)))).missing_items) == 10_000
+
+
 async def test_describe_names_every_column(server: Server) -> None:
     answer = await server.stub.DescribeFeatures(DescribeFeaturesRequest(), timeout=2)
-    assert len(answer.user_columns) == SET.user_width and len(answer.item_columns) == SET.item_width
+    names = [column.name for column in (*answer.user_columns, *answer.item_columns)]
+    assert names == [column.name for column in (*FEATURES.request_columns, *FEATURES.candidate_columns)]
 
 
-async def test_the_views_are_listed_with_their_definitions(server: Server) -> None:
+async def test_the_views_are_listed_as_they_are_defined(server: Server) -> None:
     answer = await server.stub.ListFeatureViews(ListFeatureViewsRequest(), timeout=2)
-    assert [(view.name, view.version) for view in answer.views] == [(v.name, v.version) for v in SET.views]
+    assert FeatureSet(view_from(view.definition) for view in answer.views).schema_hash == answer.schema_hash
+    assert [view.definition_hash for view in answer.views] == [v.definition_hash for v in FEATURES.views]
+    assert all(view.owner and view.description for view in answer.views)
+
+
+async def test_an_explanation_says_which_hops_made_a_value(server: Server) -> None:
+    minute = 60 * times.MICROS
+    base = NOW // minute * minute
+    log = [listed(1, 3, base - minute, 1, base - minute)]
+    ages = enumerate((2, 1, 1, 0))
+    log += [shown(7, 1, 3, base - age * minute + 1, sequence) for sequence, age in ages]
+    log.append(clicked(7, 1, 3, base + 2, 20))
+    await store(server, states_of(log))
+    names = ["item_activity_shown_1m", "user_clicks_clicked_before", "item_activity_shown", "time_day_sin"]
+    request = ExplainFeaturesRequest(user_id=7, item_id=1, features=names)
+    request.occurred_at.FromMicroseconds(base + minute // 2)
+    answer = await server.stub.ExplainFeatures(request, timeout=2)
+    window, before, ever, _ = answer.features
+    states = states_of(log)
+    wanted = features.encode(FEATURES, states, 7, np.array([1], np.uint64), base + minute // 2)
+    place = [column.name for column in FEATURES.candidate_columns].index(names[0])
+    assert window.value == wanted.items[0, place] and not window.is_default
+    # Two in the hop before, one in the head.
+    assert [list(part.tiles) for part in window.tiles] == [[2, 1]]
+    assert times.to_us(window.tiles[0].to) == base + minute // 2
+    assert [times.to_us(at) for at in before.recent] == [base + 2] and before.value == 1
+    assert sum(ever.tiles[0].tiles) + ever.tiles[0].before == 4
+    assert not window.event_ids and answer.event_ids_note
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.stub.ExplainFeatures(ExplainFeaturesRequest(features=["no_such"]), timeout=2)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert "no_such" in str(caught.value.details())
 
 
 async def test_a_hanging_redis_costs_its_share_then_nothing(stack: AsyncExitStack) -> None:
@@ -190,7 +242,7 @@ async def test_a_dead_redis_gives_defaults_and_its_return_is_noticed(
 ) -> None:
     made = Server(stack)
     await made.open(private_redis.url, breaker_pause_ms=100)
-    await write(made, 0)
+    await made.redis.set(KEY, state_of(1))
     assert list((await made.ask([1])).missing_items) == [0]
     private_redis.kill()
     answers = [await made.ask([1]) for _ in range(6)]
@@ -242,22 +294,21 @@ def counted(counter: Any) -> float:
     return float(counter._value.get())
 
 
-def states_of(impressions: int) -> States:
-    """Of item 1, shown so often."""
-    events = [event("listed", NOW - 10**6, 0, 1, 3, sequence=0)]
-    shown = (event("shown", NOW - 5, 8, 1, 3, sequence=1 + n) for n in range(impressions))
-    return folded(SET, [*events, *shown])
+KEY = redis_keys.view_key(VIEWS["item_activity"], (1).to_bytes(8, "little"))
 
 
-async def write(server: Server, impressions: int) -> list[bytes]:
-    """Puts item 1 into Redis; its keys."""
-    values = redis_values(SET, states_of(impressions))
-    await server.redis.mset(values)
-    return list(values)
+def of_item(impressions: int) -> Stored:
+    """Item 1 after so many impressions (and one: none is no state)."""
+    states = states_of(shown(5, 1, 3, NOW - 1, sequence) for sequence in range(impressions + 1))
+    return {key: value for key, value in states.items() if key[0] == "item_activity"}
+
+
+def state_of(impressions: int) -> bytes:
+    return next(iter(of_item(impressions).values()))
 
 
 def encoded(impressions: int) -> bytes:
-    return features.encode(SET, states_of(impressions), 7, np.array([1], U64), NOW).items.tobytes()
+    return features.encode(FEATURES, of_item(impressions), 7, np.array([1], np.uint64), NOW).items.tobytes()
 
 
 async def answered(server: Server, item: int) -> bytes:
@@ -274,20 +325,19 @@ async def until_read_again(server: Server, item: int, old: bytes) -> bytes:
 
 
 async def test_an_item_is_read_once_and_again_when_it_was_written(server: Server) -> None:
-    await write(server, 1)
+    key = KEY
+    await server.redis.set(key, state_of(1))
     first = await answered(server, 1)
     read, near = counted(metrics.ITEMS_READ), counted(metrics.NEAR_HITS)
     assert await answered(server, 1) == first
     assert (counted(metrics.ITEMS_READ) - read, counted(metrics.NEAR_HITS) - near) == (0, 1)
 
-    keys = await write(server, 2)
+    await server.redis.set(key, state_of(2))
     second = await until_read_again(server, 1, first)
-    await server.redis.delete(*keys)
-    async with asyncio.timeout(5):
-        while list((await server.ask([1])).missing_items) != [1]:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
-    assert second != first
-    await write(server, 1)
+    await server.redis.delete(key)
+    await until_read_again(server, 1, second)
+    assert list((await server.ask([1])).missing_items) == [1]
+    await server.redis.set(key, state_of(1))
     async with asyncio.timeout(5):
         while await answered(server, 1) != first:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
@@ -295,7 +345,7 @@ async def test_an_item_is_read_once_and_again_when_it_was_written(server: Server
 
 async def test_after_a_barrier_nothing_older_is_answered(server: Server) -> None:
     for turn in range(50):
-        await write(server, turn)
+        await server.redis.set(KEY, state_of(turn))
         await server.redis.hset(redis_keys.BARRIER_KEY, f"b{turn}", NOW)
         await server.wait(f"b{turn}", 1_000)
         seen = await answered(server, 1)
@@ -303,10 +353,10 @@ async def test_after_a_barrier_nothing_older_is_answered(server: Server) -> None
 
 
 async def test_a_flush_and_a_lost_connection_empty_what_was_kept(server: Server) -> None:
-    await write(server, 1)
+    await server.redis.set(KEY, state_of(1))
     first = await answered(server, 1)
     await server.redis.client_kill_filter(_type="normal", skipme=True)
-    await write(server, 2)
+    await server.redis.set(KEY, state_of(2))
     async with asyncio.timeout(5):
         while reasons(await server.ask([1])):  # noqa: ASYNC110 - until it has connected again
             await asyncio.sleep(0.01)
@@ -329,6 +379,6 @@ async def test_a_redis_that_cannot_track_is_read_each_time(stack: AsyncExitStack
     assert counted(metrics.UNTRACKED) == refused + 1
     read = counted(metrics.ITEMS_READ)
     for turn in range(3):
-        await write(made, turn)
+        await made.redis.set(KEY, state_of(turn))
         assert await answered(made, 1) == encoded(turn)
     assert counted(metrics.ITEMS_READ) == read + 3

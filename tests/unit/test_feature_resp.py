@@ -37,9 +37,9 @@ def test_replies_come_out_whole_however_their_bytes_are_cut(replies: list, cuts:
 
 def test_mget_is_the_command_of_all_its_keys() -> None:
     ids = (7).to_bytes(8, "little") + (2**63 + 1).to_bytes(8, "little")
-    wanted = command(b"MGET", b"user", b"x", b"f:i:" + ids[:8], b"f:i:" + ids[8:], b"pair" + ids)
-    assert mget((b"user", b"x"), [(b"f:i:", ids, 8), (b"pair", ids, 16)]) == wanted
-    assert mget((b"user",), [(b"f:i:", b"", 8)]) == command(b"MGET", b"user")
+    wanted = command(b"MGET", b"user", b"f:g:n", b"f:i:" + ids[:8], b"f:i:" + ids[8:])
+    assert mget((b"user", b"f:g:n"), [(b"f:i:", ids)]) == wanted
+    assert mget((b"user",), [(b"f:i:", b"")]) == command(b"MGET", b"user")
 
 
 def test_a_refusal_is_kept_and_a_line_is_a_value() -> None:

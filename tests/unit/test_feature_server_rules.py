@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from feature_kit import FEATURES
 from pydantic import ValidationError
 
 from rec.v1.feature_pb2 import GetFeaturesRequest
 from services.contract import times
 from services.contract.errors import InvalidInput
-from services.contract.feature_sets import FEATURE_SETS
-from services.contract.feature_view import view_from
-from services.feature import answer, query
+from services.feature import catalogue, query
+from services.feature.answer import Reading
 from services.feature.breaker import Breaker
-from services.feature.layout import Layout
+from services.feature.near_cache import NearCache
+from services.feature.program import Layout
 from services.feature.settings import FeatureSettings
-from services.feature.store import nothing
-
-SET = FEATURE_SETS["world"]
 
 
 def test_every_bad_field_is_named_at_once() -> None:
@@ -62,34 +60,26 @@ def test_the_breaker_opens_after_failures_in_a_row_and_lets_one_probe_through() 
 
 
 def test_without_redis_everything_is_missing_and_at_its_default() -> None:
-    layout = Layout(SET)
+    layout = Layout(FEATURES)
     ids = np.array([5, 6], np.uint64)
-    asked = query.Query(1, ids, ids.tobytes(), 10**15)
-    response = answer.build(layout, asked, nothing(layout, asked))
-    assert response.item_features == np.tile(SET.item_defaults, (2, 1)).tobytes()
+    reading = Reading(layout, query.Query(1, ids, 10**15), NearCache(layout, 2, 1.0), 0)
+    reading.nothing()
+    response = reading.build()
+    rows = np.frombuffer(response.item_features, "<f4").reshape(2, FEATURES.item_width)
+    assert [list(row) for row in rows] == [FEATURES.item_defaults.tolist()] * 2
     assert response.missing_items == b"\x01\x01" and response.missing_user
-    assert response.schema_hash == SET.schema_hash
-    assert np.isnan(np.frombuffer(response.item_ages_s, "<f4")).all() and np.isnan(response.user_age_s)
+    assert response.schema_hash == FEATURES.schema_hash
+    assert set(response.view_age_s) == {-1}
 
 
 def test_the_description_has_every_column_in_order() -> None:
-    described = answer.describe(SET)
-    assert [c.name for c in described.item_columns] == [c.name for c in SET.candidate_columns]
-    assert [c.name for c in described.user_columns] == [c.name for c in SET.request_columns]
+    described = catalogue.describe(FEATURES)
+    assert [c.name for c in described.item_columns] == [c.name for c in FEATURES.candidate_columns]
+    assert [c.name for c in described.user_columns] == [c.name for c in FEATURES.request_columns]
     assert all(c.kind and c.entity and c.description for c in described.user_columns)
 
 
-def test_the_listed_views_are_those_of_the_set_and_their_text_is_their_definition() -> None:
-    listed = answer.list_views(SET)
-    assert [view_from(view.definition).definition_hash for view in listed.views] == [
-        view.definition_hash for view in SET.views
-    ]
-    named = sorted(name for view in listed.views for name in view.columns)
-    assert named == sorted(c.name for c in (*SET.request_columns, *SET.candidate_columns))
-    assert all(view.owner and view.description for view in listed.views)
-
-
-def test_a_near_table_holds_at_least_one_request() -> None:
-    with pytest.raises(ValidationError, match="at least 10000"):
+def test_a_near_cache_holds_a_request_or_nothing() -> None:
+    with pytest.raises(ValidationError, match="10000"):
         FeatureSettings(near_items=9_999)
     assert FeatureSettings(near_items=0).near_items == 0

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rec.v1 import provenance_pb2 as rec_dot_v1_dot_provenance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rec/v1/feature.proto\x12\x06rec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rec/v1/provenance.proto\"|\n\x12GetFeaturesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x06\x12\x10\n\x08item_ids\x18\x03 \x01(\x0c\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd5\x01\n\x13GetFeaturesResponse\x12\x13\n\x0bschema_hash\x18\x01 \x01(\x06\x12\x15\n\ruser_features\x18\x02 \x01(\x0c\x12\x15\n\ritem_features\x18\x03 \x01(\x0c\x12\x15\n\rmissing_items\x18\x04 \x01(\x0c\x12\x14\n\x0cmissing_user\x18\x05 \x01(\x08\x12%\n\x08\x64\x65graded\x18\x06 \x03(\x0b\x32\x13.rec.v1.Degradation\x12\x13\n\x0bitem_ages_s\x18\x07 \x01(\x0c\x12\x12\n\nuser_age_s\x18\x08 \x01(\x02\"\x19\n\x17\x44\x65scribeFeaturesRequest\"g\n\rFeatureColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x15\n\rdefault_value\x18\x04 \x01(\x02\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"\x89\x01\n\x18\x44\x65scribeFeaturesResponse\x12\x13\n\x0bschema_hash\x18\x01 \x01(\x06\x12+\n\x0cuser_columns\x18\x02 \x03(\x0b\x32\x15.rec.v1.FeatureColumn\x12+\n\x0citem_columns\x18\x03 \x03(\x0b\x32\x15.rec.v1.FeatureColumn\"\x19\n\x17ListFeatureViewsRequest\"\xc2\x01\n\x0f\x46\x65\x61tureViewInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x03(\t\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\r\x12\r\n\x05owner\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_hash\x18\t \x01(\x06\x12\x12\n\ndefinition\x18\n \x01(\t\"W\n\x18ListFeatureViewsResponse\x12\x13\n\x0bschema_hash\x18\x01 \x01(\x06\x12&\n\x05views\x18\x02 \x03(\x0b\x32\x17.rec.v1.FeatureViewInfo\"e\n#FeatureServiceWaitForBarrierRequest\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"U\n$FeatureServiceWaitForBarrierResponse\x12-\n\tpassed_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xf3\x02\n\x0e\x46\x65\x61tureService\x12\x46\n\x0bGetFeatures\x12\x1a.rec.v1.GetFeaturesRequest\x1a\x1b.rec.v1.GetFeaturesResponse\x12U\n\x10\x44\x65scribeFeatures\x12\x1f.rec.v1.DescribeFeaturesRequest\x1a .rec.v1.DescribeFeaturesResponse\x12U\n\x10ListFeatureViews\x12\x1f.rec.v1.ListFeatureViewsRequest\x1a .rec.v1.ListFeatureViewsResponse\x12k\n\x0eWaitForBarrier\x12+.rec.v1.FeatureServiceWaitForBarrierRequest\x1a,.rec.v1.FeatureServiceWaitForBarrierResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rec/v1/feature.proto\x12\x06rec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rec/v1/provenance.proto\"|\n\x12GetFeaturesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x06\x12\x10\n\x08item_ids\x18\x03 \x01(\x0c\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf8\x01\n\x13GetFeaturesResponse\x12\x13\n\x0bschema_hash\x18\x01 \x01(\x06\x12\x15\n\ruser_features\x18\x02 \x01(\x0c\x12\x15\n\ritem_features\x18\x03 \x01(\x0c\x12\x15\n\rmissing_items\x18\x04 \x01(\x0c\x12\x14\n\x0cmissing_user\x18\x05 \x01(\x08\x12%\n\x08\x64\x65graded\x18\x06 \x03(\x0b\x32\x13.rec.v1.Degradation\x12\x1a\n\x12missing_item_views\x18\x07 \x01(\x0c\x12\x1a\n\x12missing_user_views\x18\x08 \x01(\r\x12\x12\n\nview_age_s\x18\t \x03(\x02\"\x19\n\x17\x44\x65scribeFeaturesRequest\"g\n\rFeatureColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x15\n\rdefault_value\x18\x04 \x01(\x02\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"\x89\x01\n\x18\x44\x65scribeFeaturesResponse\x12\x13\n\x0bschema_hash\x18\x01 \x01(\x06\x12+\n\x0cuser_columns\x18\x02 \x03(\x0b\x32\x15.rec.v1.FeatureColumn\x12+\n\x0citem_columns\x18\x03 \x03(\x0b\x32\x15.rec.v1.FeatureColumn\"\x19\n\x17ListFeatureViewsRequest\"\xfb\x01\n\x0f\x46\x65\x61tureViewInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x17\n\x0f\x64\x65\x66inition_hash\x18\x03 \x01(\x06\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0b\n\x03key\x18\x07 \x03(\t\x12\x0f\n\x07sources\x18\x08 \x03(\t\x12&\n\x03hop\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x63olumns\x18\n \x03(\t\x12\x13\n\x0bstate_bytes\x18\x0b \x01(\r\x12\x12\n\ndefinition\x18\x0c \x01(\t\"l\n\x18ListFeatureViewsResponse\x12\x13\n\x0b\x66\x65\x61ture_set\x18\x01 \x01(\t\x12\x13\n\x0bschema_hash\x18\x02 \x01(\x06\x12&\n\x05views\x18\x03 \x03(\x0b\x32\x17.rec.v1.FeatureViewInfo\"}\n\x16\x45xplainFeaturesRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x06\x12\x0f\n\x07item_id\x18\x02 \x01(\x06\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\x0e\x45xplainedTiles\x12\x11\n\taggregate\x18\x01 \x01(\t\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05tiles\x18\x04 \x03(\x03\x12\x13\n\x06\x62\x65\x66ore\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\t\n\x07_before\"\x9a\x02\n\x10\x45xplainedFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x02\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06\x65ntity\x18\x05 \x01(\x0c\x12)\n\x06window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x05tiles\x18\x07 \x03(\x0b\x32\x16.rec.v1.ExplainedTiles\x12*\n\x06recent\x18\x08 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tevent_ids\x18\n \x03(\t\"r\n\x17\x45xplainFeaturesResponse\x12\x13\n\x0bschema_hash\x18\x01 \x01(\x06\x12*\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x18.rec.v1.ExplainedFeature\x12\x16\n\x0e\x65vent_ids_note\x18\x03 \x01(\t\"e\n#FeatureServiceWaitForBarrierRequest\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"U\n$FeatureServiceWaitForBarrierResponse\x12-\n\tpassed_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc7\x03\n\x0e\x46\x65\x61tureService\x12\x46\n\x0bGetFeatures\x12\x1a.rec.v1.GetFeaturesRequest\x1a\x1b.rec.v1.GetFeaturesResponse\x12U\n\x10\x44\x65scribeFeatures\x12\x1f.rec.v1.DescribeFeaturesRequest\x1a .rec.v1.DescribeFeaturesResponse\x12U\n\x10ListFeatureViews\x12\x1f.rec.v1.ListFeatureViewsRequest\x1a .rec.v1.ListFeatureViewsResponse\x12R\n\x0f\x45xplainFeatures\x12\x1e.rec.v1.ExplainFeaturesRequest\x1a\x1f.rec.v1.ExplainFeaturesResponse\x12k\n\x0eWaitForBarrier\x12+.rec.v1.FeatureServiceWaitForBarrierRequest\x1a,.rec.v1.FeatureServiceWaitForBarrierResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,23 +37,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFEATURESREQUEST']._serialized_start=122
   _globals['_GETFEATURESREQUEST']._serialized_end=246
   _globals['_GETFEATURESRESPONSE']._serialized_start=249
-  _globals['_GETFEATURESRESPONSE']._serialized_end=462
-  _globals['_DESCRIBEFEATURESREQUEST']._serialized_start=464
-  _globals['_DESCRIBEFEATURESREQUEST']._serialized_end=489
-  _globals['_FEATURECOLUMN']._serialized_start=491
-  _globals['_FEATURECOLUMN']._serialized_end=594
-  _globals['_DESCRIBEFEATURESRESPONSE']._serialized_start=597
-  _globals['_DESCRIBEFEATURESRESPONSE']._serialized_end=734
-  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_start=736
-  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_end=761
-  _globals['_FEATUREVIEWINFO']._serialized_start=764
-  _globals['_FEATUREVIEWINFO']._serialized_end=958
-  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_start=960
-  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_end=1047
-  _globals['_FEATURESERVICEWAITFORBARRIERREQUEST']._serialized_start=1049
-  _globals['_FEATURESERVICEWAITFORBARRIERREQUEST']._serialized_end=1150
-  _globals['_FEATURESERVICEWAITFORBARRIERRESPONSE']._serialized_start=1152
-  _globals['_FEATURESERVICEWAITFORBARRIERRESPONSE']._serialized_end=1237
-  _globals['_FEATURESERVICE']._serialized_start=1240
-  _globals['_FEATURESERVICE']._serialized_end=1611
+  _globals['_GETFEATURESRESPONSE']._serialized_end=497
+  _globals['_DESCRIBEFEATURESREQUEST']._serialized_start=499
+  _globals['_DESCRIBEFEATURESREQUEST']._serialized_end=524
+  _globals['_FEATURECOLUMN']._serialized_start=526
+  _globals['_FEATURECOLUMN']._serialized_end=629
+  _globals['_DESCRIBEFEATURESRESPONSE']._serialized_start=632
+  _globals['_DESCRIBEFEATURESRESPONSE']._serialized_end=769
+  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_start=771
+  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_end=796
+  _globals['_FEATUREVIEWINFO']._serialized_start=799
+  _globals['_FEATUREVIEWINFO']._serialized_end=1050
+  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_start=1052
+  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_end=1160
+  _globals['_EXPLAINFEATURESREQUEST']._serialized_start=1162
+  _globals['_EXPLAINFEATURESREQUEST']._serialized_end=1287
+  _globals['_EXPLAINEDTILES']._serialized_start=1290
+  _globals['_EXPLAINEDTILES']._serialized_end=1454
+  _globals['_EXPLAINEDFEATURE']._serialized_start=1457
+  _globals['_EXPLAINEDFEATURE']._serialized_end=1739
+  _globals['_EXPLAINFEATURESRESPONSE']._serialized_start=1741
+  _globals['_EXPLAINFEATURESRESPONSE']._serialized_end=1855
+  _globals['_FEATURESERVICEWAITFORBARRIERREQUEST']._serialized_start=1857
+  _globals['_FEATURESERVICEWAITFORBARRIERREQUEST']._serialized_end=1958
+  _globals['_FEATURESERVICEWAITFORBARRIERRESPONSE']._serialized_start=1960
+  _globals['_FEATURESERVICEWAITFORBARRIERRESPONSE']._serialized_end=2045
+  _globals['_FEATURESERVICE']._serialized_start=2048
+  _globals['_FEATURESERVICE']._serialized_end=2503
 # @@protoc_insertion_point(module_scope)

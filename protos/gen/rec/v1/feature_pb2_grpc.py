@@ -49,6 +49,11 @@ class FeatureServiceStub:
                 request_serializer=rec_dot_v1_dot_feature__pb2.ListFeatureViewsRequest.SerializeToString,
                 response_deserializer=rec_dot_v1_dot_feature__pb2.ListFeatureViewsResponse.FromString,
                 _registered_method=True)
+        self.ExplainFeatures = channel.unary_unary(
+                '/rec.v1.FeatureService/ExplainFeatures',
+                request_serializer=rec_dot_v1_dot_feature__pb2.ExplainFeaturesRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_feature__pb2.ExplainFeaturesResponse.FromString,
+                _registered_method=True)
         self.WaitForBarrier = channel.unary_unary(
                 '/rec.v1.FeatureService/WaitForBarrier',
                 request_serializer=rec_dot_v1_dot_feature__pb2.FeatureServiceWaitForBarrierRequest.SerializeToString,
@@ -73,7 +78,14 @@ class FeatureServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFeatureViews(self, request, context):
-        """The definitions that the columns are made by.
+        """The views of the feature set, as they are defined.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainFeatures(self, request, context):
+        """Where the values of one user and one item come from, read from Redis as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +115,11 @@ def add_FeatureServiceServicer_to_server(servicer, server):
                     servicer.ListFeatureViews,
                     request_deserializer=rec_dot_v1_dot_feature__pb2.ListFeatureViewsRequest.FromString,
                     response_serializer=rec_dot_v1_dot_feature__pb2.ListFeatureViewsResponse.SerializeToString,
+            ),
+            'ExplainFeatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainFeatures,
+                    request_deserializer=rec_dot_v1_dot_feature__pb2.ExplainFeaturesRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_feature__pb2.ExplainFeaturesResponse.SerializeToString,
             ),
             'WaitForBarrier': grpc.unary_unary_rpc_method_handler(
                     servicer.WaitForBarrier,
@@ -191,6 +208,33 @@ class FeatureService:
             '/rec.v1.FeatureService/ListFeatureViews',
             rec_dot_v1_dot_feature__pb2.ListFeatureViewsRequest.SerializeToString,
             rec_dot_v1_dot_feature__pb2.ListFeatureViewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.FeatureService/ExplainFeatures',
+            rec_dot_v1_dot_feature__pb2.ExplainFeaturesRequest.SerializeToString,
+            rec_dot_v1_dot_feature__pb2.ExplainFeaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

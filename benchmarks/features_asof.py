@@ -1,22 +1,17 @@
-"""Speed of the as-of join: ``python -m benchmarks.bench_features_asof --polars PYTHON``.
+"""Speed of the as-of join, beside a plain Polars ``join_asof``.
 
 50,000 labels against two views (of items and of users, seven features each, windows and all time) over a log
-of 1,000,000 events, in memory, one thread. Beside it in the same run, each alternating with the other: what a
-plain Polars ``join_asof`` costs for the same labels and tables, which looks up one earlier row per label and
-computes nothing. PYTHON is an interpreter that has polars; without it only the views are measured. Writes
-out/bench-features-asof.json; exit code 1 when a label is missing or wrong (checked against the replay).
+of 1,000,000 events, in memory, one thread. The plain join looks up one earlier row per label and computes
+nothing. Each label is there, and some are checked against the replay.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -153,50 +148,31 @@ def wrong_labels(log: EventLog, labels: Labels, found: list[np.ndarray]) -> int:
     return wrong
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--polars", help="an interpreter that has polars")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--labels", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=7)
-    given = parser.parse_args()
-    log, labels = log_and_labels(given.rows, given.labels, seed=1)
+def measure(python: str, log: EventLog, labels: Labels, folder: Path, rounds: int) -> dict[str, Any]:
+    """``python``: an interpreter that has polars. Both sides by turns."""
     ours: list[tuple[float, float]] = []
     plain: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        other = Plain(given.polars, log, labels, Path(folder)) if given.polars else None
-        for _ in range(given.rounds):
-            wall, cpu, found = views_once(log, labels)
-            ours.append((wall, cpu))
-            if other:
-                plain.append(other.join())
-        if other:
-            other.close()
-    dropped = sum(len(labels.at_us) - len(values) for values in found)
-    result = {
-        "rows": given.rows,
-        "labels": given.labels,
+    other = Plain(python, log, labels, folder)
+    for _ in range(rounds):
+        wall, cpu, found = views_once(log, labels)
+        ours.append((wall, cpu))
+        plain.append(other.join())
+    other.close()
+    ratios = [mine[0] / theirs[0] for mine, theirs in zip(ours, plain, strict=True)]
+    return {
+        "rows": len(log.occurred_us),
+        "labels": len(labels.at_us),
         "features": sum(len(view.features) for view in VIEWS),
         "asof_ms": _middle(ours),
-        "dropped": dropped,
+        "plain_ms": _middle(plain),
+        "polars": {"version": other.version, "threads": int(other.threads)},
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "dropped": sum(len(labels.at_us) - len(values) for values in found),
         "wrong": wrong_labels(log, labels, found),
     }
-    if other:
-        result["plain_ms"] = _middle(plain)
-        result["polars"] = {"version": other.version, "threads": int(other.threads)}
-        ratios = [mine[0] / theirs[0] for mine, theirs in zip(ours, plain, strict=True)]
-        result["asof_vs_plain_ratio"] = round(statistics.median(ratios), 2)
-    target = Path("out/bench-features-asof.json")
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1))
-    print(json.dumps(result, indent=1))
-    return 1 if result["wrong"] or dropped else 0
 
 
 def _middle(times: list[tuple[float, float]]) -> dict[str, float]:
     wall, cpu = (statistics.median(column) * 1000 for column in zip(*times, strict=True))
     return {"wall": round(wall, 1), "cpu": round(cpu, 1), "best": round(min(times)[0] * 1000, 1)}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Item states kept in the feature server, and the columns computed from them.
+
+Redis tells of every item key that is written (client tracking, broadcast by prefix) on the very connection
+that the values came by, so the order of what happened is the order of what is read: a value is either the
+newest or about to be dropped. A second bound holds in case that a message is lost on Redis' side: no state is
+served ``max_age_s`` after it was read. Without a connection the cache is empty.
+
+An item has one row: its states under all item views, and the columns that follow from them with the moments
+[from, until) at which they hold (kernel.interval). So an answer is a gather; only rows that were written, or
+whose hop has ended, are computed again. An item without state is kept too. Pure: the caller brings the time.
+"""
+
+# Numba's functions have no types of their own.
+# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
+# ruff: noqa: PLR0917
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from services.contract.id_table import IdTable
+from services.contract.view_plan import NONE_US, plan_of
+from services.feature import kernel as k
+from services.feature.program import ITEM, Layout
+
+# Numbers of a row; then, per feature that says seconds, since when.
+_FROM, _UNTIL, _EXPIRES, _USED, _SINCE = range(5)
+NEVER = -(1 << 62)
+_ALWAYS = 1 << 62
+_FIRST_ROWS = 1024
+Ids = NDArray[np.uint64]
+Places = NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True)
+def _refresh(words, at, program, t, r, meta, values, masks, newest):
+    """Computes one row anew, as of t."""
+    views, ints, floats, _ = program
+    low, high, slot = np.int64(NEVER), np.int64(_ALWAYS), _SINCE
+    masks[r] = 0
+    for v in range(views.shape[0]):
+        place = at + views[v, k.START]
+        missing, behind, first = k.clock(words, place, views, v, t)
+        low, high = k.interval(words, place, views, v, t, missing, low, high)
+        newest[r, v] = NEVER if missing else words[0][(place + 8) >> 3]
+        if missing:
+            masks[r] |= np.uint32(1 << views[v, k.VIEW])
+        for f in range(views[v, k.BEGIN], views[v, k.END]):
+            if ints[f, k.OP] >= k.FIRST_EVENT:
+                meta[r, slot] = (
+                    NONE_US if missing else k.since(words, place, ints, f, t, views[v, k.HOP], behind, first)
+                )
+                slot += 1
+            elif missing:
+                values[r, f] = floats[f, k.DEFAULT]
+            else:
+                values[r, f] = k.feature(words, place, program, f, t, views[v, k.HOP], behind, first, 0)
+    meta[r, _FROM], meta[r, _UNTIL] = low, high
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    rows, words, stride, program, columns, t, now, tick, meta, values, masks, newest, out, mask, ages, stale
+):
+    """Fills the rows of ``out`` whose states are held; ``stale`` gets the places of the others.
+    Returns (how many of these, how many rows were computed)."""
+    views, ints, floats, _ = program
+    unknown, computed = 0, 0
+    for n in range(rows.shape[0]):
+        r = rows[n]
+        if r < 0 or meta[r, _EXPIRES] < now:
+            stale[unknown] = n
+            unknown += 1
+            continue
+        meta[r, _USED] = tick
+        if t < meta[r, _FROM] or t >= meta[r, _UNTIL]:
+            _refresh(words, r * stride, program, t, r, meta, values, masks, newest)
+            computed += 1
+        slot = _SINCE
+        for f in range(ints.shape[0]):
+            if ints[f, k.OP] >= k.FIRST_EVENT:
+                out[n, columns[f]] = k.seconds(meta[r, slot], ints, floats, f, t)
+                slot += 1
+            else:
+                out[n, columns[f]] = values[r, f]
+        mask[n] |= masks[r]
+        for v in range(views.shape[0]):
+            ages[views[v, k.VIEW]] = max(ages[views[v, k.VIEW]], newest[r, v])
+    return unknown, computed
+
+
+@njit(cache=True, nogil=True)
+def _victims(meta, tick, hand, limit, out):
+    """The rows that leave next, none of this request's; where the hand stands then."""
+    found = 0
+    while found < out.shape[0]:
+        if meta[hand, _USED] != tick:
+            out[found] = hand
+            found += 1
+        hand = hand + 1 if hand + 1 < limit else 0
+    return hand
+
+
+@njit(cache=True, nogil=True)
+def _expire(rows, meta):
+    had = 0
+    for r in rows:
+        if r >= 0 and meta[r, _EXPIRES] != NEVER:
+            meta[r, _EXPIRES] = NEVER
+            had += 1
+    return had
+
+
+@dataclass
+class Answered:
+    """What a request fills, n candidates: items [n, width] float32, mask [n] uint32, newest [views of the
+    set] (the newest event of each view's states)."""
+
+    items: NDArray[np.float32]
+    mask: NDArray[np.uint32]
+    newest: NDArray[np.int64]
+
+
+class NearCache:
+    """At most ``capacity`` items (a request's must fit); one that has waited longest leaves first."""
+
+    def __init__(self, layout: Layout, capacity: int, max_age_s: float) -> None:
+        if capacity < 1 or max_age_s <= 0:
+            raise ValueError(f"capacity={capacity}, max_age_s={max_age_s}: both above 0")
+        self._layout, self._program = layout, layout.item
+        self._capacity, self._max_age_ns = capacity, int(max_age_s * 1e9)
+        self._stride = layout.sizes[ITEM]
+        ops = self._program.packed[1][:, k.OP]
+        self._width = _SINCE + int((ops >= k.FIRST_EVENT).sum())
+        self._table = IdTable(min(capacity, _FIRST_ROWS))
+        self._hand, self._tick = 0, 0
+        self._allocate(0)
+        self._reserve(min(capacity, _FIRST_ROWS))
+        self.computed = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def bytes_per_item(self) -> int:
+        """States, columns and what is kept about them."""
+        views, features = len(self._program.packed[0]), self._program.width
+        return self._stride + 8 * self._width + 4 * features + 8 * views + 4 + 8 + 32
+
+    def _allocate(self, rows: int) -> None:
+        features, views = self._program.width, len(self._program.packed[0])
+        self._bytes = np.zeros(rows * self._stride, np.uint8)
+        self._meta = np.full((rows, self._width), NEVER, np.int64)
+        self._values = np.zeros((rows, features), np.float32)
+        self._masks = np.zeros(rows, np.uint32)
+        self._newest = np.full((rows, views), NEVER, np.int64)
+        self._ids = np.zeros(rows, np.uint64)
+        self._words = (self._bytes.view(np.int64), self._bytes.view(np.uint32), self._bytes)
+
+    def _reserve(self, rows: int) -> None:
+        had = len(self._ids)
+        if rows <= had:
+            return
+        names = ("_bytes", "_meta", "_values", "_masks", "_newest", "_ids")
+        old = [getattr(self, name) for name in names]
+        self._allocate(min(self._capacity, max(rows, 2 * had)))
+        for name, column in zip(names, old, strict=True):
+            getattr(self, name)[: len(column)] = column
+
+    def begin(self) -> int:
+        """A number for one request: what it has looked at does not leave for what it reads."""
+        self._tick += 1
+        return self._tick
+
+    def gather(
+        self, ids: Ids, places: Places | None, t: int, now_ns: int, tick: int, into: Answered
+    ) -> Places:
+        """Fills the answer's rows ``places`` (of ``ids`` [n]; None = all) that are held; returns the places
+        of those that must be read."""
+        rows = self._table.lookup(ids if places is None else ids[places])
+        stale = np.empty(len(rows), np.int64)
+        items = into.items if places is None else into.items[places]
+        mask = into.mask if places is None else into.mask[places]
+        unknown, computed = _gather(
+            rows, self._words, self._stride, self._program.packed, self._program.columns, t, now_ns, tick,
+            self._meta, self._values, self._masks, self._newest, items, mask, into.newest, stale,
+        )  # fmt: skip
+        self.computed += computed
+        if places is None:
+            return stale[:unknown]
+        into.items[places], into.mask[places] = items, mask
+        return places[stale[:unknown]]
+
+    def put(self, ids: Ids, records: list[NDArray], now_ns: int, tick: int) -> None:
+        """Keeps the states of items, read at ``now_ns``: per item view [n, bytes] uint8 (of repeated ids the
+        last)."""
+        known = self._table.lookup(ids)
+        fresh = len(np.unique(ids[known < 0]))
+        over = len(self._table) + fresh - self._capacity
+        if over > 0:
+            self._meta[known[known >= 0], _USED] = tick
+            self._evict(over, tick)
+        rows = self._table.insert(ids)
+        self._reserve(self._table.row_limit)
+        held = self._bytes.reshape(-1, self._stride)
+        for view, states in zip(self._layout.groups[ITEM], records, strict=True):
+            at = self._layout.starts[view.name]
+            held[rows, at : at + states.shape[1]] = states
+        self._ids[rows] = ids
+        # Computed when asked for: no moment is in [_ALWAYS, NEVER).
+        self._meta[rows, _FROM], self._meta[rows, _UNTIL] = _ALWAYS, NEVER
+        self._meta[rows, _EXPIRES], self._meta[rows, _USED] = now_ns + self._max_age_ns, tick
+
+    def _evict(self, count: int, tick: int) -> None:
+        rows = np.empty(count, np.int64)
+        self._hand = _victims(self._meta, tick, self._hand, self._table.row_limit, rows)
+        self._meta[rows, _EXPIRES] = NEVER
+        self._table.delete(self._ids[rows])
+        self.evicted += count
+
+    def drop(self, ids: Ids) -> int:
+        """Forgets items that were written; how many of them it had."""
+        return int(_expire(self._table.lookup(ids), self._meta))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._table = IdTable(min(self._capacity, _FIRST_ROWS))
+        self._meta[:] = NEVER
+        self._hand = 0
+
+
+def records_matrix(values: list[bytes | None], size: int) -> NDArray[np.uint8]:
+    """[n, size] of Redis' values; zeros (no state) for what has not that size."""
+    nothing = bytes(size)
+    joined = b"".join([nothing if one is None or len(one) != size else one for one in values])
+    return np.frombuffer(joined, np.uint8).reshape(-1, size)
+
+
+def item_sizes(layout: Layout) -> list[int]:
+    """Bytes of a state of each item view."""
+    return [plan_of(view).layout.size for view in layout.groups[ITEM]]
