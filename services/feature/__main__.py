@@ -1,6 +1,7 @@
 """``python -m services.feature``: wires the feature server.
 
-Life: ports open (NOT_SERVING) -> kernels are compiled, or loaded -> Redis has answered, or has not in ``ready_wait_ms`` -> SERVING. On SIGTERM:
+Life: ports open (NOT_SERVING) -> kernels are compiled, or loaded -> Redis
+has answered, or has not in ``ready_wait_ms`` -> SERVING. On SIGTERM:
 NOT_SERVING, the calls in progress end, Redis closes.
 """
 
