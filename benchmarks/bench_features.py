@@ -3,7 +3,8 @@
 One GetFeatures of a user and 1,000 items on a real Redis, in ratios to a bare grpc.aio echo of as many bytes
 and to Feast on the same Redis; the as-of join in ratios to a plain one and to Feast's. PYTHON: an interpreter
 that has Feast and Polars (`make bench-setup`). Writes out/bench-features.json; exit code 1 when a target is
-missed."""
+missed.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +115,8 @@ def _listings(log: EventLog) -> EventLog:
     count = len(items)
     at_us = np.full(count, int(log.occurred_us.min()), np.int64)
     return EventLog(
-        np.full(count, LISTED.code, np.uint8), at_us, items, at_us, np.zeros(count, np.int32), np.arange(count),
+        np.full(count, LISTED.code, np.uint8), at_us, items, at_us,
+        np.zeros(count, np.int32), np.arange(count),
         {"item_id": items, "category": np.arange(count) % 20, "created_at": at_us},
     )  # fmt: skip
 
@@ -324,7 +326,7 @@ def _measured(
         server.stop()
     latency = served["latency_ms"]
     result: dict[str, Any] = {
-        "headline": "live: items are written between requests, so that what was kept is read and computed again",
+        "headline": "live: what was kept of written items is read and computed again",
         "echo_cpu_ratio": served["cpu_ratio"]["live"]["median"],
         "latency_ms": latency["live"],
     }

@@ -1,7 +1,6 @@
-"""A bare grpc.aio server: any request is answered with the same bytes. ``python -m
-benchmarks.features_echo``.
+"""A bare grpc.aio server: any request is answered with the same bytes.
 
-Arguments: port, file of the answer. No protobuf, no interceptor, the loop of our own servers.
+``python -m benchmarks.features_echo PORT FILE``. No protobuf, no interceptor, the loop of our own servers.
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@
 Arguments: folder with items.parquet, log.parquet and labels.parquet; redis host:port. Says its version, then
 answers each line of standard input: "get" -> seconds of get_online_features of 1,000 items x 16 columns and
 one user, "array" -> the same with one array of 16 per entity, "history" -> seconds of the historical join,
-and rows."""
+its rows and the process's peak in MB.
+"""
 
-import os
 import random
 import resource
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType, __version__
@@ -26,7 +27,7 @@ def main() -> None:
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
     store = FeatureStore(
         config=RepoConfig(
-            registry=os.path.join(folder, "registry.db"),
+            registry=str(Path(folder) / "registry.db"),
             project="bench",
             provider="local",
             online_store={"type": "redis", "connection_string": f"{redis},db=1"},
@@ -38,7 +39,7 @@ def main() -> None:
     def view(name, entity, fields):
         source = FileSource(
             name=name + "_source",
-            path=os.path.join(folder, "items.parquet"),
+            path=str(Path(folder) / "items.parquet"),
             timestamp_field="event_timestamp",
         )
         return FeatureView(name=name, entities=[entity], schema=fields, source=source, ttl=timedelta(days=1))
@@ -53,7 +54,7 @@ def main() -> None:
     history = []
     for entity, join in ((item, "item_id"), (user, "user_id")):
         source = FileSource(
-            name=join + "_log", path=os.path.join(folder, "log.parquet"), timestamp_field="event_timestamp"
+            name=join + "_log", path=str(Path(folder) / "log.parquet"), timestamp_field="event_timestamp"
         )
         history.append(
             FeatureView(
@@ -65,7 +66,7 @@ def main() -> None:
             )
         )
     store.apply([item, user, *views, *history])
-    frame = pd.read_parquet(os.path.join(folder, "items.parquet"))
+    frame = pd.read_parquet(str(Path(folder) / "items.parquet"))
     ids = frame["item_id"].tolist()
     for name, column in (("items", "item_id"), ("users", "user_id")):
         store.write_to_online_store(name, frame[[column, *names, "event_timestamp"]])
@@ -76,7 +77,7 @@ def main() -> None:
     for line in sys.stdin:
         word = line.strip()
         if word == "history":
-            labels = pd.read_parquet(os.path.join(folder, "labels.parquet"))
+            labels = pd.read_parquet(str(Path(folder) / "labels.parquet"))
             started = time.perf_counter()
             found = store.get_historical_features(
                 entity_df=labels, features=["item_id_history:position", "user_id_history:position"],

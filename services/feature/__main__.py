@@ -1,7 +1,9 @@
 """``python -m services.feature``: wires the feature server.
 
-Life: ports open (NOT_SERVING) -> kernels are compiled, or loaded -> Redis has answered, or has not in
-``ready_wait_ms`` -> SERVING. On SIGTERM: NOT_SERVING, the calls in progress end, Redis closes."""
+Life: ports open (NOT_SERVING) -> kernels are compiled, or loaded -> Redis
+has answered, or has not in ``ready_wait_ms`` -> SERVING. On SIGTERM:
+NOT_SERVING, the calls in progress end, Redis closes.
+"""
 
 from __future__ import annotations
 

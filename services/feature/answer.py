@@ -1,7 +1,8 @@
 """From what Redis holds to the packed answer. Pure.
 
-A ``Reading`` is one request on its way: it says which keys it still needs (at most twice: the states of user
-x category are known by name only when the candidates' categories are), takes their values, and builds."""
+A ``Reading`` is one request on its way: it says which keys it still needs (at most twice: the states of
+user x category are known by name only when the candidates' categories are), takes their values, and builds.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""Packed states -> float32 columns, compiled: the same bits as contract.view_read, a hundred times as fast.
+"""Packed states -> float32 columns, compiled: the same bits as contract.view_read.
 
 The rules are feature_view's and view_values'; here they are a loop over a ``Program`` (program.py), which is
 a view's definition as numbers. Only IEEE +, -, x, / in the same order, so the bits are the same; a property
 test holds both against each other. States are one buffer, seen as 64-bit, 32-bit and 8-bit integers
-(``Words``); places in it are bytes.
+(``words``); places in it are bytes.
 
 ``interval``: what a windowed feature says moves with t only through the hop of t and through whether the
 newest event is before t. So a computed row holds from one moment to another. What moves with t itself
-(seconds since something) is kept as the time since when."""
+(seconds since something) is kept as the time since when.
+"""
 
 # Numba's functions have no types of their own.
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
@@ -15,6 +16,7 @@ newest event is before t. So a computed row holds from one moment to another. Wh
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -114,12 +116,12 @@ def _range(tiles, hops, behind, first):
 def _total(words, at, place, tiles, wide, base, monoid, hops, behind, first):
     q, u, _ = words
     low, high = _range(tiles, hops, behind, first)
-    found = np.int64(0) if monoid == ADD else np.int64(_MOST if monoid == LEAST else _NONE)
+    found: Any = np.int64(0) if monoid == ADD else np.int64(_MOST if monoid == LEAST else _NONE)
     if hops == 0:
         found = q[(at + base) >> 3]
     begin = (at + place) >> 3 if wide else (at + place) >> 2
     for tile in range(begin + low, begin + high):
-        value = q[tile] if wide else np.int64(u[tile])
+        value: Any = q[tile] if wide else np.int64(u[tile])
         if monoid == ADD:
             found += value
         elif monoid == LEAST:
@@ -152,7 +154,7 @@ def _distinct(words, at, ints, f, behind, first):
     low, high = _range(ints[f, A_TILES], ints[f, HOPS], behind, first)
     total, empty = 0.0, 0
     for register in range(m):
-        rank = 0
+        rank: Any = 0
         if ints[f, HOPS] == 0:
             rank = np.int64(b[at + ints[f, A_BASE] + register])
         for tile in range(low, high):
@@ -221,13 +223,13 @@ def seconds(from_us, ints, floats, f, t):
 
 
 @njit(cache=True, nogil=True)
-def _value(words, at, program, f, t, hop_us, behind, first, operand):
+def _value(words, at, program, f, t, hop_us, behind, first, operand):  # noqa: PLR0911 - a table, compiled
     """(value, whether there is one)."""
     _, ints, floats, weights = program
     op = ints[f, OP]
     if op == COUNT:
         return float(_a(words, at, ints, f, ADD, behind, first)), True
-    if op == LIFT or op == RATE:  # noqa: PLR1714 - numba
+    if op in (LIFT, RATE):
         events = float(_a(words, at, ints, f, ADD, behind, first))
         hits = float(_b(words, at, ints, f, behind, first))
         if op == RATE:

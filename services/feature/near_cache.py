@@ -62,12 +62,13 @@ def _refresh(words, at, program, t, r, meta, values, masks, newest):
 
 
 @njit(cache=True, nogil=True)
-def _gather(
-    rows, words, stride, program, columns, t, now, tick, meta, values, masks, newest, out, mask, ages, stale
-):
-    """Fills the rows of ``out`` whose states are held; ``stale`` gets the places of the others.
-    Returns (how many of these, how many rows were computed)."""
+def _gather(rows, words, stride, program, copied, moving, t, now, tick, held, answered, stale):
+    """Fills the rows of the answer whose states are held; ``stale`` gets the places of the others.
+    Returns (how many of these, how many rows were computed). ``copied``, ``moving``: features whose columns
+    are kept, and those that say seconds, with the columns of the answer."""
     views, ints, floats, _ = program
+    meta, values, masks, newest = held
+    out, mask, ages = answered
     unknown, computed = 0, 0
     for n in range(rows.shape[0]):
         r = rows[n]
@@ -79,16 +80,13 @@ def _gather(
         if t < meta[r, _FROM] or t >= meta[r, _UNTIL]:
             _refresh(words, r * stride, program, t, r, meta, values, masks, newest)
             computed += 1
-        slot = _SINCE
-        for f in range(ints.shape[0]):
-            if ints[f, k.OP] >= k.FIRST_EVENT:
-                out[n, columns[f]] = k.seconds(meta[r, slot], ints, floats, f, t)
-                slot += 1
-            else:
-                out[n, columns[f]] = values[r, f]
+        for i in range(copied.shape[0]):
+            out[n, copied[i, 1]] = values[r, copied[i, 0]]
+        for i in range(moving.shape[0]):
+            out[n, moving[i, 1]] = k.seconds(meta[r, _SINCE + i], ints, floats, moving[i, 0], t)
         mask[n] |= masks[r]
         for v in range(views.shape[0]):
-            ages[views[v, k.VIEW]] = max(ages[views[v, k.VIEW]], newest[r, v])
+            ages[v] = max(ages[v], newest[r, v])
     return unknown, computed
 
 
@@ -135,6 +133,10 @@ class NearCache:
         self._stride = layout.sizes[ITEM]
         ops = self._program.packed[1][:, k.OP]
         self._width = _SINCE + int((ops >= k.FIRST_EVENT).sum())
+        # (feature, column of the answer) of each.
+        pairs = np.stack([np.arange(len(ops)), self._program.columns], axis=1).astype(np.int64)
+        self._copied, self._moving = pairs[ops < k.FIRST_EVENT], pairs[ops >= k.FIRST_EVENT]
+        self._views = self._program.packed[0][:, k.VIEW]
         self._table = IdTable(min(capacity, _FIRST_ROWS))
         self._hand, self._tick = 0, 0
         self._allocate(0)
@@ -185,10 +187,13 @@ class NearCache:
         stale = np.empty(len(rows), np.int64)
         items = into.items if places is None else into.items[places]
         mask = into.mask if places is None else into.mask[places]
+        ages = np.full(len(self._views), NEVER, np.int64)
         unknown, computed = _gather(
-            rows, self._words, self._stride, self._program.packed, self._program.columns, t, now_ns, tick,
-            self._meta, self._values, self._masks, self._newest, items, mask, into.newest, stale,
+            rows, self._words, self._stride, self._program.packed, self._copied, self._moving,
+            t, now_ns, tick,
+            (self._meta, self._values, self._masks, self._newest), (items, mask, ages), stale,
         )  # fmt: skip
+        into.newest[self._views] = np.maximum(into.newest[self._views], ages)
         self.computed += computed
         if places is None:
             return stale[:unknown]

@@ -1,10 +1,11 @@
 """A feature set as numbers: which states a request reads, and the programs that the kernel runs over them.
 
 States come in groups, whose records lie one after the other: of the request's own entity (REQUEST), per item
-(ITEM: kept near), per category of the candidates (PER_CATEGORY), per candidate (PAIR: an item together with a
-user or with a comparison; read each time). A program computes columns at one level: once, per category, or
+(ITEM: kept near), per category of the candidates (PER_CATEGORY), per candidate (PAIR: an item together with
+a user or with a comparison; read each time). A program computes columns at one level: once, per category, or
 per candidate; ``direct`` ones write into the answer's matrix. Comparisons of the user's events with the
-candidate's category are made once per category."""
+candidate's category are made once per category.
+"""
 
 from __future__ import annotations
 
