@@ -20,7 +20,7 @@ from pathlib import Path
 import grpc
 from redis.exceptions import RedisError
 
-from loadgen import datasets, day0, day0_files, seed_catalog, seed_redis, shift, world_clock
+from loadgen import datasets, day0, day0_files, day0_views, seed_catalog, seed_redis, shift, world_clock
 from loadgen.day0_files import Day0Files
 from loadgen.settings import SeedSettings
 from loadgen.world_clock import WorldClock
@@ -29,6 +29,8 @@ from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract.errors import Conflict, InvalidInput, LoopError, Unavailable
 from services.contract.feature_sets import feature_set
 from services.contract.ids import hash_key
+from services.contract.lake_history import write_history
+from services.contract.lake_store import LakeStore
 from services.contract.model_schema import shape_of
 from services.contract.model_store import SavedBase, copy_base, load_base, save_base
 from services.contract.times import set_us
@@ -104,6 +106,10 @@ async def _seed_world(settings: SeedSettings, release: Release, registered: bool
         if not registered:
             await release.register(_moved_base(base, settings, by_us))
             _say("generation 1 is registered")
+        if settings.lake_uri:
+            history = day0_views.moved(files.views, by_us)
+            await asyncio.to_thread(write_history, LakeStore(settings.lake_uri), "day0", history)
+            _say(f"{len(history):,} events of day 0 to the lake")
         count = await seed_redis.write(redis, feature_set(settings.feature_set), files, by_us)
         _say(f"{count:,} writes to Redis")
         count = await seed_catalog.write(settings.kafka, _items(files, by_us))

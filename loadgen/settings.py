@@ -77,6 +77,9 @@ class SeedSettings(_Command):
     """Where world.json is written: the moment that the world's clock counts from."""
     model_store_uri: str = "out/model-store"
     """Root of the stack's model store; generation 1 is copied there."""
+    lake_uri: str = ""
+    """Where day 0 is written as the history of before the topics, so that audits and backfills count what the
+    first states were made of; empty = nowhere."""
     release_target: str = "127.0.0.1:7058"
     """host:port of release."""
     release_timeout_ms: int = Field(default=30_000, gt=0)
