@@ -23,7 +23,7 @@ CONTRACT = Path("services") / "contract"
 # What a record passes through; pure Python with types, as mypyc wants it.
 MODULES = (
     *("join", "join_events", "join_labels", "join_matching", "join_memory", "join_output", "join_rows"),
-    *("join_rules", "join_state", "join_timers", "join_wire", "join_label_first", "join_lookup"),
+    *("join_rules", "join_scan", "join_state", "join_timers", "join_wire", "join_label_first", "join_lookup"),
 )
 _LOG = "compile.log"
 _TIMEOUT_S = 600

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
 from functools import lru_cache
 
-from rec.events.v1 import events_pb2 as ev
 from services.contract import join_wire as wire
+from services.contract.join_scan import Scored
 
 _ALL_KEPT: bytes = wire.sample_rate(1.0)
 
@@ -35,40 +34,38 @@ class ShownRows:
         *("first", "user", "impressed", "scored"),
     )
 
-    def __init__(
-        self, snapshot: ev.FeatureSnapshot, shown: Collection[int], places: Sequence[int], impressed_us: int
-    ) -> None:
-        """``shown``: the impression's items, ``places`` their positions (empty: in order)."""
-        count = len(shown)
-        packed = struct.pack(f"<{count}Q", *shown)
-        positions = struct.pack(f"<{count}I", *places) if places else _in_order(count)
-        served, scores, features = snapshot.item_ids, snapshot.scores, snapshot.item_features
+    def __init__(self, scored: Scored, shown: bytes, positions: bytes, impressed_us: int) -> None:
+        """``shown``: the impression's items, ``positions`` theirs (empty: in order), columns as in Listed."""
+        count = len(shown) // 8
+        positions = positions or _in_order(count)
+        served, scores, features = scored.item_ids, scored.scores, scored.features
         self.row_bytes = width = 8 * len(features) // len(served)
-        if served.startswith(packed):
+        if served.startswith(shown):
             # Shown are mostly the best of the served, in their order.
-            self.size, self.absent, self.ids, self.positions = count, b"", packed, positions
+            self.size, self.absent, self.ids, self.positions = count, b"", shown, positions
             self.scores, self.features = scores[: 4 * count], features[: width * count]
         else:
-            rows = [find_row(served, packed[8 * k : 8 * k + 8]) for k in range(count)]
+            rows = [find_row(served, shown[8 * k : 8 * k + 8]) for k in range(count)]
             here = [k for k, row in enumerate(rows) if row >= 0]
             self.size = len(here)
-            self.absent = b"".join([packed[8 * k : 8 * k + 8] for k, row in enumerate(rows) if row < 0])
-            self.ids = b"".join([packed[8 * k : 8 * k + 8] for k in here])
+            self.absent = b"".join([shown[8 * k : 8 * k + 8] for k, row in enumerate(rows) if row < 0])
+            self.ids = b"".join([shown[8 * k : 8 * k + 8] for k in here])
             self.positions = b"".join([positions[4 * k : 4 * k + 4] for k in here])
             self.scores = b"".join([scores[4 * rows[k] : 4 * rows[k] + 4] for k in here])
             self.features = b"".join([features[width * rows[k] : width * (rows[k] + 1)] for k in here])
         # Fields 1 to 6, 13, 15 and 17 of every sample of this impression.
-        self.first = _first_fields(snapshot)
-        self.user = wire.delimited(13, snapshot.user_features)
+        self.first = scored.first
+        self.user = scored.user
         self.impressed = wire.stamped(15, impressed_us)
-        self.scored = b""
-        if snapshot.HasField("scored_at"):
-            stamp = snapshot.scored_at.SerializeToString()
-            self.scored = wire.head_of(17, len(stamp)) + stamp
+        self.scored = scored.scored
 
     def item_ids(self) -> tuple[int, ...]:
         """The item of each row."""
-        return struct.unpack(f"<{self.size}Q", self.ids)
+        return wire.u64s(self.size).unpack(self.ids)
+
+    def row_of(self, item_id: bytes) -> int:
+        """The row of an item (uint64 LE), -1 when it is not among the scored."""
+        return find_row(self.ids, item_id)
 
     def bytes_held(self) -> int:
         """Size of the columns (without what Python adds)."""
@@ -101,19 +98,6 @@ class ShownRows:
     def ids_of(self, rows: list[int]) -> bytes:
         """The item ids of some rows, uint64 LE."""
         return wire.in_spans(self.ids, 8, _spans(rows))
-
-
-def _first_fields(snapshot: ev.FeatureSnapshot) -> bytes:
-    head = ev.TrainingSample(
-        request_id=snapshot.request_id,
-        occurred_at=snapshot.occurred_at,
-        user_id=snapshot.user_id,
-        schema_hash=snapshot.schema_hash,
-        arm=snapshot.arm,
-    )
-    if snapshot.HasField("model"):
-        head.model.CopyFrom(snapshot.model)
-    return head.SerializeToString()
 
 
 def _spans(rows: list[int]) -> list[wire.Span]:

@@ -53,6 +53,12 @@ def _seconds(seconds: int) -> bytes:
 
 
 @lru_cache(maxsize=64)
+def u64s(count: int) -> struct.Struct:
+    """Reads and writes a column of so many ids."""
+    return struct.Struct(f"<{count}Q")
+
+
+@lru_cache(maxsize=64)
 def sample_rate(rate: float) -> bytes:
     """Field 14, float."""
     return b"\x75" + struct.pack("<f", rate)
