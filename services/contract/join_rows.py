@@ -56,7 +56,7 @@ class ShownRows:
         # Fields 1 to 6, 13, 15 and 17 of every sample of this impression.
         self.first = scored.first
         self.user = scored.user
-        self.impressed = wire.stamped(15, impressed_us)
+        self.impressed = wire.stamped(wire.IMPRESSED_AT, impressed_us)
         self.scored = scored.scored
 
     def item_ids(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class ShownRows:
     def positive(self, row: int, label: float, acted_us: int, version: int = 0) -> bytes:
         """The one row that an action has decided: a TrainingSample without its joined_at."""
         head = wire.frame(1, self.row_bytes, label, version)
-        return self._sample([(row, row + 1)], head, _ALL_KEPT, wire.stamped(16, acted_us))
+        return self._sample([(row, row + 1)], head, _ALL_KEPT, wire.stamped(wire.ACTED_AT, acted_us))
 
     def negatives(self, rows: list[int], rate: float) -> bytes:
         """The given rows (ascending, at least one), decided by time. ``rate``: share of the negatives that
@@ -83,14 +83,13 @@ class ShownRows:
         return self._sample(_spans(rows), head, wire.sample_rate(rate), b"")
 
     def _sample(self, spans: list[wire.Span], head: wire.Frame, rate: bytes, acted: bytes) -> bytes:
-        cut = wire.in_spans
         return b"".join(
             (
                 self.first,
-                head.ids, cut(self.ids, 8, spans),
-                head.positions, cut(self.positions, 4, spans),
-                head.scores, cut(self.scores, 4, spans),
-                head.features, cut(self.features, self.row_bytes, spans),
+                head.ids, wire.in_spans(self.ids, 8, spans),
+                head.positions, wire.in_spans(self.positions, 4, spans),
+                head.scores, wire.in_spans(self.scores, 4, spans),
+                head.features, wire.in_spans(self.features, self.row_bytes, spans),
                 self.user, rate, self.impressed, acted, self.scored,
             )
         )  # fmt: skip

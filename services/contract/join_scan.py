@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -23,9 +23,9 @@ from services.contract.join_events import KINDS, Source
 from services.contract.times import MICROS
 
 # Five bytes hold every length, and every time until the year 3058.
-_MAX_VARINT_BITS = 35
-_MAX_NANOS = (1 << 31) - 1
-_ZERO = bytes(8)
+_MAX_VARINT_BITS: Final = 35
+_MAX_NANOS: Final = (1 << 31) - 1
+_ZERO: Final = b"\0\0\0\0\0\0\0\0"
 
 
 class Event:
