@@ -224,7 +224,7 @@ class Matching(Memory):
         label, version = shown.labels[row], shown.said.get(row, 0)
         shown.said[row] = version + 1
         data = shown.rows.positive(row, label.value, label.acted_us, version)
-        self.out.append(Sample(data, shown.request_id, 1, True, version > 0))
+        self.out.append(Sample(data, shown.request_id, 1, True, correction=version > 0))
 
     def _pass_early(self, shown: Shown) -> None:
         """No action stamped up to the early negative can follow."""

@@ -64,19 +64,11 @@ class Listed(Event):
 
     __slots__ = ("item_ids", "positions", "unscored")
 
-    def __init__(
-        self,
-        event_id: str,
-        request_id: str,
-        occurred_us: int,
-        item_ids: bytes,
-        positions: bytes,
-        unscored: bool,
-    ) -> None:
+    def __init__(self, event_id: str, request_id: str, occurred_us: int, item_ids: bytes) -> None:
         super().__init__(event_id, request_id, occurred_us)
         self.item_ids = item_ids
-        self.positions = positions
-        self.unscored = unscored
+        self.positions = b""
+        self.unscored = False
 
 
 class Done(Event):
@@ -156,7 +148,8 @@ def _impression(at: _Cursor, max_items: int) -> Listed | None:
     item_ids, places = at.chunk(0x2A), at.chunk(0x32)
     unscored = at.number(0x38)
     rows = len(item_ids) // 8
-    event = Listed(event_id, request_id, occurred_us, item_ids, b"", unscored == 1)
+    event = Listed(event_id, request_id, occurred_us, item_ids)
+    event.unscored = unscored == 1
     if not (
         at.whole()
         and _ids_fit(event)
@@ -302,9 +295,10 @@ def of_message(source: Source, message: Any, occurred_us: int) -> Event:
     if source is Source.ACTIONS:
         return Done(*ids, occurred_us, message.item_id.to_bytes(8, "little"), message.kind)
     rows, places = len(message.item_ids), message.positions
-    positions = struct.pack(f"<{rows}I", *places) if places else b""
-    items = struct.pack(f"<{rows}Q", *message.item_ids)
-    return Listed(*ids, occurred_us, items, positions, message.unscored)
+    event = Listed(*ids, occurred_us, wire.u64s(rows).pack(*message.item_ids))
+    event.positions = struct.pack(f"<{rows}I", *places) if places else b""
+    event.unscored = message.unscored
+    return event
 
 
 def scored_of(snapshot: ev.FeatureSnapshot, occurred_us: int) -> Scored:
