@@ -26,7 +26,7 @@ _CONTRACT = (
 )
 MODULES = (
     *(Path("services", "contract", f"{name}.py") for name in _CONTRACT),
-    Path("services", "joiner", "outgoing.py"),
+    *(Path("services", "joiner", f"{name}.py") for name in ("outgoing", "said")),
 )
 _LOG = "compile.log"
 _TIMEOUT_S = 600

@@ -202,14 +202,8 @@ class JoinTask:
     def _event(self, clock: InputClock, offset: int, event: Event, raw: bytes) -> None:
         source, matching, occurred_us = clock.source, self._matching, event.occurred_us
         event_id, request_id = event.event_id, event.request_id
-        before: Held | None
-        if source is Source.ACTIONS:
-            before = matching.acts.get((event_id, occurred_us))
-            repeat = before is not None and rules.remembered(self.config, before, clock)
-        else:
-            before = (matching.shown if source is Source.IMPRESSIONS else matching.snaps).get(request_id)
-            repeat = before is not None and self._is_repeat(clock, occurred_us, event_id, before)
-        if repeat:
+        before = self._before(event)
+        if before is not None and self._is_repeat(clock, occurred_us, event_id, before):
             self.stats.repeats[source.name.lower()] += 1
             return
         items = len(event.item_ids) // 8 if isinstance(event, Listed) else 0
@@ -244,6 +238,15 @@ class JoinTask:
             matching.add_impression(held)
         elif isinstance(held, Snap):
             matching.add_snapshot(held)
+
+    def _before(self, event: Event) -> Held | None:
+        """The last one of its request; of an action the one of its id and time."""
+        matching = self._matching
+        if isinstance(event, Done):
+            return matching.acts.get((event.event_id, event.occurred_us))
+        if isinstance(event, Listed):
+            return matching.shown.get(event.request_id)
+        return matching.snaps.get(event.request_id)
 
     def _is_repeat(self, clock: InputClock, occurred_us: int, event_id: str, newest: Held) -> bool:
         held: Held | None = newest

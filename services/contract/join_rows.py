@@ -80,7 +80,8 @@ class ShownRows:
         """The given rows (ascending, at least one), decided by time. ``rate``: share of the negatives that
         is kept."""
         head = wire.frame(len(rows), self.row_bytes, 0.0, 0)
-        return self._sample(_spans(rows), head, wire.sample_rate(rate), b"")
+        kept = _ALL_KEPT if rate == 1.0 else wire.sample_rate(rate)
+        return self._sample(_spans(rows), head, kept, b"")
 
     def _sample(self, spans: list[wire.Span], head: wire.Frame, rate: bytes, acted: bytes) -> bytes:
         return b"".join(
