@@ -116,8 +116,10 @@ def by_decode(source: Source, raw: bytes) -> Event | None:
 def values(event: Event | None) -> object:
     if event is None:
         return None
-    names = {name for kind in type(event).__mro__ for name in getattr(kind, "__slots__", ())}
-    return type(event), {name: getattr(event, name) for name in names}
+    # Slots, in machine code too.
+    found = {name: getattr(event, name) for name in dir(event) if not name.startswith("_")}
+    assert {"event_id", "request_id", "occurred_us"} < set(found)
+    return type(event), found
 
 
 def usual(source: Source, record: ev.EventRecord) -> bool:
