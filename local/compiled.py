@@ -19,11 +19,14 @@ from pathlib import Path
 from local.paths import REPOSITORY
 
 COPY = REPOSITORY / "build" / "compiled"
-CONTRACT = Path("services") / "contract"
 # What a record passes through; pure Python with types, as mypyc wants it.
-MODULES = (
+_CONTRACT = (
     *("join", "join_events", "join_labels", "join_matching", "join_memory", "join_output", "join_rows"),
-    *("join_rules", "join_state", "join_timers", "join_wire", "join_label_first", "join_lookup"),
+    *("join_rules", "join_scan", "join_state", "join_timers", "join_wire", "join_label_first", "join_lookup"),
+)
+MODULES = (
+    *(Path("services", "contract", f"{name}.py") for name in _CONTRACT),
+    *(Path("services", "joiner", f"{name}.py") for name in ("outgoing", "said")),
 )
 _LOG = "compile.log"
 _TIMEOUT_S = 600
@@ -60,7 +63,7 @@ def _sources() -> list[Path]:
 
 
 def _modules() -> list[Path]:
-    return [REPOSITORY / CONTRACT / f"{name}.py" for name in MODULES]
+    return [REPOSITORY / module for module in MODULES]
 
 
 def _digest(files: Iterable[Path]) -> str:
@@ -95,7 +98,7 @@ def _compile() -> str:
     if shutil.which(os.environ.get("CC", "cc")) is None:
         return "no C compiler"
     command = [sys.executable, "-m", "mypyc", f"--config-file={REPOSITORY / 'pyproject.toml'}"]
-    command += [str(CONTRACT / f"{name}.py") for name in MODULES]
+    command += [str(module) for module in MODULES]
     environment = {**os.environ, "MYPYPATH": str(REPOSITORY / "protos" / "gen"), "MYPYC_OPT_LEVEL": "3"}
     with (COPY / _LOG).open("wb") as log:
         try:

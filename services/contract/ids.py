@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import xxhash
 
-MAX_REQUEST_ID_CHARS = 64
-MAX_EVENT_ID_CHARS = 128
+MAX_REQUEST_ID_CHARS: Final = 64
+MAX_EVENT_ID_CHARS: Final = 128
 
 
 def hash_key(key: str) -> int:

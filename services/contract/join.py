@@ -23,15 +23,16 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from services.contract import join_rules as rules
 from services.contract.errors import Conflict
 from services.contract.join_config import JoinConfig
-from services.contract.join_events import SOURCES, Malformed, Source, decode
+from services.contract.join_events import NAMES, SOURCES, Malformed, Source, decode
 from services.contract.join_matching import Matching
 from services.contract.join_output import BarrierPassed, Output, Reason, Rejected, Sample
 from services.contract.join_position import MAX_PASSED, NEVER_US, Position, start
+from services.contract.join_scan import Done, Event, Listed, Scored, of_message, scan
 from services.contract.join_state import Acted, Held, InputClock, Mark, Shown, Snap
 
 # Barriers that may be under way at once; the oldest is dropped beyond that, and counted.
@@ -78,6 +79,7 @@ class JoinTask:
                     f"{config.fingerprint()}: let the windows close first, or use another group id"
                 )
         self.config = config
+        self._max_items = config.max_items
         self.stats = JoinStats()
         self.inputs = tuple(
             InputClock(s, config.bound_us, at[s].low_offset, at[s].clock_us, at[s].floor_us) for s in SOURCES
@@ -168,20 +170,28 @@ class JoinTask:
             )
         clock.next_offset = offset + 1
         matching = self._matching
-        try:
-            name, occurred_us, event = decode(source, raw, self.config.max_items)
-        except Malformed as error:
-            self.stats.records["malformed"] += 1
-            matching.out.append(
-                Rejected(Reason.MALFORMED, source, offset, raw, items=error.items, detail=str(error)[:500])
-            )
-            return self._said()
+        event = scan(source, raw, self._max_items)
+        if event is not None:
+            name, occurred_us = NAMES[source], event.occurred_us
+        else:
+            try:
+                name, occurred_us, message = decode(source, raw, self._max_items)
+            except Malformed as error:
+                self.stats.records["malformed"] += 1
+                matching.out.append(
+                    Rejected(
+                        Reason.MALFORMED, source, offset, raw, items=error.items, detail=str(error)[:500]
+                    )
+                )
+                return self._said()
+            if name == NAMES[source]:
+                event = of_message(source, message, occurred_us)
         self.stats.records[name] += 1
-        if name == "barrier":
-            self._barrier(clock, offset, event.barrier_id, occurred_us)
+        if event is not None:
+            self._event(clock, offset, event, raw)
+        elif name == "barrier":
+            self._barrier(clock, offset, message.barrier_id, occurred_us)
             return self._said()
-        if name != "heartbeat":
-            self._event(clock, offset, occurred_us, event, raw)
         if occurred_us > clock.clock_us:
             before_us = clock.watermark_us
             clock.observe(occurred_us)
@@ -189,49 +199,54 @@ class JoinTask:
                 self._settle_clocks()
         return self._said()
 
-    def _event(self, clock: InputClock, offset: int, occurred_us: int, event: Any, raw: bytes) -> None:
-        source, matching, ids = clock.source, self._matching, (event.event_id, event.request_id)
-        before: Held | None
-        if source is Source.ACTIONS:
-            before = matching.acts.get((ids[0], occurred_us))
-            repeat = before is not None and rules.remembered(self.config, before, clock)
-        else:
-            before = (matching.shown if source is Source.IMPRESSIONS else matching.snaps).get(ids[1])
-            repeat = before is not None and self._is_repeat(clock, occurred_us, ids[0], before)
-        if repeat:
+    def _event(self, clock: InputClock, offset: int, event: Event, raw: bytes) -> None:
+        source, matching, occurred_us = clock.source, self._matching, event.occurred_us
+        event_id, request_id = event.event_id, event.request_id
+        before = self._before(event)
+        if before is not None and self._is_repeat(clock, occurred_us, event_id, before):
             self.stats.repeats[source.name.lower()] += 1
             return
-        items = len(event.item_ids) if source is Source.IMPRESSIONS else 0
+        items = len(event.item_ids) // 8 if isinstance(event, Listed) else 0
         if occurred_us < clock.watermark_us:
             behind_us = clock.watermark_us - occurred_us
             matching.out.append(
-                Rejected(Reason.LATE, source, offset, raw, ids[1], items, behind_us=behind_us)
+                Rejected(Reason.LATE, source, offset, raw, request_id, items, behind_us=behind_us)
             )
             return
         held: Held
-        if source is Source.ACTIONS:
-            acted = held = Acted(clock, offset, occurred_us, ids, event, raw=raw)
+        if isinstance(event, Done):
+            held = Acted(clock, offset, event, raw)
         elif before is not None and (first := self._remembered_first(clock, before)) is not None:
             # It stays until its replay can no longer need to refuse this one again.
             first.hold_us = max(first.hold_us, occurred_us + self.config.memory_us)
-            first.seconds = [*(first.seconds or ()), (ids[0], occurred_us)]
+            first.seconds = [*(first.seconds or ()), (event_id, occurred_us)]
             second = Reason.SECOND_IMPRESSION if items else Reason.SECOND_SNAPSHOT
-            matching.out.append(Rejected(second, source, offset, raw, ids[1], items))
+            matching.out.append(Rejected(second, source, offset, raw, request_id, items))
             return
-        elif source is Source.IMPRESSIONS:
-            shown = held = Shown(clock, offset, occurred_us, ids, event, raw=raw)
+        elif isinstance(event, Listed):
+            held = Shown(clock, offset, event, raw)
         else:
-            snap = held = Snap(clock, offset, occurred_us, ids, event, size=len(raw))
+            assert isinstance(event, Scored)
+            held = Snap(clock, offset, event, len(raw))
         if matching.evicted_us > NEVER_US and rules.last_needed_by(self.config, held) < matching.evicted_us:
-            matching.out.append(Rejected(Reason.EVICTED, source, offset, raw, ids[1], items))
+            matching.out.append(Rejected(Reason.EVICTED, source, offset, raw, request_id, items))
             return
         clock.held.append(held)
-        if source is Source.ACTIONS:
-            matching.add_action(acted)
-        elif source is Source.IMPRESSIONS:
-            matching.add_impression(shown)
-        else:
-            matching.add_snapshot(snap)
+        if isinstance(held, Acted):
+            matching.add_action(held)
+        elif isinstance(held, Shown):
+            matching.add_impression(held)
+        elif isinstance(held, Snap):
+            matching.add_snapshot(held)
+
+    def _before(self, event: Event) -> Held | None:
+        """The last one of its request; of an action the one of its id and time."""
+        matching = self._matching
+        if isinstance(event, Done):
+            return matching.acts.get((event.event_id, event.occurred_us))
+        if isinstance(event, Listed):
+            return matching.shown.get(event.request_id)
+        return matching.snaps.get(event.request_id)
 
     def _is_repeat(self, clock: InputClock, occurred_us: int, event_id: str, newest: Held) -> bool:
         held: Held | None = newest

@@ -29,7 +29,8 @@ class Source(IntEnum):
 
 
 SOURCES = (Source.SNAPSHOTS, Source.IMPRESSIONS, Source.ACTIONS)
-_EVENT_OF = ("snapshot", "impression", "action")
+# The event of each.
+NAMES = ("snapshot", "impression", "action")
 _BESIDE = frozenset({"heartbeat", "barrier"})
 
 
@@ -57,7 +58,7 @@ def decode(source: Source, raw: bytes, max_items: int) -> tuple[str, int, Any]:
     if name is None:
         raise _refuse("record", "empty", "one of the events")
     event = getattr(record, name)
-    wanted = _EVENT_OF[source]
+    wanted = NAMES[source]
     items = len(event.item_ids) if name == "impression" else 0
     if name != wanted and name not in _BESIDE:
         raise _refuse("record", name, f"{wanted}, heartbeat or barrier", items)
@@ -108,9 +109,10 @@ def _check_impression(event: ev.Impression, max_items: int) -> None:
 
 
 def _check_action(event: ev.Action, max_items: int) -> None:
-    if event.kind == ev.ACTION_KIND_UNSPECIFIED or event.kind not in _KINDS:
+    if event.kind not in KINDS:
         raise _refuse("kind", event.kind, "a known kind of action")
 
 
-_KINDS = frozenset(ev.ActionKind.values())
+# What an action may be.
+KINDS = frozenset(ev.ActionKind.values()) - {ev.ACTION_KIND_UNSPECIFIED}
 _CHECKS = (_check_snapshot, _check_impression, _check_action)

@@ -29,6 +29,7 @@ from services.contract.join_events import Source
 from services.contract.join_matching import Matching
 from services.contract.join_output import Reason, Rejected
 from services.contract.join_position import NEVER_US, Position
+from services.contract.join_scan import scored_of
 from services.contract.join_state import Held, Shown, Snap
 from services.contract.join_timers import Timers
 
@@ -56,14 +57,13 @@ class LabelFirst(Matching):
     def add_snapshot(self, snap: Snap) -> None:
         """As ever; one that nothing shows is let go when nothing can."""
         super().add_snapshot(snap)
-        if snap.message is not None:
+        if snap.event is not None:
             shown_by_us = snap.occurred_us + self.config.show_us
             if self._labels_us > shown_by_us:
                 self._let_go(snap)
             else:
                 self._await_labels(snap, shown_by_us)
-                if self._complete(snap.message) is None:
-                    self._resize(snap, snap.message.ByteSize())
+                self._make_whole(snap)
 
     def add_impression(self, shown: Shown) -> None:
         """As ever, and due by the labels' clock too."""
@@ -77,7 +77,7 @@ class LabelFirst(Matching):
         for held in self._label_timers.due(watermark_us):
             if isinstance(held, Shown):
                 self._close_labelled(held)
-            elif isinstance(held, Snap) and held.message is not None and not held.released:
+            elif isinstance(held, Snap) and held.event is not None and not held.released:
                 self._let_go(held)
 
     def pass_labels_floor(self, floor_us: int) -> None:
@@ -89,11 +89,21 @@ class LabelFirst(Matching):
     def _take_rows(self, snap: Snap, shown: Shown) -> None:
         if id(shown) in self._lost:
             return
-        if snap.message is not None and (why := self._complete(snap.message)) is not None:
+        if why := self._make_whole(snap):
             self._lose(snap, shown, why)
         else:
             super()._take_rows(snap, shown)
         self._close_labelled(shown)
+
+    def _make_whole(self, snap: Snap) -> str:
+        """Why it cannot be; empty when it is."""
+        if snap.event is None or (message := snap.event.slim) is None:
+            return ""
+        if (why := self._complete(message)) is None:
+            snap.event = scored_of(message, snap.occurred_us)
+            self._resize(snap, message.ByteSize())
+            return ""
+        return why
 
     def _close_labelled(self, shown: Shown) -> None:
         if (
@@ -106,12 +116,13 @@ class LabelFirst(Matching):
     def _lose(self, snap: Snap, shown: Shown, why: str) -> None:
         """The impression closes when it would have with its rows: a replay that finds the features again, or
         no longer, must not say its items a second time."""
-        raw = ev.EventRecord(snapshot=snap.message).SerializeToString()
+        assert snap.event is not None
+        raw = ev.EventRecord(snapshot=snap.event.slim).SerializeToString()
         self.out.append(
             Rejected(Reason.FEATURES_LOST, Source.SNAPSHOTS, snap.offset, raw, snap.request_id, detail=why)
         )
         self._lost.add(id(shown))
-        snap.message = None
+        snap.event = None
         snap.hold_us = max(snap.hold_us, shown.occurred_us + self.config.window_us)
         self._resize(snap, 0)
 
@@ -120,7 +131,7 @@ class LabelFirst(Matching):
         super()._close(shown, evicted)
 
     def _let_go(self, snap: Snap) -> None:
-        snap.message = None
+        snap.event = None
         self.not_shown += 1
         self._resize(snap, 0)
 

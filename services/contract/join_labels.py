@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from services.contract.ids import hash_key, sample_id
 from services.contract.join_config import LabelRule, Reducer
 
 
-class Label(NamedTuple):
+class Label:
     """``value`` in (0, 1]; ``acted_us``: event time of the last action that changed it."""
 
-    value: float
-    priority: int
-    acted_us: int
+    __slots__ = ("acted_us", "priority", "value")
+
+    def __init__(self, value: float, priority: int, acted_us: int) -> None:
+        self.value = value
+        self.priority = priority
+        self.acted_us = acted_us
 
 
 def labelled(reducer: Reducer, before: Label | None, rule: LabelRule, acted_us: int) -> Label:

@@ -22,6 +22,7 @@ from services.contract.join_events import Source
 from services.contract.join_matching import Matching
 from services.contract.join_position import Position, start
 from services.contract.join_rows import ShownRows
+from services.contract.join_scan import scored_of
 from services.contract.join_state import Shown
 
 # After every event time: an input that is not read holds nothing up.
@@ -35,9 +36,9 @@ class FromImpressions(Matching):
         """Its rows are all that it shows."""
         if not shown.unscored:
             message = ev.EventRecord.FromString(shown.raw).impression
-            rows = ShownRows(_as_if_scored(message), shown.row_of, shown.places, shown.occurred_us)
+            scored = scored_of(_as_if_scored(message), shown.occurred_us)
+            rows = ShownRows(scored, shown.item_ids, shown.positions, shown.occurred_us)
             shown.rows, shown.scored = rows, True
-            shown.row_of = dict(zip(shown.row_of, range(rows.size), strict=True))
             shown.size += rows.bytes_held()
         super().add_impression(shown)
 

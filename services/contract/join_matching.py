@@ -17,7 +17,7 @@ from services.contract.join_labels import keeps_negative, labelled
 from services.contract.join_memory import Memory
 from services.contract.join_output import Output, Reason, Rejected, Sample
 from services.contract.join_position import NEVER_US
-from services.contract.join_rows import ShownRows
+from services.contract.join_rows import ShownRows, find_row
 from services.contract.join_state import Acted, Held, Mark, Shown, Snap
 
 # Share of the held events that one eviction gives up, so that its scan is paid rarely.
@@ -72,7 +72,7 @@ class Matching(Memory):
         first_us = self.config.early_negative_us if self._correcting else self.config.window_us
         self._hold(shown, shown.occurred_us + self.config.memory_us, shown.occurred_us + first_us)
         if shown.unscored:
-            self._reject_items(shown, Reason.UNSCORED, len(shown.row_of))
+            self._reject_items(shown, Reason.UNSCORED, shown.items)
             self._strip(shown)
         else:
             self._open[id(shown)] = shown
@@ -158,17 +158,14 @@ class Matching(Memory):
     # -- outcomes ----------------------------------------------------------------------------------------
 
     def _take_rows(self, snap: Snap, shown: Shown) -> None:
-        if snap.message is None:
+        if snap.event is None:
             return
-        row_of = shown.row_of
-        rows = shown.rows = ShownRows(snap.message, row_of, shown.places, shown.occurred_us)
+        rows = shown.rows = ShownRows(snap.event, shown.item_ids, shown.positions, shown.occurred_us)
         shown.scored = True
-        if not rows.absent:
-            shown.row_of = dict(zip(row_of, range(rows.size), strict=True))
-        else:
-            row_of.update((item, row) for row, item in enumerate(rows.item_ids()))
+        if rows.absent:
+            shown.absent = rows.absent
             self._reject_items(shown, Reason.NOT_IN_SNAPSHOT, len(rows.absent) // 8, rows.absent)
-        snap.message = None
+        snap.event = None
         # Its replay must find the snapshot for as long as the impression is open.
         snap.hold_us = max(snap.hold_us, shown.occurred_us + self.config.window_us)
         self._resize(snap, 0)
@@ -189,10 +186,9 @@ class Matching(Memory):
             self._apply(acted, shown)
 
     def _apply(self, acted: Acted, shown: Shown) -> None:
-        row = shown.row_of.get(acted.item_id)
         if not rules.action_in_window(acted, shown, self._labels[acted.kind][1]):
             self._reject_action(acted, Reason.AFTER_WINDOW)
-        elif row is None:
+        elif find_row(shown.item_ids, acted.item_id) < 0:
             self._reject_action(acted, Reason.NOT_IMPRESSED)
         elif shown.unscored:
             self._reject_action(acted, Reason.UNSCORED)
@@ -201,16 +197,18 @@ class Matching(Memory):
                 shown.waiting.append(acted)
             else:
                 self._reject_action(acted, Reason.SNAPSHOT_LOST)
-        elif row < 0:
+        elif shown.absent and find_row(shown.absent, acted.item_id) >= 0:
             self._reject_action(acted, Reason.NOT_IN_SNAPSHOT)
         elif not shown.open:
             self._reject_action(acted, Reason.ALREADY_LABELLED)
         elif self._settles and rules.action_waits(self.config, acted, shown):
             shown.waiting.append(acted)
         else:
-            self._label(acted, shown, row)
+            self._label(acted, shown)
 
-    def _label(self, acted: Acted, shown: Shown, row: int) -> None:
+    def _label(self, acted: Acted, shown: Shown) -> None:
+        assert shown.rows is not None
+        row = shown.rows.row_of(acted.item_id)
         before = shown.labels.get(row)
         after = labelled(self.config.reducer, before, self._rules[acted.kind], acted.occurred_us)
         shown.labels[row] = after
@@ -226,7 +224,7 @@ class Matching(Memory):
         label, version = shown.labels[row], shown.said.get(row, 0)
         shown.said[row] = version + 1
         data = shown.rows.positive(row, label.value, label.acted_us, version)
-        self.out.append(Sample(data, shown.request_id, 1, True, version > 0))
+        self.out.append(Sample(data, shown.request_id, 1, True, correction=version > 0))
 
     def _pass_early(self, shown: Shown) -> None:
         """No action stamped up to the early negative can follow."""
@@ -242,7 +240,7 @@ class Matching(Memory):
             self._say_negatives(shown, last=False)
         waiting, shown.waiting = shown.waiting, []
         for acted in waiting:
-            self._label(acted, shown, shown.row_of[acted.item_id])
+            self._label(acted, shown)
         if self._at_end:
             for row in sorted(shown.labels):
                 self._say_label(shown, row)
@@ -271,7 +269,7 @@ class Matching(Memory):
         del self._open[id(shown)]
         lost = Reason.EVICTED if evicted else Reason.SNAPSHOT_LOST
         if shown.rows is None:
-            self._reject_items(shown, lost, len(shown.row_of))
+            self._reject_items(shown, lost, shown.items)
             self._reject_waiting(shown, lost)
         elif evicted:
             self._reject_waiting(shown, lost)

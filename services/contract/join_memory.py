@@ -38,8 +38,8 @@ class Memory:
         self.held_events -= 1
         self._resize(held, 0)
         if isinstance(held, Snap):
-            self.not_shown += held.message is not None
-            held.message = None
+            self.not_shown += held.event is not None
+            held.event = None
             _unchain(self.snaps, held)
         elif isinstance(held, Shown):
             _unchain(self.shown, held)

@@ -58,18 +58,22 @@ class Reason(StrEnum):
 DEAD = frozenset({Reason.MALFORMED, Reason.FEATURES_LOST})
 
 
-@dataclass(slots=True)
 class Sample:
     """Rows of one request that are decided now. ``data``: a TrainingSample without its ``joined_at``, which
     is the host's to add (join_wire).
 
     ``correction``: rows said before, with a label_version above 0."""
 
-    data: bytes
-    request_id: str
-    rows: int
-    positive: bool
-    correction: bool = False
+    __slots__ = ("correction", "data", "positive", "request_id", "rows")
+
+    def __init__(
+        self, data: bytes, request_id: str, rows: int, positive: bool, *, correction: bool = False
+    ) -> None:
+        self.data = data
+        self.request_id = request_id
+        self.rows = rows
+        self.positive = positive
+        self.correction = correction
 
     @property
     def message(self) -> ev.TrainingSample:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from services.contract.errors import MalformedRecord
 
@@ -17,7 +18,7 @@ VERSION = 1
 MAX_BYTES = 4096
 MAX_PASSED = 4
 # Before every event time.
-NEVER_US = -(1 << 62)
+NEVER_US: Final = -(1 << 62)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
 from functools import lru_cache
 
-from rec.events.v1 import events_pb2 as ev
 from services.contract import join_wire as wire
+from services.contract.join_scan import Scored
 
 _ALL_KEPT: bytes = wire.sample_rate(1.0)
 
@@ -35,40 +34,38 @@ class ShownRows:
         *("first", "user", "impressed", "scored"),
     )
 
-    def __init__(
-        self, snapshot: ev.FeatureSnapshot, shown: Collection[int], places: Sequence[int], impressed_us: int
-    ) -> None:
-        """``shown``: the impression's items, ``places`` their positions (empty: in order)."""
-        count = len(shown)
-        packed = struct.pack(f"<{count}Q", *shown)
-        positions = struct.pack(f"<{count}I", *places) if places else _in_order(count)
-        served, scores, features = snapshot.item_ids, snapshot.scores, snapshot.item_features
+    def __init__(self, scored: Scored, shown: bytes, positions: bytes, impressed_us: int) -> None:
+        """``shown``: the impression's items, ``positions`` theirs (empty: in order), columns as in Listed."""
+        count = len(shown) // 8
+        positions = positions or _in_order(count)
+        served, scores, features = scored.item_ids, scored.scores, scored.features
         self.row_bytes = width = 8 * len(features) // len(served)
-        if served.startswith(packed):
+        if served.startswith(shown):
             # Shown are mostly the best of the served, in their order.
-            self.size, self.absent, self.ids, self.positions = count, b"", packed, positions
+            self.size, self.absent, self.ids, self.positions = count, b"", shown, positions
             self.scores, self.features = scores[: 4 * count], features[: width * count]
         else:
-            rows = [find_row(served, packed[8 * k : 8 * k + 8]) for k in range(count)]
+            rows = [find_row(served, shown[8 * k : 8 * k + 8]) for k in range(count)]
             here = [k for k, row in enumerate(rows) if row >= 0]
             self.size = len(here)
-            self.absent = b"".join([packed[8 * k : 8 * k + 8] for k, row in enumerate(rows) if row < 0])
-            self.ids = b"".join([packed[8 * k : 8 * k + 8] for k in here])
+            self.absent = b"".join([shown[8 * k : 8 * k + 8] for k, row in enumerate(rows) if row < 0])
+            self.ids = b"".join([shown[8 * k : 8 * k + 8] for k in here])
             self.positions = b"".join([positions[4 * k : 4 * k + 4] for k in here])
             self.scores = b"".join([scores[4 * rows[k] : 4 * rows[k] + 4] for k in here])
             self.features = b"".join([features[width * rows[k] : width * (rows[k] + 1)] for k in here])
         # Fields 1 to 6, 13, 15 and 17 of every sample of this impression.
-        self.first = _first_fields(snapshot)
-        self.user = wire.delimited(13, snapshot.user_features)
-        self.impressed = wire.stamped(15, impressed_us)
-        self.scored = b""
-        if snapshot.HasField("scored_at"):
-            stamp = snapshot.scored_at.SerializeToString()
-            self.scored = wire.head_of(17, len(stamp)) + stamp
+        self.first = scored.first
+        self.user = scored.user
+        self.impressed = wire.stamped(wire.IMPRESSED_AT, impressed_us)
+        self.scored = scored.scored
 
     def item_ids(self) -> tuple[int, ...]:
         """The item of each row."""
-        return struct.unpack(f"<{self.size}Q", self.ids)
+        return wire.u64s(self.size).unpack(self.ids)
+
+    def row_of(self, item_id: bytes) -> int:
+        """The row of an item (uint64 LE), -1 when it is not among the scored."""
+        return find_row(self.ids, item_id)
 
     def bytes_held(self) -> int:
         """Size of the columns (without what Python adds)."""
@@ -77,23 +74,23 @@ class ShownRows:
     def positive(self, row: int, label: float, acted_us: int, version: int = 0) -> bytes:
         """The one row that an action has decided: a TrainingSample without its joined_at."""
         head = wire.frame(1, self.row_bytes, label, version)
-        return self._sample([(row, row + 1)], head, _ALL_KEPT, wire.stamped(16, acted_us))
+        return self._sample([(row, row + 1)], head, _ALL_KEPT, wire.stamped(wire.ACTED_AT, acted_us))
 
     def negatives(self, rows: list[int], rate: float) -> bytes:
         """The given rows (ascending, at least one), decided by time. ``rate``: share of the negatives that
         is kept."""
         head = wire.frame(len(rows), self.row_bytes, 0.0, 0)
-        return self._sample(_spans(rows), head, wire.sample_rate(rate), b"")
+        kept = _ALL_KEPT if rate == 1.0 else wire.sample_rate(rate)
+        return self._sample(_spans(rows), head, kept, b"")
 
     def _sample(self, spans: list[wire.Span], head: wire.Frame, rate: bytes, acted: bytes) -> bytes:
-        cut = wire.in_spans
         return b"".join(
             (
                 self.first,
-                head.ids, cut(self.ids, 8, spans),
-                head.positions, cut(self.positions, 4, spans),
-                head.scores, cut(self.scores, 4, spans),
-                head.features, cut(self.features, self.row_bytes, spans),
+                head.ids, wire.in_spans(self.ids, 8, spans),
+                head.positions, wire.in_spans(self.positions, 4, spans),
+                head.scores, wire.in_spans(self.scores, 4, spans),
+                head.features, wire.in_spans(self.features, self.row_bytes, spans),
                 self.user, rate, self.impressed, acted, self.scored,
             )
         )  # fmt: skip
@@ -101,19 +98,6 @@ class ShownRows:
     def ids_of(self, rows: list[int]) -> bytes:
         """The item ids of some rows, uint64 LE."""
         return wire.in_spans(self.ids, 8, _spans(rows))
-
-
-def _first_fields(snapshot: ev.FeatureSnapshot) -> bytes:
-    head = ev.TrainingSample(
-        request_id=snapshot.request_id,
-        occurred_at=snapshot.occurred_at,
-        user_id=snapshot.user_id,
-        schema_hash=snapshot.schema_hash,
-        arm=snapshot.arm,
-    )
-    if snapshot.HasField("model"):
-        head.model.CopyFrom(snapshot.model)
-    return head.SerializeToString()
 
 
 def _spans(rows: list[int]) -> list[wire.Span]:

@@ -8,14 +8,13 @@ is used again, much later).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
-from rec.events.v1 import events_pb2 as ev
 from services.contract.join_events import Source
 from services.contract.join_labels import Label
 from services.contract.join_position import NEVER_US, Position
 from services.contract.join_rows import ShownRows
+from services.contract.join_scan import Done, Event, Listed, Scored
 
 
 class Held:
@@ -35,14 +34,13 @@ class Held:
         "size",
     )
 
-    def __init__(
-        self, clock: InputClock, offset: int, occurred_us: int, ids: tuple[str, str], size: int
-    ) -> None:
+    def __init__(self, clock: InputClock, offset: int, event: Event, size: int) -> None:
         self.offset = offset
         self.clock_us = clock.clock_us
         self.floor_us = clock.floor_us
-        self.occurred_us = occurred_us
-        self.event_id, self.request_id = ids
+        self.occurred_us = event.occurred_us
+        self.event_id = event.event_id
+        self.request_id = event.request_id
         # Bytes of payload that it keeps alive.
         self.size = size
         self.hold_us = NEVER_US
@@ -53,34 +51,26 @@ class Held:
 
 
 class Snap(Held):
-    """A snapshot; ``message`` goes when its impression has taken the shown rows."""
+    """A snapshot; ``event`` goes when its impression has taken the shown rows."""
 
-    __slots__ = ("message",)
+    __slots__ = ("event",)
 
-    def __init__(
-        self,
-        clock: InputClock,
-        offset: int,
-        occurred_us: int,
-        ids: tuple[str, str],
-        event: ev.FeatureSnapshot,
-        *,
-        size: int,
-    ) -> None:
-        super().__init__(clock, offset, occurred_us, ids, size)
-        self.message: ev.FeatureSnapshot | None = event
+    def __init__(self, clock: InputClock, offset: int, event: Scored, size: int) -> None:
+        super().__init__(clock, offset, event, size)
+        self.event: Scored | None = event
 
 
 class Shown(Held):
     """An impression. Open until its window is over; then only a tombstone is left."""
 
     __slots__ = (
+        "absent",
         "early_passed",
+        "item_ids",
         "labels",
         "open",
-        "places",
+        "positions",
         "raw",
-        "row_of",
         "rows",
         "said",
         "scored",
@@ -89,24 +79,15 @@ class Shown(Held):
         "waiting",
     )
 
-    def __init__(
-        self,
-        clock: InputClock,
-        offset: int,
-        occurred_us: int,
-        ids: tuple[str, str],
-        event: ev.Impression,
-        *,
-        raw: bytes,
-    ) -> None:
-        super().__init__(clock, offset, occurred_us, ids, len(raw))
+    def __init__(self, clock: InputClock, offset: int, event: Listed, raw: bytes) -> None:
+        super().__init__(clock, offset, event, len(raw))
         self.raw = raw
-        self.unscored: bool = event.unscored
+        self.unscored = event.unscored
         self.open = not self.unscored
-        # Item id -> row in ``rows``, -1 when it is not among the scored. All -1 while the snapshot is
-        # missing.
-        self.row_of: dict[int, int] = dict.fromkeys(event.item_ids[:], -1)
-        self.places: Sequence[int] = event.positions[:]
+        # Columns as in Listed; ``absent``: those of the items that are not among the scored.
+        self.item_ids = event.item_ids
+        self.positions = event.positions
+        self.absent = b""
         # While it is open and its snapshot has come (``scored`` stays).
         self.rows: ShownRows | None = None
         self.scored = False
@@ -119,25 +100,21 @@ class Shown(Held):
         self.early_passed = False
         self.settled = False
 
+    @property
+    def items(self) -> int:
+        """How many it shows."""
+        return len(self.item_ids) // 8
+
 
 class Acted(Held):
     """An action; ``raw`` goes when its outcome is known."""
 
     __slots__ = ("item_id", "kind", "pending", "raw")
 
-    def __init__(
-        self,
-        clock: InputClock,
-        offset: int,
-        occurred_us: int,
-        ids: tuple[str, str],
-        event: ev.Action,
-        *,
-        raw: bytes,
-    ) -> None:
-        super().__init__(clock, offset, occurred_us, ids, len(raw))
-        self.item_id: int = event.item_id
-        self.kind: int = event.kind
+    def __init__(self, clock: InputClock, offset: int, event: Done, raw: bytes) -> None:
+        super().__init__(clock, offset, event, len(raw))
+        self.item_id = event.item_id
+        self.kind = event.kind
         self.raw = raw
         # No impression that it is about has come yet.
         self.pending = False
@@ -149,7 +126,7 @@ class Mark(Held):
     __slots__ = ()
 
     def __init__(self, clock: InputClock, offset: int, occurred_us: int, barrier_id: str) -> None:
-        super().__init__(clock, offset, occurred_us, (barrier_id, ""), 0)
+        super().__init__(clock, offset, Event(barrier_id, "", occurred_us), 0)
 
 
 class InputClock:

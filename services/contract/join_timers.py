@@ -10,13 +10,13 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 # 2^14 us = 16 ms: some tens of timers at a thousand requests a second.
-_BUCKET_BITS = 14
+_BUCKET_BITS: Final = 14
 # What is done leaves its bucket in strides, not one by one.
-_DONE_KEPT = 256
+_DONE_KEPT: Final = 256
 
 
 class Timers(Generic[T]):

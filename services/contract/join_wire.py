@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final
 
 from services.contract.times import MICROS
 
-_U64 = (1 << 64) - 1
+_U64: Final = (1 << 64) - 1
+# Tags of Timestamp fields: 15, 16 and 18.
+IMPRESSED_AT: Final = b"\x7a"
+ACTED_AT: Final = b"\x82\x01"
+JOINED_AT: Final = b"\x92\x01"
 Span = tuple[int, int]
 
 
 def varint(number: int) -> bytes:
     """Base 128, least first; ``number`` at least 0."""
-    encoded = bytearray()
+    encoded: list[int] = []
+    _put(encoded, number)
+    return bytes(encoded)
+
+
+def _put(encoded: list[int], number: int) -> None:
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
-    return bytes(encoded)
 
 
 @lru_cache(maxsize=1024)
@@ -37,19 +45,25 @@ def delimited(field: int, payload: bytes) -> bytes:
     return head_of(field, len(payload)) + payload if payload else b""
 
 
-def stamped(field: int, micros: int) -> bytes:
+def stamped(tag: bytes, micros: int) -> bytes:
     """A Timestamp field; there even when it is zero."""
-    seconds, rest = divmod(micros, MICROS)
-    stamp = _seconds(seconds)
+    seconds, rest = micros // MICROS, micros % MICROS
+    encoded = [0]
+    if seconds:
+        encoded.append(0x08)
+        # A negative number is written as its 64 bits.
+        _put(encoded, seconds if seconds > 0 else seconds & _U64)
     if rest:
-        stamp += b"\x10" + varint(rest * 1000)
-    return head_of(field, len(stamp)) + stamp
+        encoded.append(0x10)
+        _put(encoded, rest * 1000)
+    encoded[0] = len(encoded) - 1
+    return tag + bytes(encoded)
 
 
-@lru_cache(maxsize=1024)
-def _seconds(seconds: int) -> bytes:
-    # A negative number is written as its 64 bits.
-    return b"\x08" + varint(seconds & _U64) if seconds else b""
+@lru_cache(maxsize=64)
+def u64s(count: int) -> struct.Struct:
+    """Reads and writes a column of so many ids."""
+    return struct.Struct(f"<{count}Q")
 
 
 @lru_cache(maxsize=64)
@@ -58,13 +72,16 @@ def sample_rate(rate: float) -> bytes:
     return b"\x75" + struct.pack("<f", rate)
 
 
-class Frame(NamedTuple):
+class Frame:
     """What stands before each column of n rows; those with one label and one label version are in it."""
 
-    ids: bytes
-    positions: bytes
-    scores: bytes
-    features: bytes
+    __slots__ = ("features", "ids", "positions", "scores")
+
+    def __init__(self, ids: bytes, positions: bytes, scores: bytes, features: bytes) -> None:
+        self.ids = ids
+        self.positions = positions
+        self.scores = scores
+        self.features = features
 
 
 @lru_cache(maxsize=1024)
@@ -82,7 +99,7 @@ def frame(rows: int, row_bytes: int, label: float, version: int) -> Frame:
 @lru_cache(maxsize=4)
 def joined_at(micros: int) -> bytes:
     """Field 18: the last one, so it can be added to a sample that is otherwise complete."""
-    return stamped(18, micros)
+    return stamped(JOINED_AT, micros)
 
 
 def sample_record(sample: bytes, last: bytes = b"") -> bytes:

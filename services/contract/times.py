@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
-MICROS = 1_000_000
+MICROS: Final = 1_000_000
 
 
 def to_us(stamp: Timestamp) -> int:

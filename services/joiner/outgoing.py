@@ -40,15 +40,24 @@ STREAM = named(
 )
 
 
-@dataclass(slots=True)
 class Outgoing:
     """One record to send."""
 
-    topic: str
-    value: bytes
-    key: bytes | None
-    partition: int
-    headers: list[tuple[str, bytes]] | None = None
+    __slots__ = ("headers", "key", "partition", "topic", "value")
+
+    def __init__(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None,
+        partition: int,
+        headers: list[tuple[str, bytes]] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.value = value
+        self.key = key
+        self.partition = partition
+        self.headers = headers
 
 
 def outgoing(

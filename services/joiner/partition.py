@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 from services.contract.errors import Conflict
 from services.contract.join import JoinTask
 from services.contract.join_config import JoinConfig
 from services.contract.join_events import Source
-from services.contract.join_output import BarrierPassed, Output, Rejected, Sample
 from services.contract.join_position import Position, encode_position
 from services.joiner import metrics
-from services.joiner.cadence import NEVER_S, Cadence, Waiting
-from services.joiner.outgoing import Outgoing, outgoing
+from services.joiner.cadence import Cadence, Waiting
+from services.joiner.outgoing import Outgoing
 from services.joiner.recovery import recover
+from services.joiner.said import Said
 from services.joiner.scheme import Scheme
 from services.joiner.settings import Settings
 from services.runtime.clock import WallClock
@@ -69,9 +68,7 @@ class PartitionJoin:
             settings.offsets_commit_ms / 1000,
         )
         self._metrics = metrics.TaskMetrics(partition)
-        self._batch: list[Outgoing] = []
-        # (outcome, append time of the deciding record in ms) of what is in the batch.
-        self._decided: list[tuple[str, int]] = []
+        self._said = Said(partition, scheme.names)
         self._waiting = Waiting()
         self._changed = asyncio.Event()
         self._committing = asyncio.Lock()
@@ -93,7 +90,7 @@ class PartitionJoin:
     @property
     def full(self) -> bool:
         """Whether reading must wait for the next commit."""
-        return len(self._batch) >= self._settings.max_transaction_records
+        return len(self._said.records) >= self._settings.max_transaction_records
 
     # -- life --------------------------------------------------------------------------------------------
 
@@ -155,43 +152,27 @@ class PartitionJoin:
         self.peak.note(self.task.held_events + self.intake.waiting, self.held_bytes)
 
     def _join(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
-        task = self.task
-        clock = task.inputs[source]
-        until = task.replay_until[source] if task.replaying else None
-        joined_us = self._wall.now_us()
-        said = False
-        for record in records:
-            if record.offset < clock.next_offset:
-                continue
-            if until is not None and record.offset >= until:
-                break
-            if record.offset > clock.next_offset:
-                metrics.GAPS.labels(str(self.partition), source.name.lower()).inc(
-                    record.offset - clock.next_offset
-                )
-            outputs = task.feed(source, record.offset, record.value or b"")
-            if outputs:
-                said = True
-                for output in outputs:
-                    self._say(output, record, joined_us)
-        if until is not None:
+        task, said = self.task, self._said
+        replaying, before = task.replaying, len(said.records)
+        missing = said.join(task, source, records, self._wall.now_us())
+        if missing:
+            metrics.GAPS.labels(str(self.partition), source.name.lower()).inc(missing)
+        if replaying:
             metrics.REPLAYED.labels(str(self.partition)).inc(len(records))
         elif records:
-            self._waiting.note(time.monotonic(), output=said)
-            self._changed.set()
+            self._note(output=len(said.records) > before)
 
-    def _say(self, output: Output, record: ConsumerRecord, joined_us: int) -> None:
-        self._batch.append(outgoing(output, self.partition, record.key, joined_us, self._scheme.names))
-        if isinstance(output, Sample):
-            outcome = "correction" if output.correction else "positive" if output.positive else "negative"
-            self._decided.append((outcome, record.timestamp))
-            if output.positive and self._waiting.positive_s == NEVER_S:
-                self._waiting.note(time.monotonic(), positive=True)
-        elif isinstance(output, BarrierPassed):
-            self._waiting.note(time.monotonic(), barrier=True)
-            self.last_barrier_id = output.barrier_id
-        elif isinstance(output, Rejected) and output.behind_us:
-            metrics.LATE_SECONDS.labels(output.source.name.lower()).observe(output.behind_us / 1e6)
+    def _note(self, *, output: bool) -> None:
+        said = self._said
+        if said.barrier_id:
+            self.last_barrier_id = said.barrier_id
+        for source, behind_us in said.late:
+            metrics.LATE_SECONDS.labels(source.name.lower()).observe(behind_us / 1e6)
+        said.late.clear()
+        self._waiting.note(
+            time.monotonic(), output=output, positive=said.positive, barrier=bool(said.barrier_id)
+        )
+        self._changed.set()
 
     async def end_replay(self, reader: GroupReader) -> bool:
         """Goes on to live records once each input has been read up to its committed offset."""
@@ -246,8 +227,8 @@ class PartitionJoin:
                 # The outputs of a failed transaction are gone: positions beyond them must not be committed.
                 raise Conflict(f"partition {self.partition}: an earlier transaction failed")
             positions = self.task.positions()
-            batch, self._batch = self._batch, []
-            decided, self._decided = self._decided, []
+            said, self._said = self._said, Said(self.partition, self._scheme.names)
+            batch = said.records
             self._waiting = Waiting()
             if not batch and positions == self.committed:
                 return
@@ -260,9 +241,9 @@ class PartitionJoin:
             metrics.TRANSACTION_RECORDS.observe(len(batch))
             _count_written(batch)
             now_ms = self._wall.now_us() // 1000
-            for outcome in ("positive", "negative", "correction"):
-                waited_s = [max(0, now_ms - at_ms) / 1000 for what, at_ms in decided if what == outcome]
-                if waited_s:
+            for outcome, at_ms in said.decided.items():
+                if at_ms:
+                    waited_s = [max(0, now_ms - at) / 1000 for at in at_ms]
                     observe_all(metrics.EMIT_SECONDS.labels(outcome), waited_s)
             self._metrics.update(self.task, self.held_bytes, self.intake.waiting)
 
@@ -279,10 +260,7 @@ class PartitionJoin:
 
 
 def _count_written(batch: list[Outgoing]) -> None:
-    records, size = Counter[str](), Counter[str]()
-    for one in batch:
-        records[one.topic] += 1
-        size[one.topic] += len(one.value)
-    for topic, count in records.items():
-        metrics.WRITTEN_RECORDS.labels(topic).inc(count)
-        metrics.WRITTEN_BYTES.labels(topic).inc(size[topic])
+    for topic in {one.topic for one in batch}:
+        sizes = [len(one.value) for one in batch if one.topic == topic]
+        metrics.WRITTEN_RECORDS.labels(topic).inc(len(sizes))
+        metrics.WRITTEN_BYTES.labels(topic).inc(sum(sizes))

@@ -129,12 +129,11 @@ class TransactionalProducer:
         client = self._alive()
         batch, count = client.create_batch(), 0
         for record in records:
-            fields = {"key": record.key, "value": record.value, "timestamp": None}
-            headers = record.headers or []
-            if batch.append(**fields, headers=headers) is None:
+            key, value, headers = record.key, record.value, record.headers or []
+            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                 await self._send_batch(topic, partition, batch, count)
                 batch, count = client.create_batch(), 0
-                batch.append(**fields, headers=headers)
+                batch.append(timestamp=None, key=key, value=value, headers=headers)
             count += 1
         await self._send_batch(topic, partition, batch, count)
 

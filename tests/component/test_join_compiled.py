@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = (
     "unit/test_join_cases.py",
     "unit/test_join_policies.py",
+    "unit/test_join_scan.py",
     "unit/test_join_wire.py",
     "contract/test_join_golden.py",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,6 +34,7 @@ from services.contract.join_config import JoinConfig, LabelRule
 from services.contract.join_events import SOURCES, Source
 from services.contract.join_label_first import LabelFirstTask
 from services.contract.join_output import Output, Reason, Rejected, Sample
+from services.contract.join_position import Position
 
 PLAIN = JoinConfig(window_us=10, bound_us=3)
 CONFIGS = st.sampled_from(
@@ -161,11 +163,24 @@ def test_a_snapshot_that_nobody_saw_leaves_its_tombstone_only() -> None:
     assert task.stats.repeats["snapshots"] == 1
 
 
-GONE = {S: [snapshot("r", 100)], IMP: [impression("r", 104, [1, 2])], A: [action("r", 106)]}
+def slim(raw: bytes) -> bytes:
+    """The snapshot as if its batch columns stood elsewhere."""
+    record = ev.EventRecord.FromString(raw)
+    record.snapshot.slim.item_features_hash = 1
+    return record.SerializeToString()
+
+
+GONE = {S: [slim(snapshot("r", 100))], IMP: [impression("r", 104, [1, 2])], A: [action("r", 106)]}
 
 
 def test_a_snapshot_whose_features_are_lost_is_a_dead_letter_and_its_items_are_snapshot_lost() -> None:
-    task = LabelFirstTask(PLAIN, complete=lambda snapshot: "gone")
+    gone = ["gone"]
+
+    class Losing(LabelFirstTask):
+        def __init__(self, config: JoinConfig, positions: Mapping[Source, Position] | None = None) -> None:
+            super().__init__(config, positions, lambda snapshot: gone[0] if gone else None)
+
+    task = Losing(PLAIN)
     logs = {source: [*GONE[source], heartbeat(200)] for source in (IMP, A)}
     assert feed_all(task, {**logs, S: []}, []) == []
     said = task.feed(S, 0, GONE[S][0])
@@ -179,6 +194,7 @@ def test_a_snapshot_whose_features_are_lost_is_a_dead_letter_and_its_items_are_s
     dead = found[Reason.FEATURES_LOST, S, 0]
     assert (dead.raw, dead.detail) == (GONE[S][0], "gone")
     # A replay finds it closed, though the features are back.
+    gone.clear()
     back = crash_and_restore(task, PLAIN, {**logs, S: GONE[S]}, [S, A, IMP])
     assert back.feed(S, 1, heartbeat(1000)) == []
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rec.events.v1 import events_pb2 as ev
 from services.contract import join_wire as wire
 from services.contract.join_rows import ShownRows
+from services.contract.join_scan import scored_of
 from services.contract.join_timers import Timers
 from services.contract.times import from_us, set_us
 
@@ -82,7 +83,8 @@ def test_samples_by_hand_are_the_bytes_of_protobuf(
     data: st.DataObject,
 ) -> None:
     (snapshot, shown), (impressed_us, acted_us) = given_, times_us
-    rows = ShownRows(snapshot, shown, (), impressed_us)
+    packed = struct.pack(f"<{len(shown)}Q", *shown)
+    rows = ShownRows(scored_of(snapshot, 0), packed, b"", impressed_us)
     row = data.draw(st.integers(0, len(shown) - 1))
     positive = by_protobuf(snapshot, [(shown[row], row)], 0.5, version)
     positive.sample_rate = 1.0
