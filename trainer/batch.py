@@ -36,9 +36,9 @@ from services.runtime.settings import load
 from services.runtime.telemetry import get_logger
 from trainer import fit
 from trainer.base import new_state
+from trainer.batch_settings import BatchSettings
 from trainer.day import CUT_COLUMNS, DAY_US, Offsets, Selected, cut_of, day_start_us, select
 from trainer.sample_table import batch_of
-from trainer.settings import BatchSettings
 
 log = get_logger(__name__)
 HOUR_US = 3_600_000_000

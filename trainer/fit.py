@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from services.contract.model_state import ModelState
+from trainer.batch_settings import FitSettings
 from trainer.holdout import judged
 from trainer.samples import Batch
-from trainer.settings import AdmissionSettings, FitSettings, LearningSettings
+from trainer.settings import AdmissionSettings, LearningSettings
 from trainer.step import train_step
 
 # Seen this often before it gets a row: never.

@@ -21,9 +21,10 @@ from services.contract.lake_store import LakeStore
 from services.contract.model_state import digest
 from tests.trainer_kit import START_US, World, sample_bytes
 from trainer.batch import main, train_day
+from trainer.batch_settings import BatchSettings, FitSettings
 from trainer.day import DAY_US
 from trainer.fit import Progress
-from trainer.settings import AdmissionSettings, BatchSettings, FitSettings, LearningSettings
+from trainer.settings import AdmissionSettings, LearningSettings
 
 START_OF_DAY_US = START_US // DAY_US * DAY_US
 DAY = str(np.datetime64(START_OF_DAY_US // DAY_US, "D"))
