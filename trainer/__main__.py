@@ -1,11 +1,11 @@
-"""``python -m trainer online`` (a process of the loop), ``python -m trainer base`` (a full model from a file)
-and ``python -m trainer holdout`` (sets of samples compared by what a model learns from them)."""
+"""``python -m trainer online`` (a process of the loop), ``batch`` (a full model from a day of the lake),
+``base`` (one from a file) and ``holdout`` (sets of samples compared by what a model learns from them)."""
 
 from __future__ import annotations
 
 import sys
 
-USAGE = "usage: python -m trainer online|base|holdout [--help]"
+USAGE = "usage: python -m trainer online|batch|base|holdout [--help]"
 
 
 def main(argv: list[str]) -> None:
@@ -18,6 +18,10 @@ def main(argv: list[str]) -> None:
 
         settings = load(OnlineSettings, argv[1:])
         run(settings, lambda process: serve(process, settings))
+    elif argv[:1] == ["batch"]:
+        from trainer.batch import main as batch_main
+
+        raise SystemExit(batch_main(argv[1:]))
     elif argv[:1] == ["base"]:
         from trainer.base import main as base_main
 

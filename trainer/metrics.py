@@ -11,9 +11,9 @@ _FIGURES = (
 
 
 class Metrics:
-    """One object per process."""
+    """Of one lineage (``2/online``); the counts are those of the process."""
 
-    def __init__(self, arm: str) -> None:
+    def __init__(self, lineage: str) -> None:
         self.step_seconds = histogram("trainer_train_seconds", "Learning from one run of records.")
         self.publish_seconds = histogram(
             "trainer_publish_seconds", "A delta from sealing to acknowledgement."
@@ -21,17 +21,26 @@ class Metrics:
         self.poll_failures = counter("trainer_poll_failures", "Polls of samples that failed.")
         self._rows = counter("trainer_rows", "Sample rows trained.")
         self._corrections = counter(
-            "trainer_corrections", "Positives trained after their negative, by the trainer's arm.", ["arm"]
-        ).labels(arm)
+            "trainer_corrections", "Positives trained after their negative.", ["lineage"]
+        ).labels(lineage)
         self._events = counter("trainer_events", "What the core counts, by name.", ["name"])
         self._deltas = counter("trainer_deltas", "Deltas acknowledged.")
         self._delta_rows = counter("trainer_delta_rows", "Rows in acknowledged deltas.")
         self._delta_bytes = counter("trainer_delta_bytes", "Bytes of acknowledged deltas.")
-        self._sequence = gauge("trainer_sequence", "Sequence of the last acknowledged delta.")
-        self._touched = gauge("trainer_touched_ids", "Ids that wait for the next delta.")
-        self._pending = gauge("trainer_pending_ids", "Ids seen but not admitted.")
-        self._table = gauge("trainer_table_rows", "Rows of a table.", ["table"])
-        self._quality = gauge("trainer_progressive", "Rolling figures of progressive validation.", ["figure"])
+        self._sequence = gauge(
+            "trainer_sequence", "Sequence of the last acknowledged delta.", ["lineage"]
+        ).labels(lineage)
+        self._touched = gauge("trainer_touched_ids", "Ids that wait for the next delta.", ["lineage"]).labels(
+            lineage
+        )
+        self._pending = gauge("trainer_pending_ids", "Ids seen but not admitted.", ["lineage"]).labels(
+            lineage
+        )
+        self._table = gauge("trainer_table_rows", "Rows of a table.", ["lineage", "table"])
+        self._quality = gauge(
+            "trainer_progressive", "Rolling figures of progressive validation.", ["lineage", "figure"]
+        )
+        self._lineage = lineage
         self._seen: dict[str, int] = {}
 
     def trained(self, rows: int, core: TrainerCore) -> None:
@@ -47,7 +56,7 @@ class Metrics:
         self._touched.set(len(core.touched))
         self._pending.set(sum(len(table.pending) for table in core.state.tables.values()))
         for name, table in core.state.tables.items():
-            self._table.labels(name).set(len(table))
+            self._table.labels(self._lineage, name).set(len(table))
 
     def published(self, plan: Plan) -> None:
         """After an acknowledgement."""
@@ -59,4 +68,4 @@ class Metrics:
     def figures(self, figures: dict[str, float]) -> None:
         """The rolling figures."""
         for name in _FIGURES:
-            self._quality.labels(name).set(figures[name])
+            self._quality.labels(self._lineage, name).set(figures[name])

@@ -1,8 +1,8 @@
-"""The online trainer's loop: poll samples -> learn (one executor thread) -> publish (one delta in flight)
+"""The online trainer's loop: poll samples -> learn (an executor thread) -> publish (one delta in flight)
 -> base.
 
-Learning goes on while a delta is on its way. No torch work on the event loop; the executor has one thread,
-and at most one poll and one delta wait for it.
+Learning goes on while a delta is on its way. No torch work on the event loop; the executor has one thread for
+all lineages of the process, and of each at most one poll and one delta wait for it.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class OnlineTrainer:
         publisher: Publisher,
         bases: BaseKeeper,
         *,
+        executor: ThreadPoolExecutor,
         stopping: asyncio.Event,
         base_due: bool = False,
     ) -> None:
@@ -72,14 +73,14 @@ class OnlineTrainer:
         self._reader = reader
         self._publisher = publisher
         self._bases = bases
-        self._stopping = stopping
+        self.stopping = stopping
         self._clock = WallClock()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="trainer")
+        self._executor = executor
         self._flight: asyncio.Task[None] | None = None
         self._published_s = 0.0
         self._base_s = 0.0
         self._base_due = base_due
-        self._metrics = Metrics(settings.arm)
+        self._metrics = Metrics(f"{core.state.generation}/{core.state.policy}")
         self._pressure = counter("trainer_backpressure", "Polls put off because a delta was due.", ["reason"])
 
     async def run(self) -> None:
@@ -87,7 +88,7 @@ class OnlineTrainer:
         now = asyncio.get_running_loop().time()
         self._published_s, self._base_s = now, now
         try:
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 await self._turn()
             await self._landed()
             await self._publish()
@@ -95,7 +96,6 @@ class OnlineTrainer:
         finally:
             if self._flight is not None:
                 self._flight.cancel()
-            self._executor.shutdown(wait=False)
 
     async def in_thread(self, work: Callable[[], _Result]) -> _Result:
         """Runs work on the one thread that may touch the core."""

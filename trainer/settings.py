@@ -115,6 +115,12 @@ class OnlineSettings(ProcessSettings):
     """The features that samples carry and the model sees (contract.feature_sets)."""
     arm: str = "online"
     """The arm whose lineage this trainer continues."""
+    candidate_arm: str = "candidate"
+    """The arm whose lineage is trained aside, to take over when release points ``arm`` there."""
+    lineage_linger_s: float = Field(default=60.0, ge=0)
+    """A lineage that no arm follows any more is trained for so long: until ranking has swapped."""
+    lineage_retry_s: float = Field(default=5.0, gt=0)
+    """Pause before a lineage aside that could not be trained is tried again."""
     model_store_uri: str = "out/model-store"
     """Where bases are kept."""
     release_target: str = "127.0.0.1:7058"

@@ -1,4 +1,4 @@
-"""WorkerService of the online trainer."""
+"""WorkerService of the online trainer: tells of the lineage that its arm follows."""
 
 from __future__ import annotations
 
@@ -6,39 +6,29 @@ import grpc
 
 from rec.v1 import worker_pb2, worker_pb2_grpc
 from services.contract import times
-from services.runtime.kafka_consumer import LogReader, TopicPartition
-from trainer.bases import BaseKeeper
-from trainer.online import OnlineTrainer
+from trainer.line import TrainedLine
 
 
 class TrainerStatus(worker_pb2_grpc.WorkerServiceServicer):
-    """Answers from the moment the server starts: "recovering" until ``ready`` was called."""
+    """Answers from the moment the server starts: "recovering" until there is an own line."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._trainer: OnlineTrainer | None = None
-        self._reader: LogReader | None = None
-        self._bases: BaseKeeper | None = None
-        self._partitions: list[TopicPartition] = []
+        self._own: TrainedLine | None = None
 
-    def ready(
-        self,
-        trainer: OnlineTrainer,
-        reader: LogReader,
-        bases: BaseKeeper,
-        partitions: list[TopicPartition],
-    ) -> None:
-        """The trainer runs."""
-        self._trainer, self._reader, self._bases, self._partitions = trainer, reader, bases, partitions
+    def own(self, line: TrainedLine) -> None:
+        """The line that is told of from now on."""
+        self._own = line
 
     async def GetWorkerStatus(
         self, request: worker_pb2.GetWorkerStatusRequest, context: grpc.aio.ServicerContext
     ) -> worker_pb2.GetWorkerStatusResponse:
         """See the proto."""
         answer = worker_pb2.GetWorkerStatusResponse(worker=self._name, state="recovering")
-        trainer, reader, bases = self._trainer, self._reader, self._bases
-        if trainer is None or reader is None or bases is None:
+        line = self._own
+        if line is None:
             return answer
+        trainer = line.trainer
         answer.state = "running"
         answer.last_barrier_id = trainer.last_barrier
         core = trainer.core
@@ -49,9 +39,10 @@ class TrainerStatus(worker_pb2_grpc.WorkerServiceServicer):
 
         numbers, positions, committed, until_us = await trainer.in_thread(look)
         answer.numbers.update(numbers)
-        answer.numbers["base_sequence"] = float(bases.registered_sequence)
-        ends = await reader.end_offsets(self._partitions)
-        for where in self._partitions:
+        answer.numbers["base_sequence"] = float(line.bases.registered_sequence)
+        answer.numbers["generation"] = float(core.state.generation)
+        ends = await line.reader.end_offsets(line.partitions)
+        for where in line.partitions:
             part = answer.partitions.add(topic=where.topic, partition=where.partition, end=ends[where])
             part.position = positions.get(where.partition, 0)
             part.committed = committed.get(where.partition, 0)

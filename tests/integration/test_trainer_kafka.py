@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -29,8 +30,6 @@ from tests.trainer_kit import World, barrier_bytes, new_state, sample_bytes
 from trainer.log_end import read_to
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-LINEAGE = topics.lineage_key(1, "online")
-PARTITION = topics.partition_of(LINEAGE, topics.MODEL_DELTAS.partitions)
 WAIT_S = 60.0
 
 
@@ -46,7 +45,8 @@ class Rig:
         self._ports = ports
         self._started: list[subprocess.Popen[bytes]] = []
         self.release_port = self._process(["services.release"])[1]
-        self.base: model_pb2.BaseRef | None = None
+        # Of each generation.
+        self.bases: dict[int, model_pb2.BaseRef] = {}
 
     def trainer(self, **settings: str) -> tuple[subprocess.Popen[bytes], int]:
         """A trainer process and its service port."""
@@ -76,19 +76,34 @@ class Rig:
         self._started.append(process)
         return process, port
 
-    async def first_generation(self) -> None:
-        """Writes and registers an untrained generation 1."""
-        saved = model_store.save_base(self.store, new_state(), created_at_us=1)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.release_port}") as channel:
-            await serving(channel)
-            answer = await release_pb2_grpc.ReleaseServiceStub(channel).RegisterGeneration(
+    async def generation(self, state: ModelState) -> int:
+        """Writes and registers a full model."""
+        saved = model_store.save_base(self.store, state, created_at_us=1)
+        async with self.release() as release:
+            answer = await release.RegisterGeneration(
                 release_pb2.RegisterGenerationRequest(
                     manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest
                 ),
                 timeout=WAIT_S,
                 wait_for_ready=True,
             )
-        self.base = answer.base
+        self.bases[answer.generation] = answer.base
+        return int(answer.generation)
+
+    async def point(self, arm: str, generation: int, state: model_pb2.ReleaseState) -> None:
+        """Points an arm to a generation's lineage."""
+        async with self.release() as release:
+            lineage = model_pb2.Lineage(generation=generation, policy="online")
+            await release.SetArm(
+                release_pb2.SetArmRequest(arm=arm, lineage=lineage, state=state), timeout=WAIT_S
+            )
+
+    @asynccontextmanager
+    async def release(self) -> AsyncIterator[release_pb2_grpc.ReleaseServiceStub]:
+        """The release service, serving."""
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.release_port}") as channel:
+            await serving(channel)
+            yield release_pb2_grpc.ReleaseServiceStub(channel)
 
     async def send(self, requests: int, extra: list[tuple[int, bytes]] | None = None) -> None:
         """Samples to all partitions in turn, then (partition, value) pairs as they are."""
@@ -104,15 +119,15 @@ class Rig:
         finally:
             await producer.stop()
 
-    async def follow(self) -> Chain:
-        """Reads the whole chain from its base, as ranking would."""
-        assert self.base is not None
-        state, _ = model_store.load_base(
-            self.base.manifest_uri, SHAPE, manifest_digest=self.base.manifest_digest
-        )
-        chain = Chain(state, self.base)
-        async for record in self.read(TopicPartition(topics.MODEL_DELTAS.name, PARTITION)):
-            if record.value is not None:  # the mark of a start
+    async def follow(self, generation: int = 1) -> Chain:
+        """Reads the whole chain of a generation from its base, as ranking would."""
+        base = self.bases[generation]
+        state, _ = model_store.load_base(base.manifest_uri, SHAPE, manifest_digest=base.manifest_digest)
+        chain = Chain(state, base, generation)
+        key = topics.lineage_key(generation, "online")
+        async for record in self.read(TopicPartition(topics.MODEL_DELTAS.name, base.delta_partition)):
+            # Neither the mark of a start nor another lineage of the partition.
+            if record.value is not None and record.key == key:
                 chain.offer(record.value, record.offset)
         return chain
 
@@ -126,11 +141,11 @@ class Rig:
         finally:
             await reader.stop()
 
-    async def until(self, reached: Callable[[Chain], bool]) -> Chain:
+    async def until(self, reached: Callable[[Chain], bool], generation: int = 1) -> Chain:
         """Follows until the condition holds."""
         deadline = time.monotonic() + WAIT_S
         while True:
-            chain = await self.follow()
+            chain = await self.follow(generation)
             if reached(chain):
                 return chain
             assert time.monotonic() < deadline, (chain.state.sequence, chain.state.samples_trained)
@@ -164,9 +179,11 @@ async def serving(channel: grpc.aio.Channel) -> None:
 class Chain:
     """A follower that demands an unbroken chain, and remembers the digest at every sequence."""
 
-    def __init__(self, state: ModelState, base: model_pb2.BaseRef) -> None:
+    def __init__(self, state: ModelState, base: model_pb2.BaseRef, generation: int) -> None:
         self.state = state
-        self.slot = ModelSlot(1, "online", SHAPE.model_hash)
+        # The number was given when the base was there.
+        state.generation, state.chain_hash = generation, base.chain_hash
+        self.slot = ModelSlot(generation, "online", SHAPE.model_hash)
         self.slot.base_loaded(Position(0, 0, base.chain_hash, base.delta_offset))
         self.digests = {0: model_state.digest(state)}
         self.barriers: list[str] = []
@@ -187,7 +204,7 @@ class Chain:
 async def rig(private_kafka, tmp_path: Path, free_ports: Callable[[int], list[int]]) -> AsyncIterator[Rig]:
     made = Rig(private_kafka.bootstrap, tmp_path, free_ports)
     try:
-        await made.first_generation()
+        assert await made.generation(new_state()) == 1
         yield made
     except BaseException:
         sys.stderr.write(made.logs())
@@ -282,3 +299,56 @@ async def test_when_kafka_goes_away_and_comes_back_the_trainer_goes_on(rig: Rig,
     chain = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent)
     assert process.poll() is None
     assert set(chain.epochs) == {1}
+
+
+SERVING, SHADOW, RETIRED = (
+    model_pb2.RELEASE_STATE_SERVING,
+    model_pb2.RELEASE_STATE_SHADOW,
+    model_pb2.RELEASE_STATE_RETIRED,
+)
+BATCH_ROWS = 200
+
+
+@pytest.mark.parametrize("killed", ["never", "aside", "taken over"])
+async def test_a_generation_is_switched_with_every_sample_trained_once(rig: Rig, killed: str) -> None:
+    settings = {"RECLOOP_LINEAGE_LINGER_S": "1.5", "RECLOOP_BASE_INTERVAL_S": "60"}
+    process, _ = rig.trainer(**settings)
+    await rig.send(BATCH_ROWS // 5)
+    await rig.until(lambda chain: chain.state.samples_trained == BATCH_ROWS)
+    # What a batch trainer gives: BATCH_ROWS rows learned, bound to the offsets behind them.
+    full = new_state(seed=2)
+    full.samples_trained = BATCH_ROWS
+    full.sample_offsets = dict.fromkeys(range(topics.SAMPLES.partitions), BATCH_ROWS // 20)
+    await rig.send(40)
+
+    async def reach(step: str) -> None:
+        nonlocal process
+        if step == killed:
+            process.kill()
+            process.wait()
+            process, _ = rig.trainer(**settings)
+        await rig.send(8)
+
+    assert await rig.generation(full) == 2
+    await rig.point("candidate", 2, SHADOW)
+    await reach("aside")
+    caught_up = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent, 2)
+    # Served by the old one all the while.
+    await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent)
+    await reach("caught up")
+    await rig.point("online", 2, SERVING)
+    await rig.point("candidate", 2, RETIRED)
+    await reach("taken over")
+    chain = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent, 2)
+    await asyncio.sleep(4)
+    old = (await rig.follow()).state
+    await reach("old one ended")
+    chain = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent, 2)
+    assert chain.state.sequence > caught_up.state.sequence
+    assert chain.digests[caught_up.state.sequence] == caught_up.digests[caught_up.state.sequence]
+    # Nobody follows the old one: it is not trained on, and it had lost nothing until then.
+    assert (await rig.follow()).state.samples_trained == old.samples_trained
+    if killed == "never":
+        assert old.samples_trained in {rig.rows_sent - 40, rig.rows_sent - 80}
+    process.terminate()
+    assert process.wait(timeout=20) == 0

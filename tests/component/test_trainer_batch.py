@@ -1,0 +1,202 @@
+"""``trainer batch``: the model of a day from a real lake and a real store; killed, it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from services.contract import model_store, times
+from services.contract.lake_files import split_days, write_file
+from services.contract.lake_log import LakeLog, Record
+from services.contract.lake_rows import LogRecord, to_table
+from services.contract.lake_store import LakeStore
+from services.contract.model_state import digest
+from tests.feature_kit import SHAPE
+from tests.trainer_kit import START_US, World, sample_bytes
+from trainer.batch import main, train_day
+from trainer.batch_settings import BatchSettings, FitSettings
+from trainer.day import DAY_US
+from trainer.fit import Progress
+from trainer.settings import AdmissionSettings, LearningSettings
+
+START_OF_DAY_US = START_US // DAY_US * DAY_US
+DAY = str(np.datetime64(START_OF_DAY_US // DAY_US, "D"))
+PARTITIONS = 2
+REQUESTS = 1_600
+
+
+def day_of_samples(chance: bool = False) -> dict[int, pa.Table]:
+    """A day of two partitions, evenly spread, and one decided row of the next morning in each."""
+    world = World(5, users=80, items=60)
+    pace_us = DAY_US // REQUESTS
+    random = np.random.default_rng(3)
+    tables = {}
+    for partition in range(PARTITIONS):
+        records = []
+        for offset in range(REQUESTS // PARTITIONS + 1):
+            sample = world.sample()
+            if chance:
+                sample.labels = (random.random(10) < 0.3).astype("<f4").tobytes()
+            at_us = START_OF_DAY_US + min(offset * PARTITIONS * pace_us + partition, DAY_US)
+            sample.occurred_at.CopyFrom(times.from_us(at_us))
+            sample.impressed_at.CopyFrom(times.from_us(at_us))
+            if offset == REQUESTS // PARTITIONS:
+                sample.labels = bytes(len(sample.labels))
+            records.append(LogRecord(partition, offset, at_us // 1000, sample_bytes(sample)))
+        tables[partition] = to_table("samples", records)
+    return tables
+
+
+def lake_of(root: Path, tables: dict[int, pa.Table]) -> str:
+    """The tables as the lake's writer leaves them."""
+    store = LakeStore(str(root))
+    for partition, table in tables.items():
+        log = LakeLog(store, "samples", partition)
+        state = log.append(log.load(), Record("open", "test", 1))
+        files = tuple(
+            write_file(store, "samples", day, f"{partition}-{day}", rows) for day, rows in split_days(table)
+        )
+        last = int(table["offset"].to_numpy().max())
+        log.append(state, Record("flush", "test", 2, 0, last, files))
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return lake_of(tmp_path_factory.mktemp("lake"), day_of_samples())
+
+
+def settings(lake: str, store: Path, **changes: object) -> BatchSettings:
+    values: dict[str, object] = {
+        "day": DAY,
+        "lake_uri": lake,
+        "model_store_uri": str(store),
+        "register_model": False,
+        "learning": LearningSettings(minibatch_rows=256),
+        "admission": AdmissionSettings(min_count_item=1),
+    }
+    return BatchSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_day_becomes_a_base_at_its_cut_and_the_same_run_gives_the_same_model(
+    lake: str, tmp_path: Path
+) -> None:
+    saved = train_day(settings(lake, tmp_path))
+    assert saved.manifest["sample_offsets"] == {"0": REQUESTS // 2, "1": REQUESTS // 2}
+    assert (saved.sequence, saved.manifest["samples_trained"]) == (0, REQUESTS * 10)
+    assert saved.manifest["metrics"]["auc"] > 0.62
+    assert saved.manifest["metrics"]["rows"] == REQUESTS * 10
+    again = train_day(settings(lake, tmp_path))
+    assert again == saved
+    elsewhere = train_day(settings(lake, tmp_path / "other"))
+    assert digest(model_store.load_base(elsewhere.manifest_uri, SHAPE)[0]).hex() == saved.manifest["digest"]
+    # What a killed run would have gone on from is gone.
+    assert len(list(tmp_path.glob("batch/*/generation-*/*/state.safetensors"))) == 0
+
+
+def test_labels_by_chance_teach_nothing(tmp_path: Path) -> None:
+    by_chance = lake_of(tmp_path / "lake", day_of_samples(chance=True))
+    saved = train_day(settings(by_chance, tmp_path / "store"))
+    assert 0.45 < saved.manifest["metrics"]["auc"] < 0.55
+
+
+def test_from_a_parent_only_what_is_behind_its_offsets_is_learned(lake: str, tmp_path: Path) -> None:
+    first = train_day(settings(lake, tmp_path))
+    state, _ = model_store.load_base(first.manifest_uri, SHAPE)
+    state.sample_offsets = {0: 500}
+    parent = model_store.save_base(str(tmp_path), state, created_at_us=1)
+    child = train_day(settings(lake, tmp_path, parent=parent.manifest_uri))
+    assert child.manifest["metrics"]["rows"] == (300 + 800) * 10
+    assert child.manifest["samples_trained"] == REQUESTS * 10 + (300 + 800) * 10
+    assert child.manifest["sample_offsets"] == first.manifest["sample_offsets"]
+
+
+def test_passes_end_when_the_newest_hours_are_foretold_no_better() -> None:
+    from trainer.fit import Pass
+
+    progress, how = Progress(), FitSettings(max_passes=9, patience=2, min_gain=0.01)
+    losses = [0.5, 0.4, 0.395, 0.38, 0.375, 0.371]
+    taken = []
+    for number, loss in enumerate(losses, 1):
+        assert not progress.over(how)
+        taken.append(progress.take(Pass(number, {"log_loss": loss}, 0), how.min_gain))
+    # 0.395 and 0.375 are gains too small to count; 0.38 is one over 0.4.
+    assert taken == [True, True, False, True, False, False]
+    assert progress.best == 4
+    assert progress.over(how)
+    assert Progress().over(FitSettings()) is False
+
+
+def test_later_passes_count_nobody_again(lake: str, tmp_path: Path) -> None:
+    once, often = (
+        train_day(
+            settings(
+                lake, tmp_path / str(passes), fit=FitSettings(max_passes=passes, patience=9, min_gain=0.0)
+            )
+        )
+        for passes in (1, 3)
+    )
+    for name in ("user", "item", "category"):
+        tables = [model_store.load_base(one.manifest_uri, SHAPE)[0].tables[name] for one in (once, often)]
+        (ids, slots), (other_ids, other_slots) = (table.ids() for table in tables)
+        assert np.array_equal(ids, other_ids)
+        if often.manifest["metrics"]["best_pass"] > 1:
+            assert not np.array_equal(tables[0].rows[slots], tables[1].rows[other_slots])
+        assert np.array_equal(tables[0].counts[slots], tables[1].counts[other_slots])
+    assert often.manifest["metrics"]["passes"] == 3
+
+
+def test_killed_after_any_pass_it_gives_the_model_that_it_would_have_given(lake: str, tmp_path: Path) -> None:
+    arguments = [
+        "--day", DAY, "--lake_uri", lake, "--register_model", "false", "--fit.max_passes", "4",
+        "--fit.patience", "9", "--learning.minibatch_rows", "64",
+    ]  # fmt: skip
+
+    def run(store: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "trainer", "batch", "--model_store_uri", str(store), *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    whole = run(tmp_path / "whole")
+    expected = whole.communicate(timeout=120)[0].splitlines()[-1]
+    store = tmp_path / "killed"
+    for passes in (1, 2):
+        process = run(store)
+        deadline = time.monotonic() + 60
+        while len(list(store.glob("batch/*/pass-*.json"))) < passes and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    last = run(store)
+    found = last.communicate(timeout=120)[0].splitlines()[-1]
+    assert last.returncode == 0
+    assert read(found) == read(expected)
+
+
+def read(manifest_uri: str) -> tuple[object, ...]:
+    manifest = model_store.read_manifest(manifest_uri).manifest
+    return manifest["digest"], manifest["sample_offsets"], manifest["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("day", "says"),
+    [("2001-01-01", "not over in partitions|rows to train"), ("2199-01-01", "not over in partitions 0, 1")],
+)
+def test_a_day_that_cannot_be_trained_is_named(
+    lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], day: str, says: str
+) -> None:
+    code = main(
+        ["--day", day, "--lake_uri", lake, "--model_store_uri", str(tmp_path), "--register_model", "false"]
+    )
+    assert code == 1
+    error = capsys.readouterr().err
+    assert day in error
+    assert any(part in error for part in says.split("|"))
