@@ -16,7 +16,8 @@ from services.contract.feature_view import FeatureView
 from services.contract.id_table import IdTable
 from services.contract.view_plan import plan_of
 from services.feature import kernel
-from services.feature.near_cache import NEVER, Answered, NearCache, records_matrix
+from services.feature.kernel import NEVER
+from services.feature.near_cache import Answered, NearCache, records_matrix
 from services.feature.program import ITEM, PAIR, PER_CATEGORY, REQUEST, Layout, Program
 from services.feature.query import Query
 

@@ -8,6 +8,9 @@ test holds both against each other. States are one buffer, seen as 64-bit, 32-bi
 ``interval``: what a windowed feature says moves with t only through the hop of t and through whether the
 newest event is before t. So a computed row holds from one moment to another. What moves with t itself
 (seconds since something) is kept as the time since when.
+
+All in one file: what numba keeps on disk is compiled anew when the file of the function changes, not when
+that of a function it calls does.
 """
 
 # Numba's functions have no types of their own.
@@ -41,6 +44,10 @@ GROUP, START, HOP, SLACK, FINGERPRINT, INSTANT, BEGIN, END, VIEW, HAS_LAST = ran
 VIEW_INTS = 10
 ADD, LEAST, MOST = range(3)
 USER_ID, ITEM_ID, CATEGORY = range(3)
+# Numbers of a row of the near cache; then, per feature that says seconds, since when.
+ROW_FROM, ROW_UNTIL, ROW_EXPIRES, ROW_USED, ROW_SINCE = range(5)
+NEVER = -(1 << 62)
+ALWAYS = 1 << 62
 
 _NONE = NONE_US
 _MOST = (1 << 63) - 1
@@ -384,3 +391,80 @@ def spread(rows, masks, index, columns, out, mask):
         mask[n] |= masks[row]
         for column in range(columns.shape[0]):
             out[n, columns[column]] = rows[row, column]
+
+
+@njit(cache=True, nogil=True)
+def _refresh(words, at, program, t, r, meta, values, masks, newest):
+    """Computes one row anew, as of t."""
+    views, ints, floats, _ = program
+    low, high, slot = np.int64(NEVER), np.int64(ALWAYS), ROW_SINCE
+    masks[r] = 0
+    for v in range(views.shape[0]):
+        place = at + views[v, START]
+        missing, behind, first = clock(words, place, views, v, t)
+        low, high = interval(words, place, views, v, t, missing, low, high)
+        newest[r, v] = NEVER if missing else words[0][(place + 8) >> 3]
+        if missing:
+            masks[r] |= np.uint32(1 << views[v, VIEW])
+        for f in range(views[v, BEGIN], views[v, END]):
+            if ints[f, OP] >= FIRST_EVENT:
+                meta[r, slot] = (
+                    _NONE if missing else since(words, place, ints, f, t, views[v, HOP], behind, first)
+                )
+                slot += 1
+            elif missing:
+                values[r, f] = floats[f, DEFAULT]
+            else:
+                values[r, f] = feature(words, place, program, f, t, views[v, HOP], behind, first, 0)
+    meta[r, ROW_FROM], meta[r, ROW_UNTIL] = low, high
+
+
+@njit(cache=True, nogil=True)
+def gather(rows, words, stride, program, copied, moving, t, now, tick, held, answered, stale):
+    """Fills the rows of the answer whose states are held; ``stale`` gets the places of the others.
+    Returns (how many of these, how many rows were computed). ``copied``, ``moving``: features whose columns
+    are kept, and those that say seconds, with the columns of the answer."""
+    views, ints, floats, _ = program
+    meta, values, masks, newest = held
+    out, mask, ages = answered
+    unknown, computed = 0, 0
+    for n in range(rows.shape[0]):
+        r = rows[n]
+        if r < 0 or meta[r, ROW_EXPIRES] < now:
+            stale[unknown] = n
+            unknown += 1
+            continue
+        meta[r, ROW_USED] = tick
+        if t < meta[r, ROW_FROM] or t >= meta[r, ROW_UNTIL]:
+            _refresh(words, r * stride, program, t, r, meta, values, masks, newest)
+            computed += 1
+        for i in range(copied.shape[0]):
+            out[n, copied[i, 1]] = values[r, copied[i, 0]]
+        for i in range(moving.shape[0]):
+            out[n, moving[i, 1]] = seconds(meta[r, ROW_SINCE + i], ints, floats, moving[i, 0], t)
+        mask[n] |= masks[r]
+        for v in range(views.shape[0]):
+            ages[v] = max(ages[v], newest[r, v])
+    return unknown, computed
+
+
+@njit(cache=True, nogil=True)
+def victims(meta, tick, hand, limit, out):
+    """The rows that leave next, none of this request's; where the hand stands then."""
+    found = 0
+    while found < out.shape[0]:
+        if meta[hand, ROW_USED] != tick:
+            out[found] = hand
+            found += 1
+        hand = hand + 1 if hand + 1 < limit else 0
+    return hand
+
+
+@njit(cache=True, nogil=True)
+def expire(rows, meta):
+    had = 0
+    for r in rows:
+        if r >= 0 and meta[r, ROW_EXPIRES] != NEVER:
+            meta[r, ROW_EXPIRES] = NEVER
+            had += 1
+    return had

@@ -10,106 +10,22 @@ An item has one row: its states under all item views, and the columns that follo
 whose hop has ended, are computed again. An item without state is kept too. Pure: the caller brings the time.
 """
 
-# Numba's functions have no types of their own.
-# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
-# ruff: noqa: PLR0917
+# mypy: disallow-untyped-calls=False
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from services.contract.id_table import IdTable
-from services.contract.view_plan import NONE_US, plan_of
+from services.contract.view_plan import plan_of
 from services.feature import kernel as k
 from services.feature.program import ITEM, Layout
 
-# Numbers of a row; then, per feature that says seconds, since when.
-_FROM, _UNTIL, _EXPIRES, _USED, _SINCE = range(5)
-NEVER = -(1 << 62)
-_ALWAYS = 1 << 62
 _FIRST_ROWS = 1024
 Ids = NDArray[np.uint64]
 Places = NDArray[np.int64]
-
-
-@njit(cache=True, nogil=True)
-def _refresh(words, at, program, t, r, meta, values, masks, newest):
-    """Computes one row anew, as of t."""
-    views, ints, floats, _ = program
-    low, high, slot = np.int64(NEVER), np.int64(_ALWAYS), _SINCE
-    masks[r] = 0
-    for v in range(views.shape[0]):
-        place = at + views[v, k.START]
-        missing, behind, first = k.clock(words, place, views, v, t)
-        low, high = k.interval(words, place, views, v, t, missing, low, high)
-        newest[r, v] = NEVER if missing else words[0][(place + 8) >> 3]
-        if missing:
-            masks[r] |= np.uint32(1 << views[v, k.VIEW])
-        for f in range(views[v, k.BEGIN], views[v, k.END]):
-            if ints[f, k.OP] >= k.FIRST_EVENT:
-                meta[r, slot] = (
-                    NONE_US if missing else k.since(words, place, ints, f, t, views[v, k.HOP], behind, first)
-                )
-                slot += 1
-            elif missing:
-                values[r, f] = floats[f, k.DEFAULT]
-            else:
-                values[r, f] = k.feature(words, place, program, f, t, views[v, k.HOP], behind, first, 0)
-    meta[r, _FROM], meta[r, _UNTIL] = low, high
-
-
-@njit(cache=True, nogil=True)
-def _gather(rows, words, stride, program, copied, moving, t, now, tick, held, answered, stale):
-    """Fills the rows of the answer whose states are held; ``stale`` gets the places of the others.
-    Returns (how many of these, how many rows were computed). ``copied``, ``moving``: features whose columns
-    are kept, and those that say seconds, with the columns of the answer."""
-    views, ints, floats, _ = program
-    meta, values, masks, newest = held
-    out, mask, ages = answered
-    unknown, computed = 0, 0
-    for n in range(rows.shape[0]):
-        r = rows[n]
-        if r < 0 or meta[r, _EXPIRES] < now:
-            stale[unknown] = n
-            unknown += 1
-            continue
-        meta[r, _USED] = tick
-        if t < meta[r, _FROM] or t >= meta[r, _UNTIL]:
-            _refresh(words, r * stride, program, t, r, meta, values, masks, newest)
-            computed += 1
-        for i in range(copied.shape[0]):
-            out[n, copied[i, 1]] = values[r, copied[i, 0]]
-        for i in range(moving.shape[0]):
-            out[n, moving[i, 1]] = k.seconds(meta[r, _SINCE + i], ints, floats, moving[i, 0], t)
-        mask[n] |= masks[r]
-        for v in range(views.shape[0]):
-            ages[v] = max(ages[v], newest[r, v])
-    return unknown, computed
-
-
-@njit(cache=True, nogil=True)
-def _victims(meta, tick, hand, limit, out):
-    """The rows that leave next, none of this request's; where the hand stands then."""
-    found = 0
-    while found < out.shape[0]:
-        if meta[hand, _USED] != tick:
-            out[found] = hand
-            found += 1
-        hand = hand + 1 if hand + 1 < limit else 0
-    return hand
-
-
-@njit(cache=True, nogil=True)
-def _expire(rows, meta):
-    had = 0
-    for r in rows:
-        if r >= 0 and meta[r, _EXPIRES] != NEVER:
-            meta[r, _EXPIRES] = NEVER
-            had += 1
-    return had
 
 
 @dataclass
@@ -132,7 +48,7 @@ class NearCache:
         self._capacity, self._max_age_ns = capacity, int(max_age_s * 1e9)
         self._stride = layout.sizes[ITEM]
         ops = self._program.packed[1][:, k.OP]
-        self._width = _SINCE + int((ops >= k.FIRST_EVENT).sum())
+        self._width = k.ROW_SINCE + int((ops >= k.FIRST_EVENT).sum())
         # (feature, column of the answer) of each.
         pairs = np.stack([np.arange(len(ops)), self._program.columns], axis=1).astype(np.int64)
         self._copied, self._moving = pairs[ops < k.FIRST_EVENT], pairs[ops >= k.FIRST_EVENT]
@@ -156,10 +72,10 @@ class NearCache:
     def _allocate(self, rows: int) -> None:
         features, views = self._program.width, len(self._program.packed[0])
         self._bytes = np.zeros(rows * self._stride, np.uint8)
-        self._meta = np.full((rows, self._width), NEVER, np.int64)
+        self._meta = np.full((rows, self._width), k.NEVER, np.int64)
         self._values = np.zeros((rows, features), np.float32)
         self._masks = np.zeros(rows, np.uint32)
-        self._newest = np.full((rows, views), NEVER, np.int64)
+        self._newest = np.full((rows, views), k.NEVER, np.int64)
         self._ids = np.zeros(rows, np.uint64)
         self._words = (self._bytes.view(np.int64), self._bytes.view(np.uint32), self._bytes)
 
@@ -178,7 +94,7 @@ class NearCache:
         self._tick += 1
         return self._tick
 
-    def gather(
+    def gather(  # noqa: PLR0917 - all of one request
         self, ids: Ids, places: Places | None, t: int, now_ns: int, tick: int, into: Answered
     ) -> Places:
         """Fills the answer's rows ``places`` (of ``ids`` [n]; None = all) that are held; returns the places
@@ -187,8 +103,8 @@ class NearCache:
         stale = np.empty(len(rows), np.int64)
         items = into.items if places is None else into.items[places]
         mask = into.mask if places is None else into.mask[places]
-        ages = np.full(len(self._views), NEVER, np.int64)
-        unknown, computed = _gather(
+        ages = np.full(len(self._views), k.NEVER, np.int64)
+        unknown, computed = k.gather(
             rows, self._words, self._stride, self._program.packed, self._copied, self._moving,
             t, now_ns, tick,
             (self._meta, self._values, self._masks, self._newest), (items, mask, ages), stale,
@@ -207,7 +123,7 @@ class NearCache:
         fresh = len(np.unique(ids[known < 0]))
         over = len(self._table) + fresh - self._capacity
         if over > 0:
-            self._meta[known[known >= 0], _USED] = tick
+            self._meta[known[known >= 0], k.ROW_USED] = tick
             self._evict(over, tick)
         rows = self._table.insert(ids)
         self._reserve(self._table.row_limit)
@@ -216,25 +132,25 @@ class NearCache:
             at = self._layout.starts[view.name]
             held[rows, at : at + states.shape[1]] = states
         self._ids[rows] = ids
-        # Computed when asked for: no moment is in [_ALWAYS, NEVER).
-        self._meta[rows, _FROM], self._meta[rows, _UNTIL] = _ALWAYS, NEVER
-        self._meta[rows, _EXPIRES], self._meta[rows, _USED] = now_ns + self._max_age_ns, tick
+        # Computed when asked for: no moment is in [k.ALWAYS, k.NEVER).
+        self._meta[rows, k.ROW_FROM], self._meta[rows, k.ROW_UNTIL] = k.ALWAYS, k.NEVER
+        self._meta[rows, k.ROW_EXPIRES], self._meta[rows, k.ROW_USED] = now_ns + self._max_age_ns, tick
 
     def _evict(self, count: int, tick: int) -> None:
         rows = np.empty(count, np.int64)
-        self._hand = _victims(self._meta, tick, self._hand, self._table.row_limit, rows)
-        self._meta[rows, _EXPIRES] = NEVER
+        self._hand = k.victims(self._meta, tick, self._hand, self._table.row_limit, rows)
+        self._meta[rows, k.ROW_EXPIRES] = k.NEVER
         self._table.delete(self._ids[rows])
         self.evicted += count
 
     def drop(self, ids: Ids) -> int:
         """Forgets items that were written; how many of them it had."""
-        return int(_expire(self._table.lookup(ids), self._meta))
+        return int(k.expire(self._table.lookup(ids), self._meta))
 
     def clear(self) -> None:
         """Forgets everything."""
         self._table = IdTable(min(self._capacity, _FIRST_ROWS))
-        self._meta[:] = NEVER
+        self._meta[:] = k.NEVER
         self._hand = 0
 
 

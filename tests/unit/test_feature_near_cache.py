@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contract.view_plan import plan_of
-from services.feature.near_cache import NEVER, Answered, NearCache, records_matrix
+from services.feature.kernel import NEVER
+from services.feature.near_cache import Answered, NearCache, records_matrix
 from services.feature.program import ITEM, Layout
 
 LAYOUT = Layout(FEATURES)
