@@ -17,7 +17,7 @@ class FeaturePipelineSettings(ProcessSettings):
     """The service port, the admin port and their limits."""
     split_records: int = Field(default=500, gt=0)
     """Origin records per round of stage 1."""
-    split_pause_ms: int = Field(default=10, ge=0)
+    split_pause_ms: int = Field(default=50, ge=0)
     """Pause after a round that found records: fuller rounds cost less, and features are not that urgent."""
     split_commit_ms: int = Field(default=250, gt=0)
     """Stage 1 commits no more often: what it reads again after a crash is dropped by the marks."""
@@ -33,7 +33,7 @@ class FeaturePipelineSettings(ProcessSettings):
     """Categories kept in memory; items beyond count as of unknown category."""
     fold_events: int = Field(default=2_000, gt=0)
     """View events per write of stage 2: Redis does nothing else while it applies one (some 10 ms)."""
-    fold_interval_ms: int = Field(default=100, gt=0)
+    fold_interval_ms: int = Field(default=500, gt=0)
     """Events gather so long before they are written, so that a popular item is written once."""
     fold_pause_ms: int = Field(default=10, ge=0)
     """Pause between two looks at Kafka while events gather; a barrier waits this long at most."""
