@@ -71,14 +71,14 @@ class LakeProcess:
             )
 
     async def until_owning(self, partitions: int, *, caught_up: bool = False, within_s: float = 60.0) -> None:
-        """Until it has opened this many partitions, and (caught up) all records on them are in the lake."""
+        """Until it has opened so many partitions or more, and (caught up) all records on them are in the lake."""
         deadline = time.monotonic() + within_s
         rows: list[worker_pb2.PartitionStatus] = []
         while time.monotonic() < deadline:
             assert self.child.poll() is None, self.log.read_text()
             with contextlib.suppress(grpc.aio.AioRpcError):
                 rows = list((await self.status()).partitions)
-                if len(rows) == partitions and (not caught_up or all(map(covered, rows))):
+                if len(rows) >= partitions and (not caught_up or all(map(covered, rows))):
                     return
             await asyncio.sleep(0.1)
         raise AssertionError(f"{rows}\n{self.log.read_text()[-3000:]}")
