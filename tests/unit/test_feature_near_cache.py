@@ -25,13 +25,15 @@ def cache_of(capacity: int) -> NearCache:
     return NearCache(LAYOUT, capacity, MAX_AGE_S)
 
 
-def gathered(cache: NearCache, ids: list[int], now_s: float, tick: int) -> tuple[list[float], list[int]]:
+def gathered(
+    cache: NearCache, ids: list[int], now_s: float, tick: int, at_us: int = AT_US
+) -> tuple[list[float], list[int]]:
     into = Answered(
         np.zeros((len(ids), FEATURES.item_width), np.float32),
         np.zeros(len(ids), np.uint32),
         np.full(len(FEATURES.views), NEVER, np.int64),
     )
-    stale = cache.gather(np.array(ids, np.uint64), None, AT_US, int(now_s * 1e9), tick, into)
+    stale = cache.gather(np.array(ids, np.uint64), None, at_us, int(now_s * 1e9), tick, into)
     return into.items[:, COLUMN].tolist(), stale.tolist()
 
 
@@ -104,6 +106,14 @@ def test_only_what_changed_is_computed_again() -> None:
     put(cache, {2: 21})
     look(cache, [1, 2])
     assert cache.computed == 3
+
+
+def test_a_row_that_an_event_overtook_holds_until_that_event() -> None:
+    cache = cache_of(1)
+    put(cache, {1: 3})
+    said = [gathered(cache, [1], 0.0, cache.begin(), AT_US + late)[0][0] for late in (-1, 0, -1, 0)]
+    assert [SAID[value] for value in said] == [0, 3, 0, 3]
+    assert cache.computed == 4
 
 
 def test_clearing_forgets_everything() -> None:
