@@ -71,7 +71,7 @@ class LakeProcess:
             )
 
     async def until_owning(self, partitions: int, *, caught_up: bool = False, within_s: float = 60.0) -> None:
-        """Until it has opened so many partitions or more, and (caught up) all records on them are in the lake."""
+        """Until it has opened so many partitions or more, and (caught up) the lake has all their records."""
         deadline = time.monotonic() + within_s
         rows: list[worker_pb2.PartitionStatus] = []
         while time.monotonic() < deadline:
