@@ -19,7 +19,6 @@ import time
 from dataclasses import asdict
 
 import grpc
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -28,7 +27,7 @@ from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import id_table, model_store
 from services.contract.errors import LoopError
 from services.contract.feature_sets import feature_set
-from services.contract.lake_files import scan
+from services.contract.lake_files import DAY_US, day_of, scan
 from services.contract.lake_store import LakeStore
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
@@ -39,7 +38,7 @@ from services.runtime.telemetry import get_logger
 from trainer import fit
 from trainer.base import new_state
 from trainer.batch_settings import BatchSettings
-from trainer.day import CUT_COLUMNS, DAY_US, Offsets, Selected, cut_of, day_start_us, select
+from trainer.day import CUT_COLUMNS, Offsets, Selected, cut_of, day_start_us, select
 from trainer.sample_table import batch_of
 
 log = get_logger(__name__)
@@ -155,7 +154,7 @@ def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -
     # Files hold the requests of a day: an impression of the first minutes may lie in the day before, one
     # that was said early in the day after.
     first, last = start_us // DAY_US - settings.history_days, end_us // DAY_US
-    days = [str(np.datetime64(day, "D")) for day in range(first, last + 1)]
+    days = [day_of(day * DAY_US) for day in range(first, last + 1)]
     return scan(settings.lake_uri, "samples", days)
 
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.contract.errors import Conflict, InvalidInput
+from services.contract.lake_files import DAY_US
 
-DAY_US = 86_400_000_000
 # What a cut is made of; the feature columns need not be read for it.
 CUT_COLUMNS = ("partition", "offset", "impressed_us", "acted_us", "label", "label_version")
 

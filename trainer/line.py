@@ -116,7 +116,6 @@ async def open_line(
             publisher,
             bases,
             executor=executor,
-            stopping=asyncio.Event(),
             base_due=recovered.deltas >= settings.base_after_deltas,
         )
         opening.push_async_callback(trainer.stop)

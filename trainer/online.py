@@ -63,7 +63,6 @@ class OnlineTrainer:
         bases: BaseKeeper,
         *,
         executor: ThreadPoolExecutor,
-        stopping: asyncio.Event,
         base_due: bool = False,
     ) -> None:
         self.core = core
@@ -73,7 +72,7 @@ class OnlineTrainer:
         self._reader = reader
         self._publisher = publisher
         self._bases = bases
-        self.stopping = stopping
+        self.stopping = asyncio.Event()
         self._clock = WallClock()
         self._executor = executor
         self._flight: asyncio.Task[None] | None = None

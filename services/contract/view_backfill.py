@@ -27,7 +27,6 @@ from dataclasses import dataclass
 
 from services.contract.errors import FieldViolation, MalformedRecord
 from services.contract.feature_view import FeatureView
-from services.contract.topics import FEATURE_EVENTS, partition_of
 
 DEFINITION, OFFSET, FILLED = b"definition", b"offset", b"filled"
 _ORIGIN = re.compile(rb"[a-z0-9._-]+/\d{1,6}")
@@ -38,11 +37,6 @@ _NUMBER = re.compile(rb"-?\d{1,19}")
 def start_key(view: FeatureView, partition: int) -> bytes:
     """Key of a view's start on one feature-events partition."""
     return b"p:view:%d:%s.%d" % (partition, view.name.encode(), view.version)
-
-
-def owner_of(entity: bytes) -> int:
-    """The feature-events partition that writes an entity's states: that of its first key field."""
-    return partition_of(entity[:8], FEATURE_EVENTS.partitions)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from typing import cast
 import redis.asyncio as redis
 
 from services.contract.errors import Conflict, Unavailable
-from services.contract.feature_events import PARTS_PER_RECORD
+from services.contract.feature_events import PARTS_PER_RECORD, owner
 from services.contract.feature_view import FeatureView
 from services.contract.redis_keys import ENTITY_TTL_S, view_key
 from services.contract.topics import FEATURE_EVENTS
-from services.contract.view_backfill import DEFINITION, FILLED, ViewStart, owner_of, start_key
+from services.contract.view_backfill import DEFINITION, FILLED, ViewStart, start_key
 from services.contract.view_init import below, initial_states
 from services.contract.view_log import EventLog
 from services.lake.view_log import LakeEvents
@@ -103,7 +103,7 @@ class Backfill:
         if start.filled is not None:
             return Filled(name, partition, 0, 0, True, waited_s)
         made = await asyncio.to_thread(initial_states, self._view, log, start.cut())
-        states = [(entity, state) for entity, state in made.items() if owner_of(entity) == partition]
+        states = [(entity, state) for entity, state in made.items() if owner(entity) == partition]
         key, definition = start_key(self._view, partition), start.fields()[DEFINITION]
         for at in range(0, len(states), STATES_PER_WRITE):
             some = states[at : at + STATES_PER_WRITE]

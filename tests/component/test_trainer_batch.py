@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from services.contract import model_store, times
-from services.contract.lake_files import split_days, write_file
+from services.contract.lake_files import DAY_US, split_days, write_file
 from services.contract.lake_log import LakeLog, Record
 from services.contract.lake_rows import LogRecord, to_table
 from services.contract.lake_store import LakeStore
@@ -23,7 +23,6 @@ from tests.feature_kit import SHAPE
 from tests.trainer_kit import START_US, World, sample_bytes
 from trainer.batch import main, train_day
 from trainer.batch_settings import BatchSettings, FitSettings
-from trainer.day import DAY_US
 from trainer.fit import Progress
 from trainer.settings import AdmissionSettings, LearningSettings
 

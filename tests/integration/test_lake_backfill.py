@@ -14,11 +14,12 @@ from lake_kit import Loop
 
 from services.contract import redis_keys
 from services.contract.errors import MalformedRecord, Unavailable
+from services.contract.feature_events import owner
 from services.contract.feature_sets import FEATURE_SETS
 from services.contract.feature_view import FeatureView
 from services.contract.lake_store import LakeStore
 from services.contract.topics import FEATURE_EVENTS, entity_key
-from services.contract.view_backfill import ViewStart, owner_of, start_key
+from services.contract.view_backfill import ViewStart, start_key
 from services.contract.view_codec import canonical
 from services.contract.view_events import Event
 from services.contract.view_fold import OriginMarks, StateKey, ViewFold
@@ -57,7 +58,7 @@ def stream(loop: Loop, partition: int) -> list[Event]:
     for _, events in loop.online:
         for event in events:
             ids = [event.fields[name] for name in ("user_id", "item_id") if name in event.fields]
-            if any(owner_of(entity_key(one)) == partition for one in ids):
+            if any(owner(entity_key(one)) == partition for one in ids):
                 found.append(event)
     return found
 
@@ -100,7 +101,7 @@ async def test_first_states_and_the_rest_of_the_stream_are_the_whole_stream(name
         assert start.marks == starts[partition].marks
         # The fold's part: from O on, for this view alone, under its marks.
         fold = ViewFold(
-            [view], OriginMarks(start.marks), stored.get, lambda entity, p=partition: owner_of(entity) == p
+            [view], OriginMarks(start.marks), stored.get, lambda entity, p=partition: owner(entity) == p
         )
         stored.update(fold.round(stream(loop, partition)[start.offset :]).states)
     whole = ViewFold([view], OriginMarks(), lambda key: None)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contract.errors import Conflict, InvalidInput
+from services.contract.lake_files import DAY_US
 from services.contract.lake_schema import SCHEMAS
-from trainer.day import DAY_US, below, cut_of, day_start_us, newest_labels, select
+from trainer.day import below, cut_of, day_start_us, newest_labels, select
 
 END_US = day_start_us("2026-03-02")
 MINUTE_US = 60_000_000

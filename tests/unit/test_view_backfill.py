@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from services.contract.errors import MalformedRecord
+from services.contract.feature_events import owner
 from services.contract.topics import FEATURE_EVENTS, entity_key, partition_of
-from services.contract.view_backfill import ViewStart, owner_of, start_key
+from services.contract.view_backfill import ViewStart, start_key
 from services.contract.views_world import WORLD_VIEWS
 
 VIEW = WORLD_VIEWS[0]
@@ -39,4 +40,4 @@ def test_a_start_of_another_definition_is_refused():
 
 def test_a_pair_belongs_to_its_users_partition():
     user = entity_key(77)
-    assert owner_of(user + entity_key(5)) == owner_of(user) == partition_of(user, FEATURE_EVENTS.partitions)
+    assert owner(user + entity_key(5)) == owner(user) == partition_of(user, FEATURE_EVENTS.partitions)
