@@ -19,11 +19,12 @@ import redis.asyncio as redis
 from services.contract.errors import Conflict, Unavailable
 from services.contract.feature_events import PARTS_PER_RECORD, owner
 from services.contract.feature_view import FeatureView
-from services.contract.redis_keys import ENTITY_TTL_S, view_key
+from services.contract.redis_keys import view_key
 from services.contract.topics import FEATURE_EVENTS
 from services.contract.view_backfill import DEFINITION, FILLED, ViewStart, start_key
 from services.contract.view_init import below, initial_states
 from services.contract.view_log import EventLog
+from services.contract.view_ttl import ttl_s
 from services.lake.view_log import LakeEvents
 
 STATES_PER_WRITE = 500
@@ -109,7 +110,7 @@ class Backfill:
             some = states[at : at + STATES_PER_WRITE]
             keys = [key, *(view_key(self._view, entity) for entity, _ in some)]
             values = [state for _, state in some]
-            outcome = await self._script(keys=keys, args=[definition, ENTITY_TTL_S, *values])
+            outcome = await self._script(keys=keys, args=[definition, ttl_s(self._view), *values])
             if outcome == _OTHER:
                 raise Conflict(f"{key.decode()}: the fold began anew with another definition")
             if outcome == _FILLED:
