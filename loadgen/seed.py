@@ -4,7 +4,7 @@
 2. Generation 1 is copied into the stack's model store (its times moved to the present) and registered:
    ranking, recall and the trainer load it meanwhile.
 3. Redis gets the states that day 0 leaves, then Kafka the catalogue: its fold finds the states.
-4. Redis gets the marks of the cut behind day 0: the seed is complete.
+4. Redis gets the marks of the cut behind day 0, and the catalogue is folded: the seed is complete.
 
 Every step can be repeated; a seed that was cut off is run again with the same world clock.
 """
@@ -20,7 +20,17 @@ from pathlib import Path
 import grpc
 from redis.exceptions import RedisError
 
-from loadgen import datasets, day0, day0_files, day0_views, seed_catalog, seed_redis, shift, world_clock
+from loadgen import (
+    datasets,
+    day0,
+    day0_files,
+    day0_views,
+    seed_catalog,
+    seed_redis,
+    seed_settled,
+    shift,
+    world_clock,
+)
 from loadgen.day0_files import Day0Files
 from loadgen.settings import SeedSettings
 from loadgen.world_clock import WorldClock
@@ -90,6 +100,7 @@ async def _seed_dataset(
         await release.register(copy_base(str(manifest), settings.model_store_uri))
     count = await seed_catalog.write(settings.kafka, items)
     _say(f"catalogue of {count:,} items, untrained generation 1")
+    await _settled(settings)
 
 
 async def _seed_world(settings: SeedSettings, release: Release, registered: bool) -> None:
@@ -117,6 +128,14 @@ async def _seed_world(settings: SeedSettings, release: Release, registered: bool
         await seed_redis.complete(redis, files)
     finally:
         await redis.aclose()
+    await _settled(settings)
+
+
+async def _settled(settings: SeedSettings) -> None:
+    if settings.settle_timeout_ms:
+        began = time.monotonic()
+        await seed_settled.wait(settings.kafka, settings.settle_timeout_ms / 1000)
+        _say(f"folded into features in {time.monotonic() - began:.1f} s")
 
 
 def _clock(settings: SeedSettings, registered: bool) -> WorldClock:

@@ -84,6 +84,8 @@ class SeedSettings(_Command):
     """host:port of release."""
     release_timeout_ms: int = Field(default=30_000, gt=0)
     """How long release may take to come up and to register the first generation."""
+    settle_timeout_ms: int = Field(default=120_000, ge=0)
+    """How long feature_pipeline may take to fold what was seeded; 0 = it is not waited for."""
 
 
 class SimulateSettings(_Command):

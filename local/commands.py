@@ -27,13 +27,15 @@ REPLAY_TRAINER = {
     "RECLOOP_ADMISSION__MIN_COUNT_ITEM": "1",
     "RECLOOP_ADMISSION__MIN_COUNT_CATEGORY": "1",
 }
-# A barrier waits for every reader on its way.
+# A barrier waits for every reader on its way: none of them gathers.
 REPLAY_KAFKA = {"RECLOOP_KAFKA__FETCH_MIN_BYTES": "1", "RECLOOP_KAFKA__LINGER_MS": "0"}
 # Barriers close the windows; inside an interval the requests are concurrent, so their order says nothing
 # about lateness. Event time, longer than a few requests in flight can be apart.
 REPLAY_JOIN = {"RECLOOP_BOUND_MS": str(7 * 86_400_000)}
+REPLAY_PIPELINE = {"RECLOOP_SPLIT_PAUSE_MS": "0", "RECLOOP_FOLD_PAUSE_MS": "0"}
 REPLAY_PROCESSES = {
     "trainer": REPLAY_TRAINER,
+    "feature_pipeline": REPLAY_PIPELINE,
     **{spec.name: REPLAY_JOIN for spec in SPECS if spec.module == ("services.joiner",)},
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from local.ports import HOST, Ports
 from local.processes import BY_NAME, LOOP, Addresses
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 240.0
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ from services.contract.errors import InvalidInput, MalformedRecord
 from services.contract.feature_view import FeatureView
 from services.contract.view_events import Event, event_hash
 
+# The pipeline's consumer groups: what they have committed is what each stage has done.
+SPLIT_GROUP = "feature_pipeline"
+FOLD_GROUP = "feature_fold"
 PARTS_PER_RECORD = 1024
 MAX_IMPRESSION_ITEMS = 500
 LISTED_US = 0

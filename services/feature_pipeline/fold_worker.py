@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from services.contract import topics
 from services.contract.errors import Conflict, LoopError
-from services.contract.feature_events import check_routed, size_of
+from services.contract.feature_events import FOLD_GROUP, check_routed, size_of
 from services.contract.feature_sets import feature_set
 from services.contract.view_fold import OriginMarks
 from services.feature_pipeline import metrics
@@ -30,7 +30,6 @@ from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
 from services.runtime.kafka_producer import Producer
 
-GROUP = "feature_fold"
 _IDLE_MS = 100
 _COMMIT_S = 1.0
 _WATCH_S = 5.0
@@ -79,7 +78,7 @@ class FoldWorker:
         self.reader = GroupReader(
             settings.kafka,
             f"{settings.name} fold",
-            GROUP,
+            FOLD_GROUP,
             [topics.FEATURE_EVENTS.name],
             on_assigned=self._drop,
             on_revoked=self._drop,

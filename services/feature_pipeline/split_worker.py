@@ -23,7 +23,6 @@ from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, Records, TopicPartition
 from services.runtime.kafka_producer import Producer
 
-GROUP = "feature_pipeline"
 ORIGINS = (topics.IMPRESSIONS.name, topics.ACTIONS.name, topics.CATALOG.name)
 _IDLE_MS = 200
 
@@ -38,7 +37,7 @@ class SplitWorker:
         self.reader = GroupReader(
             settings.kafka,
             f"{settings.name} split",
-            GROUP,
+            feature_events.SPLIT_GROUP,
             ORIGINS,
             on_assigned=self._assigned,
             on_revoked=self._revoked,

@@ -8,8 +8,9 @@ import time
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaConsumer
 
-from loadgen import day0, day0_clicks, day0_files, day0_views, seed, world_clock
+from loadgen import day0, day0_clicks, day0_files, day0_views, seed, seed_settled, world_clock
 from loadgen.settings import SeedSettings, WorldSettings
 from local.ports import free_ports
 from rec.events.v1.events_pb2 import Item
@@ -57,6 +58,7 @@ def settings(  # noqa: PLR0917
         kafka=KafkaSettings(bootstrap_servers=private_kafka.bootstrap),
         redis=RedisSettings(url=private_redis.url),
         release_target=release,
+        settle_timeout_ms=0,
         run_dir=tmp_path / "run",
         model_store_uri=str(tmp_path / "store"),
         sim=TINY,
@@ -170,6 +172,34 @@ def test_a_replay_seed_lists_the_dataset_with_an_untrained_model(settings, tmp_p
     base = asyncio.run(arms(settings))["online"].base
     state, _ = load_base(base.manifest_uri, SHAPE, manifest_digest=base.manifest_digest)
     assert state.rows == 0 and state.samples_trained == 0
+
+
+def test_a_seed_waits_until_the_pipeline_has_folded_it(settings):
+    async def folded(kafka: KafkaSettings) -> None:
+        """As far as the log goes: both groups commit the end of their topic, half a second apart."""
+        for topic, group in seed_settled.STAGES:
+            reader = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group)
+            await reader.start()
+            count = next(one.partitions for one in topics.ALL if one.name == topic)
+            where = [TopicPartition(topic, partition) for partition in range(count)]
+            reader.assign(where)
+            await reader.commit(await reader.end_offsets(where))
+            await reader.stop()
+            await asyncio.sleep(0.5)
+
+    async def meanwhile() -> float:
+        began = time.monotonic()
+        waiting = asyncio.create_task(seed_settled.wait(settings.kafka, 30))
+        await asyncio.sleep(1.5)
+        assert not waiting.done()
+        await folded(settings.kafka)
+        await waiting
+        return time.monotonic() - began
+
+    assert seed.run(settings) == 0
+    with pytest.raises(Unavailable, match=r"2,\d{3} records of catalog are left"):
+        asyncio.run(seed_settled.wait(settings.kafka, 0.7))
+    assert asyncio.run(meanwhile()) > 1.5
 
 
 def test_data_and_world_must_agree(settings):
