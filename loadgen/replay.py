@@ -1,10 +1,10 @@
 """``python -m loadgen replay``: a real log in event time, through the real services.
 
-Each event is a request for its one item, scored by ranking before its label is sent. Time is cut into
-intervals of ``--barrier-s`` of event time; at the end of each that has events, a barrier goes through
-the whole loop and the replay waits until ranking and the feature server have passed it. So the model and the
-features that score an event contain exactly the events before its interval: the result does not
-depend on how fast the machine is.
+What one user did in one moment is a request for those items, scored by ranking before their labels are
+sent. Time is cut into intervals of ``--barrier-s`` of event time; at the end of each that has events, a
+barrier goes through the whole loop and the replay waits until ranking and the feature server have passed it.
+So the model and the features that score an event contain exactly the events before its interval: the result
+does not depend on how fast the machine is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from typing import Any
 import grpc
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
+from numpy.typing import NDArray
 
 from loadgen import datasets
 from loadgen.evidence import EvidenceRecorder, Summary
 from loadgen.freshness import quantiles
+from loadgen.log_blocks import blocks, visits
 from loadgen.rows import AckRow, RequestRow
 from loadgen.visit import answered_row
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, Action, Impression
@@ -71,16 +74,6 @@ class _Counts:
     barrier_waits_ms: list[float] = field(default_factory=list)
 
 
-def blocks(events: datasets.Events, barrier_s: int) -> Iterator[tuple[range, int]]:
-    """(indices of one interval's events, event time in us at which it ends); empty intervals are left out."""
-    interval = events.timestamps_us // (barrier_s * 1_000_000)
-    edges = np.flatnonzero(np.diff(interval)) + 1
-    starts = [0, *edges.tolist()]
-    ends = [*edges.tolist(), len(events)]
-    for start, end in zip(starts, ends, strict=True):
-        yield range(start, end), int(interval[start] + 1) * barrier_s * 1_000_000
-
-
 class Replay:
     """One replay run over open channels."""
 
@@ -91,7 +84,14 @@ class Replay:
         recorder: EvidenceRecorder,
         concurrency: int,
         run: str,
+        *,
+        shadow_arms: Sequence[str] = (),
     ) -> None:
+        """``scores``: of the online arm and each shadow arm [events], NaN where it has not scored one."""
+        self.shadow_arms = list(shadow_arms)
+        self.scores: defaultdict[str, NDArray[np.float32]] = defaultdict(
+            lambda: np.full(len(events), np.nan, np.float32)
+        )
         self._events = events
         self._recorder = recorder
         self._run = run
@@ -115,30 +115,39 @@ class Replay:
         """The same event has the same id in every try."""
         return f"{self._run}-{index:08d}"
 
-    async def block(self, indices: range, end_us: int, number: int) -> None:
-        """Scores one interval's events, sends their labels, waits until the loop has passed its barrier."""
-        rows = await asyncio.gather(*(self._score(index) for index in indices))
-        for row in rows:
+    async def block(self, indices: range, end_us: int, number: int, synchronised: Sequence[str] = ()) -> None:
+        """Scores one interval's events, sends their labels, waits until the loop has passed its barrier;
+        ``synchronised``: arms beside the online one that have to pass it too."""
+        made = visits(self._events, indices)
+        for row in await asyncio.gather(*(self._score(visit) for visit in made)):
             self._recorder.request(row)
-        for start in range(indices.start, indices.stop, MAX_BATCH_EVENTS // 2):
-            await self._log(range(start, min(start + MAX_BATCH_EVENTS // 2, indices.stop)))
-        await self._barrier(f"{self._run}-barrier-{number:06d}", end_us)
+        for batch in _batches(made):
+            await self._log(batch)
+        await self._barrier(f"{self._run}-barrier-{number:06d}", end_us, (ARM, *synchronised))
 
-    async def _score(self, index: int) -> RequestRow:
-        events = self._events
+    async def _score(self, visit: range) -> RequestRow:
+        events, index = self._events, visit.start
         user_id = hash_key(events.user_keys[index])
+        item_ids = [hash_key(events.item_keys[each]) for each in visit]
         request = gateway_pb2.RecommendRequest(
             user_id=user_id,
-            n=1,
+            n=len(item_ids),
             request_id=self.request_id(index),
             occurred_at=from_us(int(events.timestamps_us[index])),
-            candidate_ids=[hash_key(events.item_keys[index])],
+            candidate_ids=item_ids,
             arm=ARM,
+            shadow_arms=self.shadow_arms,
         )
         async with self._slots:
             sent_us = time.time_ns() // 1000
             answer = await self._until_scored(request)
         times_us = (sent_us, sent_us, time.time_ns() // 1000)
+        place = dict(zip(item_ids, visit, strict=True))
+        for item in answer.items:
+            self.scores[ARM][place[item.item_id]] = item.score
+        for shadow in answer.shadows:
+            for item_id, score in zip(shadow.item_ids, shadow.scores, strict=True):
+                self.scores[shadow.arm][place[item_id]] = score
         return answered_row(request.request_id, user_id, times_us, answer, None)
 
     async def _until_scored(self, request: gateway_pb2.RecommendRequest) -> Any:
@@ -158,13 +167,12 @@ class Replay:
             problem = ", ".join(f"{d.source}: {d.reason}" for d in answer.provenance.degraded)
         raise RuntimeError(f"event {request.request_id} was not scored in {TRIES} tries: {problem}")
 
-    async def _log(self, indices: range) -> None:
+    async def _log(self, made: Sequence[range]) -> None:
         batch = collector_pb2.LogEventsRequest()
-        for index in indices:
-            impression, action = self._events_of(index)
+        for visit in made:
+            impression, actions = self._events_of(visit)
             batch.impressions.append(impression)
-            if action is not None:
-                batch.actions.append(action)
+            batch.actions.extend(actions)
         sent_us = time.time_ns() // 1000
         answer = await self._acknowledged(batch)
         acknowledged_us = to_us(answer.acknowledged_at)
@@ -176,37 +184,39 @@ class Replay:
                     request_id=event.request_id,
                     kind="click" if is_action else "impression",
                     item_id=event.item_id if is_action else 0,
-                    items=1,
+                    items=1 if is_action else len(event.item_ids),
                     occurred_us=to_us(event.occurred_at),
                     sent_us=sent_us,
                     acknowledged_us=acknowledged_us,
                 )
             )
 
-    def _events_of(self, index: int) -> tuple[Impression, Action | None]:
-        events = self._events
-        request_id = self.request_id(index)
-        user_id, item_id = hash_key(events.user_keys[index]), hash_key(events.item_keys[index])
-        moment = from_us(int(events.timestamps_us[index]))
+    def _events_of(self, visit: range) -> tuple[Impression, list[Action]]:
+        events, request_id = self._events, self.request_id(visit.start)
+        user_id = hash_key(events.user_keys[visit.start])
+        moment = from_us(int(events.timestamps_us[visit.start]))
+        item_ids = [hash_key(events.item_keys[index]) for index in visit]
         impression = Impression(
             event_id=impression_event_id(request_id),
             request_id=request_id,
             occurred_at=moment,
             user_id=user_id,
-            item_ids=[item_id],
-            positions=[int(events.positions[index])],
+            item_ids=item_ids,
+            positions=[int(events.positions[index]) for index in visit],
         )
-        if not events.labels[index]:
-            return impression, None
-        action = Action(
-            event_id=action_event_id(request_id, item_id, ACTION_KIND_CLICK),
-            request_id=request_id,
-            occurred_at=moment,
-            user_id=user_id,
-            item_id=item_id,
-            kind=ACTION_KIND_CLICK,
-        )
-        return impression, action
+        actions = [
+            Action(
+                event_id=action_event_id(request_id, item_id, ACTION_KIND_CLICK),
+                request_id=request_id,
+                occurred_at=moment,
+                user_id=user_id,
+                item_id=item_id,
+                kind=ACTION_KIND_CLICK,
+            )
+            for index, item_id in zip(visit, item_ids, strict=True)
+            if events.labels[index]
+        ]
+        return impression, actions
 
     async def _acknowledged(self, batch: collector_pb2.LogEventsRequest) -> Any:
         for attempt in range(TRIES):
@@ -220,7 +230,7 @@ class Replay:
                 await asyncio.sleep(0.2 * 2**attempt)
         raise AssertionError("unreachable")
 
-    async def _barrier(self, barrier_id: str, end_us: int) -> None:
+    async def _barrier(self, barrier_id: str, end_us: int, arms: Sequence[str]) -> None:
         moment = from_us(end_us)
         started = time.monotonic()
         await asyncio.gather(
@@ -239,14 +249,31 @@ class Replay:
                 feature_pb2.FeatureServiceWaitForBarrierRequest(barrier_id=barrier_id, timeout=limit),
                 timeout=BARRIER_TIMEOUT_S + 1,
             ),
-            self._ranking.WaitForBarrier(
-                ranking_pb2.RankingServiceWaitForBarrierRequest(
-                    barrier_id=barrier_id, arm=ARM, timeout=limit
-                ),
-                timeout=BARRIER_TIMEOUT_S + 1,
+            *(
+                self._ranking.WaitForBarrier(
+                    ranking_pb2.RankingServiceWaitForBarrierRequest(
+                        barrier_id=barrier_id, arm=arm, timeout=limit
+                    ),
+                    timeout=BARRIER_TIMEOUT_S + 1,
+                )
+                for arm in arms
             ),
         )
         self.counts.barrier_waits_ms.append((time.monotonic() - started) * 1000)
+
+
+def _batches(made: Sequence[range]) -> Iterator[list[range]]:
+    """Visits of at most MAX_BATCH_EVENTS events each, an impression and its actions; one is never cut."""
+    batch: list[range] = []
+    size = 0
+    for visit in made:
+        if batch and size + len(visit) + 1 > MAX_BATCH_EVENTS:
+            yield batch
+            batch, size = [], 0
+        batch.append(visit)
+        size += len(visit) + 1
+    if batch:
+        yield batch
 
 
 def result(
