@@ -1,7 +1,7 @@
 # Everything from a clean clone: `make demo`, `make test`. Each target does its own set-up; it is quick the second time.
 #   PYTHON=...       the interpreter for the virtual environment (default: the system's, else the first of python3.11 to 3.13 found)
 #   TORCH_INDEX=...  an extra package index that has CPU-only wheels of PyTorch (smaller; never needed)
-#   DATA=... BARRIER=...   for replay: data set, event seconds between barriers; DATA for compare-samples too
+#   DATA=... BARRIER=...   for replay: data set, event seconds between barriers; DATA for freshness and compare-samples too
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo replay freshness compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -56,6 +56,10 @@ demo: setup ## the whole loop for two minutes under load; out/demo.json
 replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
+
+freshness: setup ## make freshness DATA=<ml-100k> [QUICK=1]: AUC by how often the model is synchronised; out/freshness.json
+	@if [ -z "$(DATA)" ]; then echo "freshness: DATA: needed, the events to replay. Mend it with: make freshness DATA=<folder of ml-100k>" >&2; exit 1; fi
+	@$(PY) -m local freshness --data "$(DATA)" $(if $(QUICK),--quick) $(ARGS)
 
 compare-samples: setup ## all ways to build samples on one traffic [DATA=<real log>]; out/samples.json, .html
 	@$(PY) -m local compare-samples $(if $(DATA),--data "$(DATA)") $(ARGS)

@@ -1,4 +1,4 @@
-"""``python -m loadgen day0|seed|simulate|replay|join-traffic``; each has ``--help``."""
+"""``python -m loadgen day0|seed|simulate|replay|sync-pass|join-traffic``; each has ``--help``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ COMMANDS = {
     "seed": "fill a running stack: catalogue, features, generation 1",
     "simulate": "simulated users against a running stack; writes out/demo.json",
     "replay": "a real log in event time against a running stack; writes out/replay.json",
+    "sync-pass": "a real log, with an arm per interval at which the model is synchronised",
     "join-traffic": "the joiner's three inputs, written straight to Kafka",
 }
 
 # Commands whose options are not settings.
-OWN_ARGUMENTS = {"replay": "loadgen.replay", "join-traffic": "loadgen.join_traffic"}
+OWN_ARGUMENTS = {
+    "replay": "loadgen.replay",
+    "sync-pass": "loadgen.sync_pass",
+    "join-traffic": "loadgen.join_traffic",
+}
 
 
 def main(argv: list[str]) -> int:

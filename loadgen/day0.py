@@ -64,10 +64,11 @@ def base_folder(day0: Path, set_name: str) -> Path:
     return cache.folder("base", name, build)
 
 
-def untrained_base_folder(set_name: str) -> Path:
+def untrained_base_folder(set_name: str, seed: int) -> Path:
     """A model store that holds an untrained generation 1, for replays."""
-    name = cache.fingerprint([_model_hash(set_name)], BASE_SOURCES)
-    return cache.folder("init", name, lambda folder: _train(["--init", "--out", str(folder)], set_name))
+    name = cache.fingerprint([_model_hash(set_name), seed], BASE_SOURCES)
+    arguments = ["--init", "--seed", str(seed)]
+    return cache.folder("init", name, lambda folder: _train([*arguments, "--out", str(folder)], set_name))
 
 
 def _model_hash(set_name: str) -> int:

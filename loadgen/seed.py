@@ -96,7 +96,7 @@ async def _seed_dataset(
     listed = datasets.catalogue(Path(settings.data), events)
     items = [Item(item_id=hash_key(i.key), item_key=i.key, category=i.category) for i in listed]
     if not registered:
-        manifest = day0.manifest_in(day0.untrained_base_folder(settings.feature_set))
+        manifest = day0.manifest_in(day0.untrained_base_folder(settings.feature_set, settings.model_seed))
         await release.register(copy_base(str(manifest), settings.model_store_uri))
     count = await seed_catalog.write(settings.kafka, items)
     _say(f"catalogue of {count:,} items, untrained generation 1")

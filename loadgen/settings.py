@@ -71,6 +71,8 @@ class SeedSettings(_Command):
     """The features that generation 1 sees (contract.feature_sets): as the stack's processes are told."""
     data: str = "none"
     """The dataset of a replay: a MovieLens 100K folder, a .csv or .parquet file; none otherwise."""
+    model_seed: int = Field(default=1, ge=0)
+    """Of the untrained model's dense tensors, for --world replay."""
     sim: WorldSettings = WorldSettings()
     """Which simulated world."""
     run_dir: Path = Path("out/run")

@@ -18,6 +18,7 @@ OWN_ARGUMENTS = {
     "audit": "local.audit",
     "chaos-join": "local.chaos_join",
     "compare-samples": "local.compare.command",
+    "freshness": "local.freshness.command",
 }
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("flink-jar", help="build the join on Flink from its sources, when they are newer")
     commands.add_parser("chaos-join", help="kills around the joiner under load, counted", add_help=False)
     commands.add_parser("compare-samples", help="all schemes of samples on one traffic", add_help=False)
+    commands.add_parser("freshness", help="AUC by how often the model is synchronised", add_help=False)
     for command in (up, demo, replay, commands.choices["doctor"]):
         command.add_argument(
             "--port-offset", type=int, default=0, help="moves every port, for a second stack"

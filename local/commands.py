@@ -103,14 +103,14 @@ def run_demo(paths: RunPaths, ports: Ports, rest: Sequence[str]) -> int:
     """Stack, simulated load, stack down; the exit status of ``loadgen simulate``."""
     prepare("simulate")
     config = stack_config(paths, ports, "simulate", None, os.environ)
-    return _with_stack(config, ["simulate", *rest])
+    return with_stack(config, ["simulate", *rest])
 
 
 def run_replay(paths: RunPaths, ports: Ports, data: Path, barrier_s: int | None, rest: Sequence[str]) -> int:
     """Stack, a data set in event time, stack down; the exit status of ``loadgen replay``."""
     config = replay_config(paths, ports, data)
     barrier = [] if barrier_s is None else ["--barrier-s", str(barrier_s)]
-    return _with_stack(config, [*replay_command(config, data), *barrier, *rest])
+    return with_stack(config, [*replay_command(config, data), *barrier, *rest])
 
 
 def replay_config(paths: RunPaths, ports: Ports, data: Path, *, extra: Sequence[str] = ()) -> StackConfig:
@@ -131,7 +131,7 @@ def replay_command(config: StackConfig, data: Path) -> list[str]:
     return ["replay", "--data", str(data), *targets, "--kafka", where.kafka_bootstrap]
 
 
-def _with_stack(config: StackConfig, load: Sequence[str]) -> int:
+def with_stack(config: StackConfig, load: Sequence[str]) -> int:
     """Always takes the stack down; a process that died meanwhile makes a success a failure."""
     require_down(RunPaths(config.root))
     stack = Stack(config, say, report_death)

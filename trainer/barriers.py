@@ -31,18 +31,19 @@ class Barriers:
         """Barriers that have not yet come from every partition."""
         return dict(self._open)
 
-    def seen(self, barrier_id: str, partition: int) -> None:
-        """A copy was read; a repeated one changes nothing."""
+    def seen(self, barrier_id: str, partition: int) -> bool:
+        """A copy was read; whether it was the last one. A repeated copy changes nothing."""
         if barrier_id in self._complete:
-            return
+            return False
         came = self._open.pop(barrier_id, frozenset()) | {partition}
         if came >= self._partitions:
             self._complete.append(barrier_id)
-            return
+            return True
         self._open[barrier_id] = came
         while len(self._open) > MAX_OPEN:
             del self._open[next(iter(self._open))]
             self.forgotten += 1
+        return False
 
     def named(self, barrier_ids: tuple[str, ...]) -> None:
         """A delta that names these has been acknowledged."""

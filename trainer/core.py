@@ -70,9 +70,15 @@ class TrainerCore:
         self._max_record_rows = max_record_rows
         # Next offsets to read, as far as records were taken in here.
         self.offsets = dict(state.sample_offsets)
+        self._barrier_us = 0
         self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
         self._quarantined: list[Bad] = []
         self._in_flight: Plan | None = None
+
+    @property
+    def passed_us(self) -> int:
+        """Event time that training has reached, by samples or by a complete barrier; 0 = none yet."""
+        return max(self.state.trained_until_us, self._barrier_us, 0)
 
     @property
     def due(self) -> bool:
@@ -98,7 +104,8 @@ class TrainerCore:
         for record in fresh:
             self.offsets[record.partition] = max(self.offsets.get(record.partition, 0), record.offset + 1)
         for barrier in decoded.barriers:
-            self.barriers.seen(barrier.barrier_id, barrier.partition)
+            if self.barriers.seen(barrier.barrier_id, barrier.partition):
+                self._barrier_us = max(self._barrier_us, barrier.occurred_us)
         if fresh:
             self._steps.append(Step(now_us, dict(self.offsets)))
         self.counts["records"] += len(fresh)

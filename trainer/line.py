@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import grpc
 
 from rec.model.v1 import model_pb2
+from services.contract import times
 from services.contract.errors import Conflict
 from services.contract.feature_sets import feature_set
 from services.contract.model_schema import shape_of
@@ -23,6 +24,7 @@ from trainer.bases import BaseKeeper
 from trainer.core import TrainerCore
 from trainer.lineages import lineage_of
 from trainer.online import OnlineTrainer, sample_starts
+from trainer.pace import Pace
 from trainer.publisher import Publisher
 from trainer.settings import OnlineSettings
 
@@ -117,6 +119,7 @@ async def open_line(
             bases,
             executor=executor,
             base_due=recovered.deltas >= settings.base_after_deltas,
+            pace=_pace(settings, policy, state.trained_until_us),
         )
         opening.push_async_callback(trainer.stop)
         held = opening.pop_all()
@@ -130,3 +133,10 @@ async def open_line(
         rows=state.rows,
     )
     return TrainedLine(trainer, reader, bases, list(starts), held)
+
+
+def _pace(settings: OnlineSettings, policy: str, published_us: int) -> Pace | None:
+    for one in settings.paces:
+        if one.policy == policy:
+            return Pace(one.interval_s * times.MICROS, max(published_us, 0))
+    return None

@@ -4,6 +4,7 @@
 |---|---|
 | ``arm`` (`online`) | the process's own: its state is what WorkerService tells, its failure ends the process |
 | ``candidate_arm`` (`candidate`) | trained aside: a new full model catches up with the samples behind its cut, while the other one goes on serving |
+| ``extra_arms`` | trained aside for as long as they follow it: other policies, to be compared |
 
 So a generation is switched by two decisions of release: the candidate arm is pointed to the new lineage, and
 when that one has caught up, the arm itself. A lineage that nobody follows any more is trained on for

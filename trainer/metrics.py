@@ -18,6 +18,9 @@ class Metrics:
         self.publish_seconds = histogram(
             "trainer_publish_seconds", "A delta from sealing to acknowledgement."
         )
+        self.seal_seconds = histogram(
+            "trainer_seal_seconds", "A delta's rows gathered, packed and hashed.", ["lineage"]
+        ).labels(lineage)
         self.poll_failures = counter("trainer_poll_failures", "Polls of samples that failed.")
         self._rows = counter("trainer_rows", "Sample rows trained.")
         self._corrections = counter(

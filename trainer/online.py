@@ -22,6 +22,7 @@ from services.runtime.telemetry import counter, get_logger
 from trainer.bases import BaseKeeper
 from trainer.core import Plan, TrainerCore
 from trainer.metrics import Metrics
+from trainer.pace import Pace
 from trainer.publisher import Publisher
 from trainer.samples import RawRecord
 from trainer.settings import OnlineSettings
@@ -64,7 +65,9 @@ class OnlineTrainer:
         *,
         executor: ThreadPoolExecutor,
         base_due: bool = False,
+        pace: Pace | None = None,
     ) -> None:
+        """``pace``: None = a delta leaves as soon as it may."""
         self.core = core
         self.last_barrier = ""
         self._settings = settings
@@ -79,6 +82,7 @@ class OnlineTrainer:
         self._published_s = 0.0
         self._base_s = 0.0
         self._base_due = base_due
+        self._pace = pace
         self._metrics = Metrics(f"{core.state.generation}/{core.state.policy}")
         self._pressure = counter("trainer_backpressure", "Polls put off because a delta was due.", ["reason"])
 
@@ -145,27 +149,35 @@ class OnlineTrainer:
     async def _maybe_publish(self) -> None:
         if self._flight is not None:
             return
-        waited_s = asyncio.get_running_loop().time() - self._published_s
-        if (
-            waited_s * 1000 >= self._settings.publish_interval_ms
-            or self.core.touched.rows >= self._settings.max_delta_rows
-            or self.core.barriers.complete
-            or self.core.full
-        ):
+        full = self.core.touched.rows >= self._settings.max_delta_rows or self.core.full
+        if full or self._due():
             await self._publish()
+
+    def _due(self) -> bool:
+        if self._pace is not None:
+            return self._pace.due(self.core.passed_us)
+        waited_s = asyncio.get_running_loop().time() - self._published_s
+        return waited_s * 1000 >= self._settings.publish_interval_ms or bool(self.core.barriers.complete)
 
     async def _publish(self) -> None:
         """Puts the next delta into flight, when there is anything to say."""
         now = asyncio.get_running_loop().time()
         with_base = self._base_due or now - self._base_s >= self._settings.base_interval_s
         now_us = self._clock.now_us()
-        plan = await self.in_thread(lambda: self.core.build(now_us, with_base=with_base))
+        passed_us = self.core.passed_us
+        plan = await self.in_thread(lambda: self._sealed(now_us, with_base))
+        if self._pace is not None:
+            self._pace.published(passed_us)
         if plan is None:
             return
         self._published_s = now
         if plan.base is not None:
             self._base_s, self._base_due = now, False
         self._flight = asyncio.get_running_loop().create_task(self._fly(plan), name="delta")
+
+    def _sealed(self, now_us: int, with_base: bool) -> Plan | None:
+        with self._metrics.seal_seconds.time():
+            return self.core.build(now_us, with_base=with_base)
 
     async def _fly(self, plan: Plan) -> None:
         with self._metrics.publish_seconds.time():

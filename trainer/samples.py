@@ -57,6 +57,7 @@ class BarrierSeen:
 
     barrier_id: str
     partition: int
+    occurred_us: int
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def decode(
             bad.append(Bad(record, "undecodable"))
             continue
         if message.HasField("barrier") and message.barrier.barrier_id:
-            barriers.append(BarrierSeen(message.barrier.barrier_id, record.partition))
+            said = message.barrier
+            barriers.append(BarrierSeen(said.barrier_id, record.partition, times.to_us(said.occurred_at)))
             continue
         reason = _wrong(message.sample, shape, max_rows) or _untrainable(message.sample, learning)
         if reason:

@@ -100,6 +100,15 @@ class AdmissionSettings(Group):
         return {"user": self.min_count_user, "item": self.min_count_item}.get(table, self.min_count_category)
 
 
+class PaceSettings(Group):
+    """How often one policy is synchronised."""
+
+    policy: str = Field(min_length=1, max_length=64)
+    """The policy of the lineages meant: (generation, policy)."""
+    interval_s: int = Field(gt=0)
+    """Event time between two of its deltas."""
+
+
 class OnlineSettings(ProcessSettings):
     """``python -m trainer online``."""
 
@@ -117,6 +126,11 @@ class OnlineSettings(ProcessSettings):
     """The arm whose lineage this trainer continues."""
     candidate_arm: str = "candidate"
     """The arm whose lineage is trained aside, to take over when release points ``arm`` there."""
+    extra_arms: tuple[str, ...] = ()
+    """More arms whose lineages are trained aside, as JSON: ["hourly", "daily"]; to compare policies."""
+    paces: tuple[PaceSettings, ...] = ()
+    """Policies that publish at intervals of event time, as JSON: [{"policy": "hourly", "interval_s": 3600}];
+    all others as soon as publish_interval_ms allows, or a barrier asks."""
     lineage_linger_s: float = Field(default=60.0, ge=0)
     """A lineage that no arm follows any more is trained for so long: until ranking has swapped."""
     lineage_retry_s: float = Field(default=5.0, gt=0)

@@ -55,7 +55,7 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
         status.own(line)
 
     lineages = Lineages(
-        (settings.arm, settings.candidate_arm),
+        (settings.arm, settings.candidate_arm, *settings.extra_arms),
         opening,
         own,
         linger_s=settings.lineage_linger_s,

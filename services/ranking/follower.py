@@ -160,7 +160,7 @@ class Follower:
 
     async def _apply(self, sealed: delta.Sealed, body: delta.Body, record: FeedRecord) -> None:
         model = self._loaded()
-        clock, seconds = self._tools.clock, self._tools.metrics.apply_seconds
+        clock, seconds = self._tools.clock, self._tools.metrics.apply_seconds.labels(self.arm)
 
         def job() -> None:
             with seconds.time():

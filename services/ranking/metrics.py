@@ -25,7 +25,7 @@ class Metrics:
         self.deltas = counter("ranking_deltas_applied", "Deltas applied.", ["arm"])
         self.delta_rows = counter("ranking_delta_rows_applied", "Rows of applied deltas.", ["arm"])
         self.delta_bytes = counter("ranking_delta_bytes_applied", "Bytes of applied deltas.", ["arm"])
-        self.apply_seconds = histogram("ranking_apply_seconds", "On the scoring thread, one delta.")
+        self.apply_seconds = histogram("ranking_apply_seconds", "On the scoring thread, one delta.", ["arm"])
         self.verdicts = counter(
             "ranking_delta_verdicts", "Judged records, by the chain's reason.", ["arm", "reason"]
         )

@@ -16,7 +16,7 @@ from services.contract.errors import FieldViolation, InvalidInput, SchemaMismatc
 from services.contract.model_schema import ModelShape
 
 MAX_N = 500
-MAX_SHADOWS = 4
+MAX_SHADOWS = 8
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,13 @@ def bad_base(base: model_pb2.BaseRef, partition: int) -> list[FieldViolation]:
     return wrong
 
 
+def bad_policy(policy: str) -> list[FieldViolation]:
+    """Named like arms: a policy is part of keys and of a transactional id."""
+    if _ARM_NAME.fullmatch(policy):
+        return []
+    return [FieldViolation("lineage.policy", policy[:100], f"must match {_ARM_NAME.pattern}")]
+
+
 def bad_arm(name: str, state: int) -> list[FieldViolation]:
     """Names never clash with the generation/ keys of the log."""
     wrong = []

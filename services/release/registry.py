@@ -6,7 +6,7 @@ The state is the `model-releases` log, one Release per key:
 |---|---|
 | ``<arm>`` | what the arm serves |
 | ``generation/<n>`` | a registered full model: its base at sequence 0, its parent |
-| ``generation/<n>/<policy>`` | the newest base of the lineage (n, policy), above sequence 0 |
+| ``generation/<n>/<policy>`` | the newest base of the lineage (n, policy) (the first: above 0) |
 
 A decision is a set of new records and their events. The caller writes both, and only when Kafka has
 acknowledged them are they taken into the registry (``take``): what is in the registry stands in the log.
@@ -172,7 +172,7 @@ class Registry:
         key = (lineage.generation, lineage.policy)
         self._require_lineage(key)
         checks.refuse(checks.bad_base(base, delta_partition(key)))
-        known = self._newest.get(key) or self._generations[lineage.generation].base
+        known = self._newest.get(key) or self._first_base(key)
         if (base.sequence, base.manifest_digest) == (known.sequence, known.manifest_digest):
             return Decision(model_pb2.Release(revision=self.revision))
         older = base.epoch < known.epoch or base.delta_offset < known.delta_offset
@@ -204,19 +204,27 @@ class Registry:
         pinned: int | None,
         state: model_pb2.ReleaseState,
         now_us: int,
+        *,
+        delta_end: int = 0,
     ) -> Decision:
         """Points an arm to a lineage (its newest base) or to a sequence of it (the newest base not above).
 
-        Raises InvalidInput, NotFound (the lineage), Conflict (`online` must serve; too many arms).
+        An arm that follows another policy of a generation begins that lineage, at the full model:
+        ``delta_end`` is then the end offset, now, of the partition that it will live in. Raises InvalidInput,
+        NotFound (the lineage), Conflict (`online` must serve; too many arms).
         """
-        checks.refuse(checks.bad_arm(name, state))
         key = (lineage.generation, lineage.policy)
-        self._require_lineage(key)
+        checks.refuse([*checks.bad_arm(name, state), *checks.bad_policy(key[1])])
+        begins = pinned is None and key[0] in self._generations and not self._known(key)
+        if not begins:
+            self._require_lineage(key)
         if name == ONLINE_ARM and state != model_pb2.RELEASE_STATE_SERVING:
             raise Conflict(f"arm {ONLINE_ARM} answers requests that name no arm: it must stay SERVING")
         if name not in self._arms and len(self._arms) >= MAX_ARMS:
             raise Conflict(f"{len(self._arms)} arms exist; at most {MAX_ARMS} are allowed")
-        first = self._generations[lineage.generation].base
+        first = self._first_base(key)
+        if begins:
+            first.delta_offset = delta_end
         newest = self._newest.get(key, first)
         base = newest if pinned is None or newest.sequence <= pinned else first
         wanted = model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
@@ -224,12 +232,28 @@ class Registry:
         if before is not None and _same_wish(before, wanted):
             return Decision(before)
         draft = _Draft(self.revision, now_us)
+        if begins:
+            began = model_pb2.Release(arm=f"{generation_key(key[0])}/{key[1]}", lineage=lineage, base=first)
+            draft.add(began, "lineage_begun")
         draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
         return draft.decided(wanted)
 
+    def _known(self, key: LineageId) -> bool:
+        return key[0] in self._generations and (key[1] == FIRST_POLICY or key in self._newest)
+
+    def _first_base(self, key: LineageId) -> model_pb2.BaseRef:
+        """The full model, where the lineage's own chain begins: of another policy than the first anywhere
+        in its partition, since what others wrote there is skipped."""
+        base = model_pb2.BaseRef()
+        base.CopyFrom(self._generations[key[0]].base)
+        if key[1] != FIRST_POLICY:
+            base.delta_partition, base.delta_offset = delta_partition(key), 0
+        return base
+
     def _require_lineage(self, key: LineageId) -> None:
-        if key[0] not in self._generations or key[1] != FIRST_POLICY:
-            known = [f"{number}/{FIRST_POLICY}" for number in sorted(self._generations)]
+        if not self._known(key):
+            lineages = {(number, FIRST_POLICY) for number in self._generations} | set(self._newest)
+            known = [f"{number}/{policy}" for number, policy in sorted(lineages)]
             raise NotFound(f"lineage {key[0]}/{key[1][:64]}: known are {', '.join(known) or 'none'}")
 
 

@@ -68,8 +68,10 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         async with self._turn:
             registry = await self._opened(context)
             pinned = request.pinned_sequence if request.HasField("pinned_sequence") else None
+            lineage = request.lineage
+            delta_end = await self._log.delta_end(delta_partition((lineage.generation, lineage.policy)))
             decision = registry.set_arm(
-                request.arm, request.lineage, pinned, request.state, self._clock.now_us()
+                request.arm, lineage, pinned, request.state, self._clock.now_us(), delta_end=delta_end
             )
             await self._write(decision)
         return release_pb2.SetArmResponse(release=decision.answer)

@@ -116,7 +116,7 @@ BAD_REQUESTS = {
     "no request id": ({"request_id": ""}, "request_id"),
     "long request id": ({"request_id": "x" * 65}, "request_id"),
     "no time": ({"occurred_at": None}, "occurred_at"),
-    "five shadows": ({"shadow_arms": list("abcde")}, "shadow_arms"),
+    "nine shadows": ({"shadow_arms": list("abcdefghi")}, "shadow_arms"),
     "other schema": ({"schema_hash": 1}, "schema_hash"),
 }
 

@@ -63,7 +63,7 @@ def test_user_id_zero_is_a_user() -> None:
         ({"candidate_ids": range(10_001)}, "candidate_ids"),
         ({"candidate_ids": [1, 2, 1]}, "candidate_ids[2]"),
         ({"arm": "x" * 65}, "arm"),
-        ({"shadow_arms": ["a"] * 5}, "shadow_arms"),
+        ({"shadow_arms": ["a"] * 9}, "shadow_arms"),
         ({"shadow_arms": ["a", ""]}, "shadow_arms[1]"),
         ({"occurred_at": {"seconds": -1}}, "occurred_at"),
         ({"occurred_at": {"seconds": 1, "nanos": 1_000_000_000}}, "occurred_at"),

@@ -194,3 +194,38 @@ def test_every_record_has_an_event_with_evidence() -> None:
     ]
     evidence = json.loads(decision.events[0].evidence_json)
     assert evidence["manifest_digest"] == digest(1).hex()
+
+
+HOURLY = model_pb2.Lineage(generation=1, policy="hourly")
+SERVING = model_pb2.RELEASE_STATE_SERVING
+
+
+def test_an_arm_that_follows_another_policy_begins_its_lineage_at_the_full_model() -> None:
+    registry = with_first()
+    decision = taken(registry, registry.set_arm("hourly", HOURLY, None, SERVING, 5, delta_end=77))
+    assert [event.decision for event in decision.events] == ["lineage_begun", "arm_set"]
+    assert [record.arm for record in decision.records] == ["generation/1/hourly", "hourly"]
+    base, full = arm(registry, "hourly").base, registry.generations[0].base
+    assert (base.manifest_uri, base.chain_hash) == (full.manifest_uri, full.chain_hash)
+    where = delta_partition((1, "hourly"))
+    assert (base.sequence, base.delta_partition, base.delta_offset) == (0, where, 77)
+    # Known from now on: a second arm begins nothing, and its offset decides nothing.
+    again = taken(registry, registry.set_arm("other", HOURLY, None, SERVING, 6, delta_end=99))
+    assert [event.decision for event in again.events] == ["arm_set"]
+    assert arm(registry, "other").base == base
+    newer = base_at(5, delta_partition=where)
+    taken(registry, registry.register_base(HOURLY, newer, 7))
+    assert arm(registry, "hourly").base == arm(registry, "other").base == newer
+    # What was there before the newest base is read from the partition's beginning.
+    pinned = registry.set_arm("pin", HOURLY, 3, SERVING, 8, delta_end=99).answer.base
+    assert (pinned.sequence, pinned.delta_partition, pinned.delta_offset) == (0, where, 0)
+    assert arm(registry, "online").base == full
+
+
+def test_a_lineage_that_does_not_exist_cannot_be_pinned_and_a_bad_policy_is_named() -> None:
+    registry = with_first()
+    with pytest.raises(NotFound, match="1/hourly: known are 1/online"):
+        registry.set_arm("pin", HOURLY, 3, SERVING, 5)
+    for policy in ("", "Hourly", "a/b", "x" * 33):
+        with pytest.raises(InvalidInput, match=r"lineage\.policy"):
+            registry.set_arm("x", model_pb2.Lineage(generation=1, policy=policy), None, SERVING, 5)

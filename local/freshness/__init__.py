@@ -1,0 +1,1 @@
+"""``freshness``: how much is lost when the model is synchronised less often, on a real log."""
