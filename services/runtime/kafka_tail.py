@@ -39,6 +39,7 @@ class LogTail:
 
     async def start(self) -> None:
         """Connects; Unavailable when the broker does not come in time."""
+        self._assigned = False
         await self._reader.start()
 
     async def catch_up(self) -> None:
