@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.contract.errors import Conflict, InvalidInput, NotFound
+from services.contract.errors import Conflict, InvalidInput, NotFound, SchemaMismatch
 from services.contract.feature_events import check_routed
 from services.contract.feature_view import FeatureView, view_from
 from services.contract.model_schema import ModelShape, shape_of
@@ -32,6 +32,11 @@ from services.contract.view_registry import FeatureSet, ViewRegistry
 MAX_VIEWS = 32
 SERVED_KEY = b"served"
 JOIN = "+"
+
+
+def named_set(name: str) -> str:
+    """The named set that a set's name begins with: ``world`` of ``world+item_dwell.1``."""
+    return name.partition(JOIN)[0]
 
 
 def key_of(view: FeatureView) -> bytes:
@@ -149,6 +154,16 @@ class GrowingSet:
         if found is None:
             raise NotFound(f"no feature set {name[:200]!r}; there are {', '.join(self.sets)}")
         return found
+
+    def seen_by(self, shape: ModelShape) -> FeatureSet:
+        """The set that a model sees; SchemaMismatch names the columns that are not served."""
+        if self.shape(shape.schema_hash) == shape:
+            return self.sets[self._names[shape.schema_hash]]
+        newest = self.newest_shape
+        served = {*newest.user_columns, *newest.item_columns}
+        lacks = [one for one in (*shape.user_columns, *shape.item_columns) if one not in served]
+        allowed = f"one of {', '.join(self.sets)}" + (f"; not served: {', '.join(lacks)}" if lacks else "")
+        raise SchemaMismatch.one("feature_schema_hash", f"{shape.schema_hash:016x}", allowed)
 
     def shape(self, schema_hash: int) -> ModelShape | None:
         """The shape of models that see the set of this hash; None: none of these sets."""

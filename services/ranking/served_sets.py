@@ -55,13 +55,4 @@ class ServedSets:
 
     def features(self, shape: ModelShape) -> FeatureSet:
         """The set that a model sees; SchemaMismatch names the columns that are not served."""
-        name = self._growing.name_of(shape.schema_hash)
-        if name is not None and self._growing.shape(shape.schema_hash) == shape:
-            return self._growing.named(name)
-        newest = self._growing.newest_shape
-        served = {*newest.user_columns, *newest.item_columns}
-        lacks = [one for one in (*shape.user_columns, *shape.item_columns) if one not in served]
-        allowed = f"one of {', '.join(self._growing.sets)}"
-        if lacks:
-            allowed += f"; not served: {', '.join(lacks)}"
-        raise SchemaMismatch.one("feature_schema_hash", f"{shape.schema_hash:016x}", allowed)
+        return self._growing.seen_by(shape)
