@@ -145,7 +145,7 @@ def features_server(name: str, folder: Path, url: str, near_items: int) -> Serve
     port, admin, metrics = free_ports(3)
     settings = {
         "GRPC__PORT": port, "GRPC__ADMIN_PORT": admin, "GRPC__METRICS_PORT": metrics, "REDIS__URL": url,
-        "NEAR_ITEMS": near_items,
+        "NEAR_ITEMS": near_items, "FOLLOW_VIEWS": "false",
     }  # fmt: skip
     env = {f"RECLOOP_{key}": str(value) for key, value in settings.items()}
     server = Server(name, folder, [sys.executable, "-m", "services.feature"], port, env)

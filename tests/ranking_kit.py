@@ -14,9 +14,12 @@ from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import delta, model_schema, model_state, model_store, times, topics
 from services.contract.errors import NotFound, Unavailable
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.view_registry import FeatureSet
 from services.ranking.delta_feed import FeedRecord
 from services.ranking.replica import Replica
+from services.ranking.served_sets import ServedSets
 from services.ranking.settings import Settings
 from services.runtime.grpc_client import channel
 from services.runtime.process import Process
@@ -29,7 +32,7 @@ PARTITION = topics.partition_of(topics.lineage_key(1, "online"), topics.MODEL_DE
 NOW_US = 1_700_000_000_000_000
 
 
-def random_body(rng: np.random.Generator, rows: int) -> delta.Body:
+def random_body(rng: np.random.Generator, rows: int, model: ModelShape = SHAPE) -> delta.Body:
     """New values of some users, items and all dense tensors; some items leave."""
     ids = np.sort(rng.choice(ITEMS, rows, replace=False)).astype(np.uint64)
     leaving = np.array([ITEMS + rng.integers(0, 5)], dtype=np.uint64)
@@ -44,7 +47,7 @@ def random_body(rng: np.random.Generator, rows: int) -> delta.Body:
             rng.normal(0, 0.1, shape).astype(np.float32),
             rng.random(shape, dtype=np.float32),
         )
-        for name, shape in SHAPE.dense.items()
+        for name, shape in model.dense.items()
     )
     return delta.Body(tables, dense)
 
@@ -67,12 +70,15 @@ def _rows(
 class Chain:
     """The writer of lineage (1, online): its state, and a copy of it at every sequence."""
 
-    def __init__(self, store: Path, seed: int = 7) -> None:
+    def __init__(self, store: Path, seed: int = 7, shape: ModelShape = SHAPE) -> None:
         self.store = store
         self.rng = np.random.default_rng(seed)
-        self.state = ModelState(SHAPE)
-        for change in random_body(self.rng, ITEMS).tables:
+        self.state = ModelState(shape)
+        body = random_body(self.rng, ITEMS, shape)
+        for change in body.tables:
             self.state.tables[change.table].apply(change)
+        for tensor in body.dense if shape is not SHAPE else ():
+            self.state.dense[tensor.name][...] = tensor.values
         saved = model_store.save_base(str(store), self.state, created_at_us=NOW_US)
         self.state.chain_hash = saved.manifest_digest
         self.epoch = 1
@@ -106,14 +112,15 @@ class Chain:
             "epoch": self.epoch,
             "previous_hash": self.state.chain_hash,
             "created_at_us": NOW_US + self.state.sequence,
-            "model_hash": SHAPE.model_hash,
+            "model_hash": self.state.shape.model_hash,
             "sample_offsets": {0: self.state.sequence},
         }
         return delta.Header(**{**wanted, **changes})
 
     def next(self, rows: int = 40, barriers: tuple[str, ...] = ()) -> bytes:
         """The next delta's record, already part of the writer's own state."""
-        header, body = self.header(barrier_ids=barriers), random_body(self.rng, rows)
+        header = self.header(barrier_ids=barriers)
+        body = random_body(self.rng, rows, self.state.shape)
         value, delta_hash = delta.seal(header, body)
         model_state.apply(self.state, header, body, delta_hash)
         self.at[header.sequence] = self.state.copy()
@@ -233,12 +240,12 @@ class MemoryProducer:
 
 
 def rank_request(
-    seed: int = 1, candidates: int = 100, n: int = 10, **changes: object
+    seed: int = 1, candidates: int = 100, n: int = 10, features: FeatureSet = FEATURES, **changes: object
 ) -> ranking_pb2.RankRequest:
     """A valid request; the same seed gives the same bytes."""
     rng = np.random.default_rng(seed)
-    items = rng.normal(0, 1, (candidates, FEATURES.item_width)).astype(np.float32)
-    items[:, FEATURES.category_column] = rng.integers(0, CATEGORIES, candidates)
+    items = rng.normal(0, 1, (candidates, features.item_width)).astype(np.float32)
+    items[:, features.category_column] = rng.integers(0, CATEGORIES, candidates)
     ids = rng.choice(max(2 * ITEMS, 2 * candidates), candidates, replace=False)
     wanted = {
         "request_id": f"r-{seed}",
@@ -246,8 +253,8 @@ def rank_request(
         "occurred_at": times.from_us(NOW_US + seed),
         "n": n,
         "item_ids": ids.astype("<u8").tobytes(),
-        "schema_hash": FEATURES.schema_hash,
-        "user_features": rng.normal(0, 1, FEATURES.user_width).astype("<f4").tobytes(),
+        "schema_hash": features.schema_hash,
+        "user_features": rng.normal(0, 1, features.user_width).astype("<f4").tobytes(),
         "item_features": items.astype("<f4").tobytes(),
     }
     return ranking_pb2.RankRequest(**{**wanted, **changes})
@@ -265,12 +272,16 @@ def settings_for(store: Path, **changes: object) -> Settings:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, log: MemoryLog, producer: MemoryProducer, releases: list[model_pb2.Release]
+    settings: Settings,
+    log: MemoryLog,
+    producer: MemoryProducer,
+    releases: list[model_pb2.Release],
+    sets: ServedSets | None = None,
 ) -> AsyncIterator[tuple[Replica, ranking_pb2_grpc.RankingServiceStub]]:
     """A replica over real gRPC, serving, with its log and producer in memory."""
     process = Process(settings)
     try:
-        replica = Replica(process, settings, log.feed, producer)  # type: ignore[arg-type]
+        replica = Replica(process, settings, log.feed, producer, sets)  # type: ignore[arg-type]
         await replica.start()
         for release in releases:
             replica.arms.take(release)

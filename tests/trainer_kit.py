@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rec.events.v1.events_pb2 import Barrier, SampleRecord, TrainingSample
 from services.contract import columns, model_schema, times
 from services.contract.delta import Body, DenseChange, Header, TableChange
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
 from tests.feature_kit import FEATURES, SHAPE
 from trainer.core import TrainerCore
@@ -79,9 +80,9 @@ def barrier_bytes(barrier_id: str) -> bytes:
     return SampleRecord(barrier=Barrier(barrier_id=barrier_id)).SerializeToString()
 
 
-def new_state(seed: int = 1) -> ModelState:
+def new_state(seed: int = 1, shape: ModelShape = SHAPE) -> ModelState:
     """An untrained model."""
-    return ModelState(SHAPE, dense=initial_dense(SHAPE, seed))
+    return ModelState(shape, dense=initial_dense(shape, seed))
 
 
 def new_core(

@@ -20,13 +20,13 @@ from dataclasses import asdict
 
 import grpc
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import id_table, model_store
 from services.contract.errors import LoopError
-from services.contract.feature_sets import feature_set
 from services.contract.lake_files import DAY_US, day_of, scan
 from services.contract.lake_store import LakeStore
 from services.contract.model_schema import ModelShape, shape_of
@@ -38,8 +38,10 @@ from services.runtime.telemetry import get_logger
 from trainer import fit
 from trainer.base import new_state
 from trainer.batch_settings import BatchSettings
-from trainer.day import CUT_COLUMNS, Offsets, Selected, cut_of, day_start_us, select
-from trainer.sample_table import batch_of
+from trainer.day import CUT_COLUMNS, Offsets, Selected, below, cut_of, day_start_us, select
+from trainer.sample_columns import SampleColumns
+from trainer.sample_table import batch_of, usable
+from trainer.schemas import SetsOnDemand
 
 log = get_logger(__name__)
 HOUR_US = 3_600_000_000
@@ -113,20 +115,26 @@ def train_day(settings: BatchSettings) -> SavedBase:
     start_us = day_start_us(settings.day)
     end_us = start_us + DAY_US
     cut = cut_of(scan(settings.lake_uri, "samples", columns=CUT_COLUMNS), end_us)
-    shape = shape_of(feature_set(settings.feature_set))
+    sets = SetsOnDemand(settings.kafka, settings.name, settings.feature_set)
+    shape = shape_of(sets.chosen())
     origin, parent = _origin(settings, shape)
     work = Work(settings.model_store_uri, run_key(settings, shape, cut, parent), shape)
     if (before := work.finished()) is not None:
         log.info("day trained before", day=settings.day, uri=before.manifest_uri)
         return before
+    start = None if parent is None else origin.sample_offsets
+    rows = below(_rows(settings, start_us, end_us, whole=parent is not None), cut, start)
+    features = SampleColumns(shape, sets.of(pc.unique(rows["schema_hash"]).to_pylist()).shape)
+    rows, left_out = usable(rows, features)
     selected = select(
-        _rows(settings, start_us, end_us, whole=parent is not None),
+        rows,
         cut,
-        start=None if parent is None else origin.sample_offsets,
+        start=start,
         from_us=start_us - (settings.history_days - 1) * DAY_US if parent is None else -(1 << 62),
         judged_from_us=end_us - int(settings.fit.judged_hours * HOUR_US),
     )
-    state, figures = _fit(settings, work, origin, selected)
+    state, figures = _fit(settings, work, origin, selected, features)
+    figures |= {f"left_out_{why}": float(count) for why, count in left_out.items()}
     state.generation, state.policy, state.sequence, state.epoch = 1, "online", 0, 0
     state.sample_offsets, state.open_barriers = cut, {}
     state.created_at_us = time.time_ns() // 1000
@@ -159,9 +167,9 @@ def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -
 
 
 def _fit(
-    settings: BatchSettings, work: Work, origin: ModelState, selected: Selected
+    settings: BatchSettings, work: Work, origin: ModelState, selected: Selected, features: SampleColumns
 ) -> tuple[ModelState, dict[str, float]]:
-    rows, judge = (batch_of(part, origin.shape) for part in (selected.trained, selected.judged))
+    rows, judge = (batch_of(part, origin.shape, features) for part in (selected.trained, selected.judged))
     progress, standing = work.load(origin)
     how = fit.Fit(settings.learning, settings.admission, settings.fit)
     for kept in how.passes(standing, progress, rows, judge):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from services.contract.feature_sets import WORLD
-from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
+from services.runtime.settings import Group, GrownSetName, GrpcServerSettings, ProcessSettings
 from trainer.settings import AdmissionSettings, LearningSettings
 
 
@@ -43,8 +43,9 @@ class BatchSettings(ProcessSettings):
     """Ids in."""
     fit: FitSettings = FitSettings()
     """Passes."""
-    feature_set: FeatureSetName = WORLD
-    """The features that samples carry and the model sees."""
+    feature_set: GrownSetName = WORLD
+    """The features that the model sees: a named set, or one that it has grown to (world+item_dwell.1).
+    Samples may carry more; those that carry fewer are left out, and counted in the manifest."""
     lake_uri: str = "out/lake"
     """Where the samples are."""
     model_store_uri: str = "out/model-store"

@@ -20,6 +20,7 @@ from services.contract.model_state import ModelState, advance
 from trainer.barriers import Barriers
 from trainer.evaluate import Rolling
 from trainer.expiry import Expiry
+from trainer.sample_columns import Known
 from trainer.samples import Bad, Batch, RawRecord, decode
 from trainer.settings import AdmissionSettings, LearningSettings
 from trainer.step import train_step
@@ -44,6 +45,13 @@ class Plan:
     base: ModelState | None
 
 
+class UnknownSchema(Exception):
+    """Records of feature sets that are not known here (yet)."""
+
+    def __init__(self, hashes: frozenset[int]) -> None:
+        super().__init__(", ".join(f"{one:016x}" for one in sorted(hashes)))
+
+
 class TrainerCore:
     """Owns a model's state and everything that is not yet published of it."""
 
@@ -57,6 +65,7 @@ class TrainerCore:
         partitions: frozenset[int],
         evaluation_rows: int = 50_000,
         max_record_rows: int = 1_000,
+        known: Known | None = None,
     ) -> None:
         self.state = state
         self.touched = Touched()
@@ -68,6 +77,7 @@ class TrainerCore:
         self._admission = admission
         self._epoch = epoch
         self._max_record_rows = max_record_rows
+        self._known = known
         # Next offsets to read, as far as records were taken in here.
         self.offsets = dict(state.sample_offsets)
         self._barrier_us = 0
@@ -91,12 +101,15 @@ class TrainerCore:
         size = sum(len(bad.record.value) for bad in self._quarantined)
         return len(self._quarantined) >= MAX_QUARANTINED or size >= MAX_QUARANTINED_BYTES
 
-    def train(self, raw: list[RawRecord], now_us: int) -> int:
+    def train(self, raw: list[RawRecord], now_us: int, *, refuse_unknown: bool = True) -> int:
         """Learns from records, in order; rows trained. A record below its partition's offset was trained
-        before and is left out."""
+        before and is left out. Without ``refuse_unknown``: UnknownSchema, and nothing has changed."""
         fresh = [record for record in raw if record.offset >= self.offsets.get(record.partition, 0)]
+        decoded = decode(fresh, self.state.shape, self._max_record_rows, self._learning, self._known)
+        if decoded.unknown and not refuse_unknown:
+            raise UnknownSchema(decoded.unknown)
         self.counts["records_repeated"] += len(raw) - len(fresh)
-        decoded = decode(fresh, self.state.shape, self._max_record_rows, self._learning)
+        self.counts["records_lacking_columns"] += decoded.lacking
         self._reject(list(decoded.bad))
         trained = 0
         for part in decoded.batch.split(self._learning.minibatch_rows) if decoded.batch else []:

@@ -15,8 +15,6 @@ import grpc
 from rec.model.v1 import model_pb2
 from services.contract import times
 from services.contract.errors import Conflict
-from services.contract.feature_sets import feature_set
-from services.contract.model_schema import shape_of
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.telemetry import get_logger
 from trainer import recovery
@@ -26,6 +24,7 @@ from trainer.lineages import lineage_of
 from trainer.online import OnlineTrainer, sample_starts
 from trainer.pace import Pace
 from trainer.publisher import Publisher
+from trainer.schemas import Schemas
 from trainer.settings import OnlineSettings
 
 log = get_logger(__name__)
@@ -73,8 +72,10 @@ async def open_line(
     release: model_pb2.Release,
     release_channel: grpc.aio.Channel,
     executor: ThreadPoolExecutor,
+    schemas: Schemas,
 ) -> TrainedLine:
-    """Recovers the lineage that a release names. Conflict when its arm has moved on meanwhile, or its chain
+    """Recovers the lineage that a release names. SchemaMismatch when the model sees what is not served;
+    Conflict when its arm has moved on meanwhile, or its chain
     is broken; everything opened is given back then."""
     async with AsyncExitStack() as opening:
         reader = LogReader(settings.kafka, settings.name)
@@ -88,8 +89,9 @@ async def open_line(
         newest = await recovery.wait_for_release(reader, release.arm, settings.release_wait_s)
         if lineage_of(newest) != (generation, policy):
             raise Conflict(f"arm {release.arm} follows {lineage_of(newest)} now, not {(generation, policy)}")
-        shape = shape_of(feature_set(settings.feature_set))
-        state = await asyncio.to_thread(recovery.load_base, newest, shape, settings.model_store_uri)
+        state = await asyncio.to_thread(recovery.load_base, newest, settings.model_store_uri)
+        await schemas.learn(settings.publish_retry_ms / 1000, lambda: False)
+        schemas.growing.seen_by(state.shape)
         recovered = await recovery.replay_deltas(
             reader, state, publisher.where, newest.base.delta_offset, publisher.mark
         )
@@ -103,6 +105,7 @@ async def open_line(
             partitions=partitions,
             evaluation_rows=settings.evaluation_rows,
             max_record_rows=settings.max_record_rows,
+            known=schemas.growing.shape,
         )
         reader.assign(starts)
         bases = BaseKeeper(
@@ -117,6 +120,7 @@ async def open_line(
             reader,
             publisher,
             bases,
+            schemas=schemas,
             executor=executor,
             base_due=recovered.deltas >= settings.base_after_deltas,
             pace=_pace(settings, policy, state.trained_until_us),

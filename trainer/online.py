@@ -20,11 +20,12 @@ from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import ConsumerRecord, LogReader, Records, TopicPartition
 from services.runtime.telemetry import counter, get_logger
 from trainer.bases import BaseKeeper
-from trainer.core import Plan, TrainerCore
+from trainer.core import Plan, TrainerCore, UnknownSchema
 from trainer.metrics import Metrics
 from trainer.pace import Pace
 from trainer.publisher import Publisher
 from trainer.samples import RawRecord
+from trainer.schemas import Schemas
 from trainer.settings import OnlineSettings
 
 log = get_logger(__name__)
@@ -63,6 +64,7 @@ class OnlineTrainer:
         publisher: Publisher,
         bases: BaseKeeper,
         *,
+        schemas: Schemas,
         executor: ThreadPoolExecutor,
         base_due: bool = False,
         pace: Pace | None = None,
@@ -75,6 +77,7 @@ class OnlineTrainer:
         self._reader = reader
         self._publisher = publisher
         self._bases = bases
+        self._schemas = schemas
         self.stopping = asyncio.Event()
         self._clock = WallClock()
         self._executor = executor
@@ -139,7 +142,14 @@ class OnlineTrainer:
     async def _train(self, run: list[RawRecord]) -> None:
         now_us = self._clock.now_us()
         with self._metrics.step_seconds.time():
-            rows = await self.in_thread(lambda: self.core.train(run, now_us))
+            try:
+                rows = await self.in_thread(lambda: self.core.train(run, now_us, refuse_unknown=False))
+            except UnknownSchema as unknown:
+                log.info("samples of a feature set that is new here", hashes=str(unknown))
+                await self._schemas.learn(self._settings.publish_retry_ms / 1000, self.stopping.is_set)
+                if self.stopping.is_set():
+                    return
+                rows = await self.in_thread(lambda: self.core.train(run, now_us))
         self._metrics.trained(rows, self.core)
 
     def _must_publish_first(self) -> bool:

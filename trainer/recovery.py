@@ -13,7 +13,6 @@ from rec.model.v1 import model_pb2
 from services.contract import delta, model_state, model_store, topics
 from services.contract.chain import Action, ModelSlot, Position
 from services.contract.errors import Conflict, InvalidInput, NotFound
-from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.telemetry import get_logger
@@ -56,13 +55,11 @@ async def _newest_release(reader: LogReader, where: TopicPartition, arm: str) ->
     return newest
 
 
-def load_base(release: model_pb2.Release, shape: ModelShape, root: str) -> ModelState:
-    """The state of a release's base, verified (blocking). Its lineage is the release's: at sequence 0 the
-    number was given after the base was written."""
+def load_base(release: model_pb2.Release, root: str) -> ModelState:
+    """The state of a release's base, verified (blocking), whatever features it sees. Its lineage is the
+    release's: at sequence 0 the number was given after the base was written."""
     base = release.base
-    state, saved = model_store.load_base(
-        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest
-    )
+    state, saved = model_store.load_base(base.manifest_uri, root=root, manifest_digest=base.manifest_digest)
     if (saved.sequence, saved.chain_hash) != (base.sequence, base.chain_hash):
         raise InvalidInput.one("base.sequence", saved.sequence, f"{base.sequence}, as released")
     state.generation, state.policy = release.lineage.generation, release.lineage.policy

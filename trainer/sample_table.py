@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from services.contract import columns
 from services.contract.errors import InvalidInput
 from services.contract.model_schema import ModelShape
+from trainer.sample_columns import SampleColumns
 from trainer.samples import Batch
 
 
@@ -21,13 +22,36 @@ def in_order(samples: pa.Table) -> pa.Table:
     return first.sort_by([(name, "ascending") for name in keys]).combine_chunks()
 
 
-def batch_of(samples: pa.Table, shape: ModelShape) -> Batch:
-    """All rows of a table as one batch, rows of one request (neighbours) with one owner.
+def usable(samples: pa.Table, features: SampleColumns) -> tuple[pa.Table, dict[str, int]]:
+    """The rows that have all columns of the model, and how many have not, by why."""
+    if nulls := samples["schema_hash"].null_count:
+        raise InvalidInput.one("schema_hash", f"{nulls} nulls", "a value on every row")
+    left_out = {"schema_hash": 0, "lacks_columns": 0}
+    good = []
+    for found in pc.value_counts(samples["schema_hash"]).to_pylist():
+        if features.source(found["values"]) is None:
+            left_out["schema_hash"] += found["counts"]
+        elif features.lacks(found["values"]):
+            left_out["lacks_columns"] += found["counts"]
+        else:
+            good.append(found["values"])
+    if not any(left_out.values()):
+        return samples, left_out
+    return samples.filter(pc.is_in(samples["schema_hash"], pa.array(good, pa.uint64()))), left_out
+
+
+def batch_of(samples: pa.Table, shape: ModelShape, features: SampleColumns | None = None) -> Batch:
+    """All rows of a table as one batch, rows of one request (neighbours) with one owner. ``features``: how
+    ``usable`` rows become the model's columns; None = all rows carry just these.
 
     InvalidInput names a column that cannot be trained: of other widths, not finite, or without a value."""
     for name in ("request_id", "user_id", "item_id", "label", "position", "sample_rate", "occurred_us"):
         if samples[name].null_count:
             raise InvalidInput.one(name, f"{samples[name].null_count} nulls", "a value on every row")
+    if features is None:
+        features, hashes = SampleColumns(shape), np.full(len(samples), shape.schema_hash, np.uint64)
+    else:
+        hashes = _numbers(samples, "schema_hash", columns.U64)
     labels = _numbers(samples, "label", columns.F32)
     rates = _numbers(samples, "sample_rate", columns.F32)
     requests = samples["request_id"]
@@ -42,8 +66,8 @@ def batch_of(samples: pa.Table, shape: ModelShape) -> Batch:
         scores=np.nan_to_num(_numbers(samples, "score", columns.F32)),
         positions=_numbers(samples, "position", columns.I64),
         negatives=np.where(labels > 0, 1, 1 / rates).astype(np.float32),
-        user_features=_matrix(samples, "user_features", shape.user_width),
-        item_features=_matrix(samples, "item_features", shape.item_width),
+        user_features=_matrix(samples, "user_features", hashes, features),
+        item_features=_matrix(samples, "item_features", hashes, features),
         occurred_us=_numbers(samples, "occurred_us", columns.I64),
     )
 
@@ -52,13 +76,17 @@ def _numbers(samples: pa.Table, name: str, dtype: np.dtype) -> NDArray:
     return np.array(samples[name].to_numpy(), dtype)
 
 
-def _matrix(samples: pa.Table, name: str, width: int) -> NDArray[np.float32]:
-    """A binary column as [n, width]."""
-    sizes = pc.binary_length(samples[name])
-    if samples[name].null_count or (len(samples) and pc.min_max(sizes).as_py() != _both(4 * width)):
-        raise InvalidInput.one(name, "other sizes", f"{4 * width} bytes on every row")
-    data = bytearray().join(samples[name].to_pylist())
-    values = np.frombuffer(data, columns.F32).reshape(-1, width)
+def _matrix(
+    samples: pa.Table, name: str, hashes: NDArray[np.uint64], features: SampleColumns
+) -> NDArray[np.float32]:
+    """A binary column as [n, the model's width]."""
+    of_items = name == "item_features"
+    for one in np.unique(hashes).tolist():
+        width = features.widths(one)[of_items]
+        rows = samples[name].filter(pa.array(hashes == one))
+        if rows.null_count or pc.min_max(pc.binary_length(rows)).as_py() != _both(4 * width):
+            raise InvalidInput.one(name, "other sizes", f"{4 * width} bytes on every row")
+    values = (features.items if of_items else features.users)(hashes, samples[name].to_pylist())
     if not np.isfinite(values).all():
         raise InvalidInput.one(name, "NaN or infinity", "finite values")
     return values

@@ -3,7 +3,7 @@
 reason              what
 undecodable         not a SampleRecord
 empty               neither a sample with rows nor a barrier
-schema_hash         features encoded under another schema
+schema_hash         features encoded under a schema that nobody knows
 columns             a column of the wrong length, or more rows than allowed
 not_finite          NaN or infinity among features or scores
 label               a label outside [0, 1]
@@ -12,6 +12,9 @@ lowered             a correction to label 0: what was learned of the positive ca
 corrected_again     a second correction: the label it replaces is not on it, and would count twice
 sample_rate         not in (0, 1]
 other_rate          negatives kept at another rate than the negative_rate that the settings declare
+
+A record of a set without a column that the model sees is not wrong: it is left out, and counted
+(trainer/sample_columns.py).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from services.contract import columns, times
 from services.contract.join_labels import keeps_negative
 from services.contract.model_schema import ModelShape
+from trainer.sample_columns import Known, SampleColumns, Source
 from trainer.settings import LearningSettings
 
 _FIRST_LABELS = LearningSettings()
@@ -113,11 +117,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came of some records: a batch (or none), barriers in order, bad records."""
+    """What came of some records: a batch (or none), barriers in order, bad records. ``lacking``: records left
+    out because they lack columns of the model; ``unknown``: schema hashes for which records are bad."""
 
     batch: Batch | None
     barriers: list[BarrierSeen]
     bad: list[Bad]
+    lacking: int = 0
+    unknown: frozenset[int] = frozenset()
 
 
 def decode(
@@ -125,10 +132,13 @@ def decode(
     shape: ModelShape,
     max_rows: int = 1_000,
     learning: LearningSettings = _FIRST_LABELS,
+    known: Known | None = None,
 ) -> Decoded:
     """Decodes and checks records for a model of ``shape``; never raises because of what stands in one.
-    ``learning`` says whether
-    corrections can be trained and which rate negatives must have."""
+    ``learning`` says whether corrections can be trained and which rate negatives must have, ``known`` under
+    which other feature sets samples may have been logged."""
+    features = SampleColumns(shape, known)
+    lacking, unknown = 0, set[int]()
     barriers: list[BarrierSeen] = []
     bad: list[Bad] = []
     records: list[RawRecord] = []
@@ -143,37 +153,42 @@ def decode(
             said = message.barrier
             barriers.append(BarrierSeen(said.barrier_id, record.partition, times.to_us(said.occurred_at)))
             continue
-        reason = _wrong(message.sample, shape, max_rows) or _untrainable(message.sample, learning)
+        source = features.source(message.sample.schema_hash)
+        reason = _wrong(message.sample, source, max_rows) or _untrainable(message.sample, learning)
         if reason:
             bad.append(Bad(record, reason))
+            if reason == "schema_hash":
+                unknown.add(message.sample.schema_hash)
+        elif features.lacks(message.sample.schema_hash):
+            lacking += 1
         else:
             records.append(record)
             samples.append(message.sample)
-    batch = _join(records, samples, shape, learning) if records else None
+    batch = _join(records, samples, features, learning) if records else None
     if batch is not None:
         found = _bad_values(batch, samples)
         bad.extend(Bad(records[index], reason) for index, reason in found.items())
         if found:
             kept = [index for index in range(len(records)) if index not in found]
             rest = [records[i] for i in kept], [samples[i] for i in kept]
-            batch = _join(*rest, shape, learning) if kept else None
-    return Decoded(batch, barriers, bad)
+            batch = _join(*rest, features, learning) if kept else None
+    return Decoded(batch, barriers, bad, lacking, frozenset(unknown))
 
 
-def _wrong(sample: TrainingSample, shape: ModelShape, max_rows: int) -> str | None:
+def _wrong(sample: TrainingSample, source: Source | None, max_rows: int) -> str | None:
     rows = len(sample.item_ids) // 8
     # Also what a record without a sample looks like.
     if rows == 0:
         return "empty"
-    if sample.schema_hash != shape.schema_hash:
+    if source is None:
         return "schema_hash"
     fits = (
         rows <= max_rows
         and len(sample.item_ids) == rows * 8
         and len(sample.labels) == len(sample.positions) == len(sample.scores) == rows * 4
         and len(sample.label_versions) == rows * 4
-        and len(sample.item_features) == rows * 4 * shape.item_width
-        and len(sample.user_features) == 4 * shape.user_width
+        and len(sample.item_features) == rows * 4 * source.shape.item_width
+        and len(sample.user_features) == 4 * source.shape.user_width
     )
     if not fits:
         return "columns"
@@ -196,8 +211,12 @@ def _untrainable(sample: TrainingSample, learning: LearningSettings) -> str | No
 
 
 def _join(
-    records: list[RawRecord], samples: list[TrainingSample], shape: ModelShape, learning: LearningSettings
+    records: list[RawRecord],
+    samples: list[TrainingSample],
+    features: SampleColumns,
+    learning: LearningSettings,
 ) -> Batch:
+    hashes = np.array([sample.schema_hash for sample in samples], np.uint64)
     counts = np.array([len(sample.item_ids) // 8 for sample in samples])
     owner = np.repeat(np.arange(len(samples)), counts)
 
@@ -214,7 +233,7 @@ def _join(
         for row in np.flatnonzero(first).tolist():
             request_id = samples[owner[row]].request_id
             negatives[row] = _stands_for(request_id, int(item_ids[row]), learning.negative_rate)
-    users = column("user_features", columns.F32).reshape(-1, shape.user_width)
+    users = features.users(hashes, [sample.user_features for sample in samples])
     return Batch(
         records=records,
         owner=owner,
@@ -225,7 +244,7 @@ def _join(
         positions=column("positions", columns.U32).astype(np.int64),
         negatives=negatives,
         user_features=users[owner],
-        item_features=column("item_features", columns.F32).reshape(-1, shape.item_width),
+        item_features=features.items(hashes, [sample.item_features for sample in samples]),
         occurred_us=np.array([times.to_us(sample.occurred_at) for sample in samples], np.int64)[owner],
     )
 

@@ -121,7 +121,8 @@ class OnlineSettings(ProcessSettings):
     admission: AdmissionSettings = AdmissionSettings()
     """Ids in and out."""
     feature_set: FeatureSetName = WORLD
-    """The features that samples carry and the model sees (contract.feature_sets)."""
+    """The features that every sample carries (contract.feature_sets); feature-views says what stands behind
+    them, and each lineage's base which of them its model sees."""
     arm: str = "online"
     """The arm whose lineage this trainer continues."""
     candidate_arm: str = "candidate"

@@ -23,6 +23,7 @@ from trainer import recovery
 from trainer.line import TrainedLine, open_line
 from trainer.lineages import Line, Lineages
 from trainer.release_tail import ReleaseTail
+from trainer.schemas import Schemas
 from trainer.settings import OnlineSettings
 from trainer.status import TrainerStatus
 
@@ -47,8 +48,12 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
     # One thread for all lineages: what one learns aside takes turns with what serves.
     executor = ThreadPoolExecutor(1, thread_name_prefix="trainer")
 
+    schemas = Schemas(settings.kafka, f"{settings.name} views", settings.feature_set)
+    process.push_close("views reader", schemas.stop)
+    await schemas.start()
+
     async def opening(release: model_pb2.Release) -> Line:
-        return await open_line(settings, release, to_release, executor)
+        return await open_line(settings, release, to_release, executor, schemas)
 
     def own(line: Line) -> None:
         assert isinstance(line, TrainedLine)

@@ -101,9 +101,11 @@ def table(partition: int, items: Iterable[tuple[int, int, int]]) -> Table:
 
 
 def slim(snapshot: ev.FeatureSnapshot, named: Table | None, feature_set: FeatureSet) -> ev.FeatureSnapshot:
-    """The snapshot without its batch columns, except those that ``named`` does not give bit by bit."""
+    """The snapshot without its batch columns, except those that ``named`` does not give bit by bit. Its
+    columns are those of ``feature_set``, and whatever has been added behind them."""
     ids = np.frombuffer(snapshot.item_ids, columns.U64)
-    scored = columns.decode_matrix("item_features", snapshot.item_features, len(ids), feature_set.item_width)
+    width = max(feature_set.item_width, len(snapshot.item_features) // (4 * max(1, len(ids))))
+    scored = columns.decode_matrix("item_features", snapshot.item_features, len(ids), width)
     batch = scored[:, feature_set.batch]
     inline = np.ones(len(ids), bool)
     if named is not None:
@@ -112,7 +114,7 @@ def slim(snapshot: ev.FeatureSnapshot, named: Table | None, feature_set: Feature
         inline = ~(known & (found.view(np.uint32) == batch.view(np.uint32)).all(axis=1))
     made = ev.FeatureSnapshot()
     made.CopyFrom(snapshot)
-    made.item_features = columns.encode(scored[:, feature_set.not_batch], columns.F32)
+    made.item_features = columns.encode(scored[:, _others(feature_set, width)], columns.F32)
     made.slim.item_features_hash = xxhash.xxh64_intdigest(snapshot.item_features, seed=0)
     rows = np.flatnonzero(inline)
     if len(rows):
@@ -124,17 +126,18 @@ def slim(snapshot: ev.FeatureSnapshot, named: Table | None, feature_set: Feature
 
 
 def complete(snapshot: ev.FeatureSnapshot, find: Find, feature_set: FeatureSet) -> str | None:
-    """Makes a slim snapshot whole, in place; nothing to do for a whole one. What it says is why it cannot,
-    and then nothing has changed."""
+    """Makes a slim snapshot whole, in place; nothing to do for a whole one. Its columns are those of
+    ``feature_set``, and whatever has been added behind them. What it says is why it cannot, and then nothing
+    has changed."""
     if not snapshot.HasField("slim"):
         return None
     thin = snapshot.slim
     ids = np.frombuffer(snapshot.item_ids, columns.U64)
     inline, width = np.frombuffer(thin.inline_rows, columns.U32), len(feature_set.batch)
-    if snapshot.schema_hash != feature_set.schema_hash:
-        return f"features of schema {snapshot.schema_hash:016x}, not {feature_set.schema_hash:016x}"
+    others = len(snapshot.item_features) // (4 * max(1, len(ids)))
     if (
-        len(snapshot.item_features) != 4 * len(ids) * len(feature_set.not_batch)
+        len(snapshot.item_features) != 4 * len(ids) * others
+        or others < len(feature_set.not_batch)
         or len(thin.inline_features) != 4 * len(inline) * width
         or (len(inline) and int(inline.max()) >= len(ids))
     ):
@@ -146,15 +149,22 @@ def complete(snapshot: ev.FeatureSnapshot, find: Find, feature_set: FeatureSet) 
             return named
         batch, _ = named.columns_at(feature_set, ids, times.to_us(snapshot.occurred_at))
     batch[inline] = np.frombuffer(thin.inline_features, columns.F32).reshape(-1, width)
-    whole = np.empty((len(ids), feature_set.item_width), np.float32)
+    whole = np.empty((len(ids), others + width), np.float32)
     whole[:, feature_set.batch] = batch
-    whole[:, feature_set.not_batch] = np.frombuffer(snapshot.item_features, columns.F32).reshape(len(ids), -1)
+    whole[:, _others(feature_set, others + width)] = np.frombuffer(
+        snapshot.item_features, columns.F32
+    ).reshape(len(ids), -1)
     data = columns.encode(whole, columns.F32)
     if xxhash.xxh64_intdigest(data, seed=0) != thin.item_features_hash:
         return f"batch view {label(thin.batch_view)} does not give the features that were scored"
     snapshot.item_features = data
     snapshot.ClearField("slim")
     return None
+
+
+def _others(feature_set: FeatureSet, width: int) -> list[int]:
+    """The columns of [n, ``width``] that the catalogue does not decide, those of added views among them."""
+    return [*feature_set.not_batch, *range(feature_set.item_width, width)]
 
 
 def label(view: ev.BatchView) -> str:

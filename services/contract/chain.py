@@ -93,14 +93,14 @@ class ModelSlot:
     """Follows one lineage. The host offers every record in log order, applies what it is told to and then
     says ``applied``.
 
-    ``pinned_sequence``: stop there for good.
+    ``model_hash``: of the base, which says it when it is loaded. ``pinned_sequence``: stop there for good.
     """
 
     def __init__(
         self,
         generation: int,
         policy: str,
-        model_hash: int,
+        model_hash: int = 0,
         *,
         pinned_sequence: int | None = None,
     ) -> None:

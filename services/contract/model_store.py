@@ -34,6 +34,7 @@ from services.contract.delta import Body, DenseChange, TableChange, check_body, 
 from services.contract.errors import MalformedRecord, NotFound, SchemaMismatch
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState, digest
+from services.contract.view_registry import CATEGORY_COLUMN
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -96,15 +97,21 @@ def save_base(
 
 
 def load_base(
-    manifest_uri: str, shape: ModelShape, *, root: str | None = None, manifest_digest: bytes | None = None
+    manifest_uri: str,
+    shape: ModelShape | None = None,
+    *,
+    root: str | None = None,
+    manifest_digest: bytes | None = None,
 ) -> tuple[ModelState, SavedBase]:
-    """The state of a base, with every digest checked (the manifest's too when it is given).
+    """The state of a base, with every digest checked (the manifest's too when it is given). ``shape``: what
+    it must be; None takes what the manifest says.
 
     NotFound when a file is missing, MalformedRecord when a digest or a column is wrong, SchemaMismatch when
     it sees other features than ``shape`` says, or is of another shape.
     """
     saved = _read_manifest(resolve(manifest_uri, root), manifest_digest)
     manifest = saved.manifest
+    shape = shape_in(saved) if shape is None else shape
     _check_shape(manifest, shape)
     files, path = _open(saved.manifest_uri)
     data = _read(files, f"{path.rpartition('/')[0]}/{manifest['file']}")
@@ -119,6 +126,21 @@ def load_base(
 def read_manifest(manifest_uri: str, *, root: str | None = None) -> SavedBase:
     """What the manifest says, without the state."""
     return _read_manifest(resolve(manifest_uri, root))
+
+
+def shape_in(saved: SavedBase) -> ModelShape:
+    """The features that a base sees, as its manifest names them; MalformedRecord when it names none."""
+    manifest = saved.manifest
+    try:
+        items = tuple(map(str, manifest["item_columns"]))
+        return ModelShape(
+            int(manifest["feature_schema_hash"], 16),
+            tuple(map(str, manifest["user_columns"])),
+            items,
+            items.index(CATEGORY_COLUMN),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedRecord.one("manifest", f"{saved.manifest_uri}: {error!r}", "named columns") from error
 
 
 def copy_base(manifest_uri: str, root: str) -> SavedBase:

@@ -85,10 +85,10 @@ FEATURE_EVENTS = Topic(
 FEATURE_VIEWS = Topic(
     "feature-views",
     1,
-    "view.version",
-    "canonical text of a FeatureView",
-    ("feature_pipeline add-view",),
+    "view.version, or served",
+    "canonical text of a FeatureView; the served views",
     ("feature_pipeline",),
+    ("feature_pipeline", "feature", "ranking", "trainer"),
     compacted=True,
 )
 # A lineage lives in the one partition that its key hashes to.

@@ -28,6 +28,7 @@ REQUEST_KEYS = frozenset({"user_id"})
 # The view of what the catalogue says of an item, and its feature that the model looks up in a table.
 CATALOGUE = "item_catalogue"
 CATEGORY = "category"
+CATEGORY_COLUMN = f"{CATALOGUE}_{CATEGORY}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class FeatureSet:
     @cached_property
     def category_column(self) -> int:
         """Index of the candidate column that holds the category, an exact small integer, 0 = unknown."""
-        return self.candidate_columns.index(self.column(f"{self.catalogue.name}_{CATEGORY}"))
+        return self.candidate_columns.index(self.column(CATEGORY_COLUMN))
 
     @cached_property
     def batch(self) -> list[int]:

@@ -1,7 +1,7 @@
 """``python -m services.feature``: wires the feature server.
 
-Life: ports open (NOT_SERVING) -> kernels are compiled, or loaded -> Redis
-has answered, or has not in ``ready_wait_ms`` -> SERVING. On SIGTERM:
+Life: ports open (NOT_SERVING) -> kernels are compiled, or loaded -> feature-views has been read to its end,
+or has not in ``views_wait_ms`` -> Redis has answered, or has not in ``ready_wait_ms`` -> SERVING. On SIGTERM:
 NOT_SERVING, the calls in progress end, Redis closes.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 
 from rec.v1 import feature_pb2_grpc
+from services.contract import topics
 from services.contract.feature_sets import feature_set
+from services.contract.view_growth import GrowingSet
 from services.feature import metrics
 from services.feature.answer import warm_up
 from services.feature.barriers import BarrierWatch
@@ -18,11 +20,13 @@ from services.feature.breaker import Breaker
 from services.feature.near_cache import NearCache
 from services.feature.program import Layout
 from services.feature.servicer import FeatureServicer
+from services.feature.serving import Serving
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
 from services.runtime import redis_client
 from services.runtime.clock import WallClock
 from services.runtime.grpc_server import GrpcServer
+from services.runtime.kafka_tail import LogTail
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 from services.runtime.telemetry import freeze_after_load
@@ -32,35 +36,55 @@ SERVICE = "rec.v1.FeatureService"
 
 async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
     """Starts the feature server inside a process; returns its server, whose ports answer already."""
-    layout = Layout(feature_set(settings.feature_set))
+    growing = GrowingSet(settings.feature_set, feature_set(settings.feature_set))
     client = redis_client.connect(settings.redis)
     process.push_close("redis", client.aclose)
     near_s = settings.near_age_ms / 1000
-    store = FeatureStore(
-        settings.redis,
-        layout,
-        max_reads=settings.max_reads,
-        breaker=Breaker(settings.breaker_failures, settings.breaker_pause_ms / 1000),
-        telling_s=settings.breaker_timeout_ms / 1000,
-        near=NearCache(layout, settings.near_items, near_s) if settings.near_items else None,
-    )
-    process.push_close("redis reader", store.close)
+    breaker = Breaker(settings.breaker_failures, settings.breaker_pause_ms / 1000)
+
+    def open_store(layout: Layout) -> FeatureStore:
+        return FeatureStore(
+            settings.redis,
+            layout,
+            max_reads=settings.max_reads,
+            breaker=breaker,
+            telling_s=settings.breaker_timeout_ms / 1000,
+            near=NearCache(layout, settings.near_items, near_s) if settings.near_items else None,
+        )
+
+    serving = Serving(growing, open_store, settings.max_deadline_ms / 1000)
+    process.push_close("redis reader", serving.close)
     barriers = BarrierWatch(client, settings.max_barrier_waits, settings.barrier_poll_ms / 1000)
     process.spawn(barriers.run(), "barriers")
-    servicer = FeatureServicer(settings, layout, store, barriers, WallClock())
+    servicer = FeatureServicer(settings, serving, barriers, WallClock())
     add = feature_pb2_grpc.add_FeatureServiceServicer_to_server
     server = GrpcServer(settings.grpc, process, [(add, servicer, SERVICE)])
     await server.start()
-    await asyncio.to_thread(warm_up, layout)
+    await asyncio.to_thread(warm_up, serving.layout)
+    if settings.follow_views:
+        views = LogTail(settings.kafka, f"{settings.name} views", topics.FEATURE_VIEWS.name, growing.take)
+        process.push_close("views reader", views.stop)
+        process.spawn(serving.follow(views), "feature views")
 
     async def declare() -> None:
-        if not await store.reachable(settings.ready_wait_ms / 1000):
+        if settings.follow_views:
+            await caught_up(serving, settings.views_wait_ms / 1000)
+        if not await serving.store.reachable(settings.ready_wait_ms / 1000):
             metrics.log.warning("serving without redis")
         freeze_after_load()
         server.set_serving(True)
 
     process.spawn(declare(), "readiness")
     return server
+
+
+async def caught_up(serving: Serving, wait_s: float) -> None:
+    """Returns when it is known what is served, or after ``wait_s``."""
+    try:
+        async with asyncio.timeout(wait_s):
+            await serving.caught_up.wait()
+    except TimeoutError:
+        metrics.log.warning("serving without knowing of added views")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ COMPUTED = telemetry.counter("feature_near_computed", "Rows computed: new, writt
 DEGRADED = telemetry.counter("feature_degraded", "Answers without Redis, by reason", ["reason"])
 SKIPPED = telemetry.counter("feature_redis_skipped", "Reads not tried while the breaker was open")
 OPENED = telemetry.counter("feature_breaker_opened", "Times that the breaker opened")
+SETS = telemetry.counter("feature_sets", "Wider feature sets, by whether they are served", ["outcome"])
 STORE_SECONDS = telemetry.histogram("feature_store_seconds", "One read from Redis, failures included")
 ENCODE_SECONDS = telemetry.histogram("feature_encode_seconds", "Encoding one answer")
 ROW_FULL = telemetry.counter("feature_redis_refused", "Reads refused: too many wait for Redis")

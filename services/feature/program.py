@@ -28,13 +28,13 @@ from services.contract.view_aggregates import (
     Ratio,
 )
 from services.contract.view_events import FIELDS
+from services.contract.view_growth import MAX_VIEWS
 from services.contract.view_plan import Plan, Recent, plan_of
 from services.contract.view_registry import REQUEST_KEYS, FeatureSet, ViewColumn
 from services.contract.view_values import decay_weights
 from services.feature import kernel as k
 
 REQUEST, ITEM, PER_CATEGORY, PAIR = range(4)
-MAX_VIEWS = 32
 _OPERANDS = {"user_id": k.USER_ID, "item_id": k.ITEM_ID, "category": k.CATEGORY}
 _OPS = {
     "Count": k.COUNT, "Sum": k.SUM, "Min": k.MIN, "Max": k.MAX, "Mean": k.MEAN, "Distinct": k.DISTINCT,

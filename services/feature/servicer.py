@@ -22,9 +22,10 @@ from rec.v1.feature_pb2 import (
 from rec.v1.provenance_pb2 import Degradation
 from services.contract import times
 from services.contract.errors import DeadlineSpent, Unavailable
+from services.contract.view_registry import FeatureSet
 from services.feature import catalogue, explain, metrics, query
 from services.feature.barriers import BarrierWatch
-from services.feature.program import Layout
+from services.feature.serving import Serving
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
 from services.runtime.clock import WallClock
@@ -39,19 +40,24 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     def __init__(
         self,
         settings: FeatureSettings,
-        layout: Layout,
-        store: FeatureStore,
+        serving: Serving,
         barriers: BarrierWatch,
         wall: WallClock,
     ) -> None:
-        self._settings = settings
-        self._features = layout.feature_set
         self._default_s = settings.default_deadline_ms / 1000
         self._max_s = settings.max_deadline_ms / 1000
         self._share = settings.store_share
-        self._store = store
+        self._serving = serving
         self._barriers = barriers
         self._wall = wall
+
+    @property
+    def _store(self) -> FeatureStore:
+        return self._serving.store
+
+    @property
+    def _features(self) -> FeatureSet:
+        return self._serving.features
 
     async def GetFeatures(
         self, request: GetFeaturesRequest, context: grpc.aio.ServicerContext
@@ -93,18 +99,19 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         self, request: ListFeatureViewsRequest, context: grpc.aio.ServicerContext
     ) -> ListFeatureViewsResponse:
         """See the proto."""
-        return catalogue.list_views(self._settings.feature_set, self._features)
+        return catalogue.list_views(self._serving.name, self._features)
 
     async def ExplainFeatures(
         self, request: ExplainFeaturesRequest, context: grpc.aio.ServicerContext
     ) -> ExplainFeaturesResponse:
         """See the proto."""
-        asked = explain.parse(request, self._features, self._wall.now_us())
+        features, store = self._features, self._store
+        asked = explain.parse(request, features, self._wall.now_us())
         limit_s = remaining_s(context, self._max_s)
-        states = await self._store.states_of(asked.item_keys(self._features), limit_s)
-        others = asked.other_keys(self._features, states)
-        states |= await self._store.states_of(others, limit_s)
-        return explain.explained(self._features, asked, states)
+        states = await store.states_of(asked.item_keys(features), limit_s)
+        others = asked.other_keys(features, states)
+        states |= await store.states_of(others, limit_s)
+        return explain.explained(features, asked, states)
 
     async def WaitForBarrier(
         self, request: FeatureServiceWaitForBarrierRequest, context: grpc.aio.ServicerContext

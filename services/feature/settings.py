@@ -33,7 +33,12 @@ class FeatureSettings(ProcessSettings):
     max_reads: int = Field(default=128, gt=0)
     """Reads waiting for Redis at once; more would only miss their deadlines."""
     feature_set: FeatureSetName = WORLD
-    """Which features are answered, by name (contract.feature_sets); all processes of a loop have the same."""
+    """Which features are answered, by name (contract.feature_sets); all processes of a loop have the same.
+    Views that were added stand behind them (contract.view_growth)."""
+    follow_views: bool = True
+    """Serve added views as feature-views says; without it the named set alone, and no Kafka."""
+    views_wait_ms: int = Field(default=20_000, ge=0)
+    """How long a start waits for Kafka to say which views are served; then the named set is until it does."""
     near_items: Annotated[int, AfterValidator(_none_or_a_request)] = Field(default=100_000, ge=0)
     """Items kept in this process with their computed columns, 700 bytes each with the views of the world; 0
     reads every item from Redis each time. At least the 10,000 of the largest request. Written items are

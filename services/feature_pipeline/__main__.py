@@ -10,20 +10,23 @@ from __future__ import annotations
 import sys
 
 from rec.v1 import worker_pb2_grpc
+from services.contract import topics
 from services.contract.feature_sets import feature_set
+from services.contract.view_growth import GrowingSet
 from services.feature_pipeline.catalog import Catalog
 from services.feature_pipeline.commands import COMMANDS, command
 from services.feature_pipeline.fold_worker import FoldWorker
 from services.feature_pipeline.new_views import Replays
+from services.feature_pipeline.served_views import ServedViews
 from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.feature_pipeline.split_worker import SplitWorker
 from services.feature_pipeline.state_store import StateStore
 from services.feature_pipeline.status import Status
-from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime import redis_client
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.kafka_consumer import LogReader
 from services.runtime.kafka_producer import Producer
+from services.runtime.kafka_tail import LogTail
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 from services.runtime.telemetry import freeze_after_load
@@ -42,12 +45,13 @@ async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServ
     catalog = Catalog(catalog_reader, settings.max_catalog_items, settings.retry_ms / 1000)
     split = SplitWorker(settings, catalog, producer)
     process.push_close("split reader", split.reader.stop)
-    feed_reader = LogReader(settings.kafka, f"{settings.name} views")
-    process.push_close("views reader", feed_reader.stop)
+    growing = GrowingSet(settings.feature_set, feature_set(settings.feature_set))
+    views = LogTail(settings.kafka, f"{settings.name} views", topics.FEATURE_VIEWS.name, growing.take)
+    process.push_close("views reader", views.stop)
     replays = Replays(LogReader(settings.kafka, f"{settings.name} replays"))
     process.push_close("replay reader", replays.reader.stop)
-    feed = ViewsFeed(feed_reader, feature_set(settings.feature_set).views)
-    fold = FoldWorker(settings, StateStore(client), producer, feed, replays)
+    store = StateStore(client)
+    fold = FoldWorker(settings, store, producer, growing=growing, tail=views, replays=replays)
     process.push_close("fold reader", fold.reader.stop)
     status = Status(settings.name, catalog, split, fold, lambda: server.health.serving)
     add = worker_pb2_grpc.add_WorkerServiceServicer_to_server
@@ -58,14 +62,16 @@ async def start(settings: FeaturePipelineSettings, process: Process) -> GrpcServ
         await producer.start()
         await catalog_reader.start()
         await catalog.load()
-        await feed_reader.start()
+        await views.start()
         await replays.reader.start()
         await split.reader.start()
         await fold.reader.start()
         freeze_after_load()
         process.spawn(catalog.tail(), "catalogue")
         process.spawn(split.run(), "split")
+        process.spawn(views.run(), "views")
         process.spawn(fold.run(), "fold")
+        process.spawn(ServedViews(settings.kafka, store, growing, views).run(), "served views")
         process.spawn(status.watch_lag(), "lag")
         process.spawn(fold.watch_redis(), "redis gauges")
         server.set_serving(True)

@@ -2,7 +2,8 @@
 
 memory          what the states of each view cost in Redis, as a table
 add-view FILE   adds a feature view (canonical text; or ``--text``) while the loop runs: it begins where the
-                folds are, and is live when a backfill has given it its history. Exit code 1: it is known
+                folds are, and is live, and served, when a backfill has given it its history. Exit code 1: it
+                is known
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from services.contract.errors import InvalidInput, LoopError
 from services.contract.feature_sets import feature_set
 from services.contract.feature_view import FeatureView, view_from
 from services.contract.view_codec import canonical
+from services.contract.view_growth import GrowingSet, key_of
 from services.feature_pipeline.memory import measure, table
 from services.feature_pipeline.settings import FeaturePipelineSettings
-from services.feature_pipeline.views_feed import ViewsFeed, key_of
-from services.runtime.kafka_consumer import LogReader
 from services.runtime.kafka_producer import Producer
+from services.runtime.kafka_tail import LogTail
 from services.runtime.settings import load
 
 
@@ -63,26 +64,30 @@ def add_view(settings: CommandSettings) -> int:
     if bool(settings.text) == bool(settings.file):
         raise InvalidInput.one("view", "neither or both", "a file or --text")
     view = view_from(settings.text or Path(settings.file).read_text().strip())
-    added = asyncio.run(_add(settings, view))
+    added, unserved = asyncio.run(_add(settings, view))
     said = {"view": view.name, "version": view.version, "definition": f"{view.definition_hash:016x}"}
+    if unserved is not None:
+        said["folded_only"] = unserved
     sys.stdout.write(json.dumps({**said, "added": added}) + "\n")
     return 0 if added else 1
 
 
-async def _add(settings: CommandSettings, view: FeatureView) -> bool:
-    reader, producer = LogReader(settings.kafka, "add-view"), Producer(settings.kafka, "add-view")
+async def _add(settings: CommandSettings, view: FeatureView) -> tuple[bool, str | None]:
+    """Whether it is new, and why it cannot be served."""
+    growing = GrowingSet(settings.feature_set, feature_set(settings.feature_set))
+    tail = LogTail(settings.kafka, "add-view", topics.FEATURE_VIEWS.name, growing.take)
+    producer = Producer(settings.kafka, "add-view")
     try:
-        await reader.start()
-        feed = ViewsFeed(reader, feature_set(settings.feature_set).views)
-        await feed.catch_up()
-        added = feed.add(view)
+        await tail.start()
+        await tail.catch_up()
+        added = growing.add(view)
         if added:
             await producer.start()
             await producer.send(topics.FEATURE_VIEWS.name, canonical(view).encode(), key_of(view))
-        return added
+        return added, growing.refusal(view) if added else None
     finally:
         await producer.stop()
-        await reader.stop()
+        await tail.stop()
 
 
 COMMANDS: dict[str, Callable[[CommandSettings], int]] = {"memory": memory, "add-view": add_view}

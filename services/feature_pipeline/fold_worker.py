@@ -20,20 +20,20 @@ from services.contract.errors import Conflict, LoopError
 from services.contract.feature_events import FOLD_GROUP, check_routed, size_of
 from services.contract.feature_sets import feature_set
 from services.contract.view_fold import OriginMarks
+from services.contract.view_growth import GrowingSet
 from services.feature_pipeline import metrics
 from services.feature_pipeline.dead_letters import reject
 from services.feature_pipeline.fold_batch import Message, PartitionFold, Section, decode
 from services.feature_pipeline.new_views import NewViews, Replays
 from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.feature_pipeline.state_store import Outcome, StateStore
-from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
 from services.runtime.kafka_producer import Producer
+from services.runtime.kafka_tail import LogTail
 
 _IDLE_MS = 100
 _COMMIT_S = 1.0
 _WATCH_S = 5.0
-_FEED_S = 1.0
 _T = TypeVar("_T")
 
 
@@ -64,13 +64,16 @@ class FoldWorker:
         settings: FeaturePipelineSettings,
         store: StateStore,
         producer: Producer,
-        feed: ViewsFeed,
+        *,
+        growing: GrowingSet,
+        tail: LogTail,
         replays: Replays,
     ) -> None:
         self._settings = settings
         self._store = store
         self._producer = producer
-        self._feed = feed
+        self._growing = growing
+        self._tail = tail
         self._replays = replays
         self._views = feature_set(settings.feature_set).views
         for view in self._views:
@@ -85,7 +88,6 @@ class FoldWorker:
         )
         self.owned: dict[TopicPartition, Owned] = {}
         self._committed_at = 0.0
-        self._fed_at = 0.0
         self.last_barrier = ""
 
     async def run(self) -> None:
@@ -149,8 +151,8 @@ class FoldWorker:
             self._settings.cache_states,
         )
         # A view that is live in Redis was on the topic before: it must not be missed by the first round.
-        await self._feed.catch_up()
-        new_views = NewViews(self._settings, self._store, self._feed, self._replays, claim.token, fold)
+        await self._tail.catch_up()
+        new_views = NewViews(self._settings, self._store, self._growing, self._replays, claim.token, fold)
         if where not in self.reader.assigned():
             return
         self.reader.seek(where, position)
@@ -159,10 +161,6 @@ class FoldWorker:
         metrics.log.info("fold: claimed", partition=where.partition, start=start, offset=position)
 
     async def _advance_views(self) -> None:
-        now = time.monotonic()
-        if now - self._fed_at >= _FEED_S:
-            self._fed_at = now
-            await self._feed.catch_up()
         for where, owned in list(self.owned.items()):
             try:
                 await self._persist(owned.new_views.advance)

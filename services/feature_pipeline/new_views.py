@@ -14,11 +14,11 @@ from services.contract.errors import Conflict
 from services.contract.feature_view import FeatureView
 from services.contract.view_backfill import start_key
 from services.contract.view_fold import OriginMarks
+from services.contract.view_growth import GrowingSet
 from services.feature_pipeline import metrics
 from services.feature_pipeline.fold_batch import PartitionFold, decode
 from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.feature_pipeline.state_store import Outcome, StateStore
-from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPartition
 
 _CHECK_S = 0.5
@@ -60,12 +60,12 @@ class NewViews:
         self,
         settings: FeaturePipelineSettings,
         store: StateStore,
-        feed: ViewsFeed,
+        growing: GrowingSet,
         replays: Replays,
         token: bytes,
         others: PartitionFold,
     ) -> None:
-        self._settings, self._store, self._feed, self._replays = settings, store, feed, replays
+        self._settings, self._store, self._growing, self._replays = settings, store, growing, replays
         self._token, self._others = token, others
         self._where = TopicPartition(topics.FEATURE_EVENTS.name, others.partition)
         self._seen = 0
@@ -74,8 +74,8 @@ class NewViews:
 
     async def advance(self) -> None:
         """Begins what is new, looks for histories, replays one slice."""
-        while self._seen < len(self._feed.views):
-            await self._begin(self._feed.views[self._seen])
+        while self._seen < len(self._growing.views):
+            await self._begin(self._growing.views[self._seen])
             self._seen += 1
         now = time.monotonic()
         if now - self._checked_at >= _CHECK_S:

@@ -87,12 +87,17 @@ def read_candidates(response: RetrieveResponse, asked: int) -> Candidates:
 
 
 def read_features(response: GetFeaturesResponse, feature_set: FeatureSet, items: int) -> Features:
-    """The feature server's columns: of this set, the right sizes, finite."""
-    if response.schema_hash != feature_set.schema_hash:
-        wanted = f"{feature_set.schema_hash:016x}"
-        raise InvalidInput.one("schema_hash", f"{response.schema_hash:016x}", wanted)
-    user = columns.decode("user_features", response.user_features, columns.F32, rows=feature_set.user_width)
-    matrix = columns.decode_matrix("item_features", response.item_features, items, feature_set.item_width)
+    """The feature server's columns: of this set or one that has grown from it (which only ranking can tell),
+    the right sizes, finite."""
+    if response.schema_hash == feature_set.schema_hash:
+        user_width, item_width = feature_set.user_width, feature_set.item_width
+    else:
+        user_width, item_width = len(response.user_features) // 4, len(response.item_features) // (4 * items)
+        if user_width < feature_set.user_width or item_width < feature_set.item_width:
+            wanted = f"{feature_set.schema_hash:016x} or a set with more columns"
+            raise InvalidInput.one("schema_hash", f"{response.schema_hash:016x}", wanted)
+    user = columns.decode("user_features", response.user_features, columns.F32, rows=user_width)
+    matrix = columns.decode_matrix("item_features", response.item_features, items, item_width)
     for field, values in (("user_features", user), ("item_features", matrix)):
         if not np.isfinite(values).all():
             raise InvalidInput.one(field, "NaN or infinite", "finite values")

@@ -27,7 +27,8 @@ class GatewaySettings(ProcessSettings):
     ranking_target: str = "127.0.0.1:7054"
     """Address of ranking."""
     feature_set: FeatureSetName = WORLD
-    """The features that the feature server answers with and ranking scores (contract.feature_sets)."""
+    """The features that every answer has, and whose defaults stand in for a missing one; the feature server
+    may serve added ones behind them (contract.feature_sets)."""
     default_deadline_ms: int = Field(default=500, gt=0)
     """For a request without a deadline: a list that comes later is of no use to anybody."""
     max_deadline_ms: int = Field(default=10_000, gt=0)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from services.contract import topics
+from services.contract.feature_sets import feature_set
+from services.contract.view_growth import GrowingSet
 from services.ranking.delta_feed import FeedRecord
 from services.ranking.release_tail import ReleaseTail
 from services.ranking.replica import Replica
+from services.ranking.served_sets import ServedSets
 from services.ranking.settings import Settings
+from services.runtime.kafka_tail import LogTail
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 from services.runtime.telemetry import freeze_after_load
@@ -14,8 +18,15 @@ from services.runtime.telemetry import freeze_after_load
 
 async def serve(process: Process, settings: Settings) -> Replica:
     """Starts everything and returns when the default arm serves."""
-    replica = Replica(process, settings)
+    growing = GrowingSet(settings.feature_set, feature_set(settings.feature_set))
+    client_id = f"{settings.name}-{settings.replica}-views"
+    views = LogTail(settings.kafka, client_id, topics.FEATURE_VIEWS.name, growing.take)
+    replica = Replica(process, settings, sets=ServedSets(growing, views))
     await replica.start()
+    process.push_close("views tail", views.stop)
+    await views.start()
+    await views.catch_up()
+    process.spawn(views.run(), "feature views")
     releases = ReleaseTail(
         settings.kafka,
         f"{settings.name}-{settings.replica}-releases",

@@ -13,7 +13,10 @@ from rec.model.v1 import model_pb2
 from services.contract import id_table, model_net, model_state
 from services.contract.delta import Body, Header
 from services.contract.errors import Unavailable
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.projection import Projection
+from services.contract.view_registry import FeatureSet
 from services.ranking.request_check import Candidates
 
 _WARM_UP_ROWS = 1_000
@@ -21,11 +24,14 @@ _WARM_UP_ROUNDS = 3
 
 
 class ArmModel:
-    """Scores with, and applies deltas to, a state that nobody else holds."""
+    """Scores with, and applies deltas to, a state that nobody else holds. ``features``: what it sees."""
 
-    def __init__(self, arm: str, state: ModelState, applied_us: int) -> None:
+    def __init__(self, arm: str, state: ModelState, features: FeatureSet, applied_us: int) -> None:
         self.arm = arm
         self.state = state
+        self._features = features
+        # By schema hash of what was served: as many as there are sets.
+        self._projections: dict[int, Projection] = {}
         self.applied_us = applied_us
         # Shares the state's memory, which deltas change in place.
         self._dense = model_net.dense_tensors(state)
@@ -35,14 +41,23 @@ class ArmModel:
         lineage = model_pb2.Lineage(generation=self.state.generation, policy=self.state.policy)
         return model_pb2.ModelVersion(lineage=lineage, sequence=self.state.sequence)
 
+    def projection(self, served: ModelShape) -> Projection:
+        """From the columns that were served to the model's own."""
+        found = self._projections.get(served.schema_hash)
+        if found is None:
+            found = self._projections[served.schema_hash] = Projection(served, self.state.shape)
+        return found
+
     def score(self, candidates: Candidates) -> NDArray[np.float32]:
-        """Click probabilities [c]; Unavailable when the model gives anything but numbers."""
+        """Click probabilities [c], with declared defaults for what was not served; Unavailable when the model
+        gives anything but numbers."""
+        own = self.projection(candidates.shape)
         scores = model_net.score(
             self.state,
             candidates.user_id,
             candidates.item_ids,
-            candidates.user,
-            candidates.items,
+            own.user(candidates.user, self._features.user_defaults),
+            own.items(candidates.items, self._features.item_defaults),
             self._dense,
         )
         if not np.isfinite(scores).all():
@@ -60,6 +75,7 @@ class ArmModel:
         """Compiles and touches what the first request would wait for."""
         id_table.warm_up()
         candidates = Candidates(
+            shape=self.state.shape,
             user_id=0,
             item_ids=np.arange(_WARM_UP_ROWS, dtype=np.uint64),
             user=np.zeros(self.state.shape.user_width, dtype=np.float32),

@@ -6,8 +6,9 @@ from rec.model.v1 import model_pb2
 from services.contract import model_store
 from services.contract.chain import Position
 from services.contract.errors import MalformedRecord
-from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.view_registry import FeatureSet
+from services.ranking.served_sets import ServedSets
 
 
 def position_of(base: model_pb2.BaseRef) -> Position:
@@ -15,18 +16,22 @@ def position_of(base: model_pb2.BaseRef) -> Position:
     return Position(base.sequence, base.epoch, base.chain_hash, base.delta_offset)
 
 
-def load(release: model_pb2.Release, base: model_pb2.BaseRef, shape: ModelShape, root: str) -> ModelState:
-    """Reads and verifies a base (blocking, seconds for a large one).
+def load(
+    release: model_pb2.Release, base: model_pb2.BaseRef, sets: ServedSets, root: str
+) -> tuple[ModelState, FeatureSet]:
+    """Reads and verifies a base (blocking, seconds for a large one); with the features that it sees.
 
     A generation's number is given by release after its manifest was written, so at sequence 0 the release
     names the lineage; a later base must be of the lineage itself. NotFound, MalformedRecord,
-    SchemaMismatch.
+    SchemaMismatch: not all of its features are served.
     """
     lineage = (release.lineage.generation, release.lineage.policy)
     if release.HasField("pinned_sequence") and base.sequence > release.pinned_sequence:
         raise MalformedRecord.one(
             "base.sequence", base.sequence, f"at most the pin {release.pinned_sequence}"
         )
+    shape = model_store.shape_in(model_store.read_manifest(base.manifest_uri, root=root))
+    features = sets.features(shape)
     state, saved = model_store.load_base(
         base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest
     )
@@ -39,4 +44,4 @@ def load(release: model_pb2.Release, base: model_pb2.BaseRef, shape: ModelShape,
             "lineage", f"{saved.generation}/{saved.policy}", f"{lineage[0]}/{lineage[1]}"
         )
     state.generation, state.policy = lineage
-    return state
+    return state, features

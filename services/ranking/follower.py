@@ -44,9 +44,7 @@ class Follower:
         # Set when the model is served, or a first try has failed: nobody waits for a broken arm.
         self.settled = asyncio.Event()
         pinned = release.pinned_sequence if release.HasField("pinned_sequence") else None
-        self.slot = ModelSlot(
-            release.lineage.generation, release.lineage.policy, tools.model_hash, pinned_sequence=pinned
-        )
+        self.slot = ModelSlot(release.lineage.generation, release.lineage.policy, pinned_sequence=pinned)
         self._tools = tools
         self._base = release.base
         self._new_base = asyncio.Event()
@@ -192,14 +190,15 @@ class Follower:
     async def _load(self, base: model_pb2.BaseRef) -> bool:
         metrics = self._tools.metrics
         try:
-            state = await asyncio.to_thread(self._tools.load_base, self.release, base)
-            model = ArmModel(self.arm, state, self._tools.clock.now_us())
+            state, features = await asyncio.to_thread(self._tools.load_base, self.release, base)
+            model = ArmModel(self.arm, state, features, self._tools.clock.now_us())
             await asyncio.to_thread(model.warm_up)
         except (LoopError, OSError) as error:
             metrics.base_failures.labels(self.arm, type(error).__name__).inc()
             log.error("base not loaded", arm=self.arm, uri=base.manifest_uri, error=str(error))
             self.settled.set()
             return False
+        self.slot.model_hash = state.shape.model_hash
         self.slot.base_loaded(position_of(base))
         self._reread_s = 0.0
         self.model = model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rec.model.v1 import model_pb2
 from services.contract.model_state import ModelState
+from services.contract.view_registry import FeatureSet
 from services.ranking.delta_feed import DeltaFeed, FeedRecord
 from services.ranking.metrics import Metrics
 from services.ranking.scorer import Scorer
@@ -16,7 +17,7 @@ from services.runtime.clock import WallClock
 if TYPE_CHECKING:
     from services.ranking.follower import Follower
 
-LoadBase = Callable[[model_pb2.Release, model_pb2.BaseRef], ModelState]
+LoadBase = Callable[[model_pb2.Release, model_pb2.BaseRef], tuple[ModelState, FeatureSet]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class Tools:
     """
 
     load_base: LoadBase
-    model_hash: int
     open_feed: Callable[[str], DeltaFeed]
     scorer: Scorer
     clock: WallClock

@@ -17,6 +17,9 @@ class Metrics:
         self.queued = gauge("ranking_queue", "Requests waiting for or on the scoring thread.")
         self.refused = counter("ranking_requests_refused", "Requests not scored.", ["reason"])
         self.degraded = counter("ranking_degraded_features", "Requests scored on default features.")
+        self.columns_missing = counter(
+            "ranking_columns_missing", "Scored with defaults for columns that were not served.", ["arm"]
+        )
         self.shadow_missing = counter("ranking_shadow_missing", "Shadow arms asked for and not loaded.")
         self.generation = gauge("ranking_generation", "Generation served.", ["arm"])
         self.sequence = gauge("ranking_sequence", "Sequence served.", ["arm"])

@@ -30,6 +30,8 @@ class Ranked:
     created_us: int
     chosen: NDArray[np.int64]
     scores: NDArray[np.float32]
+    # Columns of the model that were not served: scored with their defaults.
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,5 +73,11 @@ def ranked(model: ArmModel, candidates: Candidates) -> Ranked:
     scores = model.score(candidates)
     chosen = best(scores, candidates.item_ids, candidates.n)
     return Ranked(
-        model.arm, model.version(), model.applied_us, model.state.created_at_us, chosen, scores[chosen]
+        model.arm,
+        model.version(),
+        model.applied_us,
+        model.state.created_at_us,
+        chosen,
+        scores[chosen],
+        model.projection(candidates.shape).lacks,
     )

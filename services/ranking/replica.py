@@ -1,6 +1,7 @@
 """One replica put together: arms, scoring thread, logs. Wiring that tests use with a feed of their own.
 
-Start: producer -> releases to their end -> arms load aside -> default arm serves -> SERVING.
+Start: producer -> feature-views, then releases to their end -> arms load aside -> default arm serves ->
+SERVING.
 Stop: NOT_SERVING -> calls end -> followers and tails end -> scoring thread -> producer flushes its snapshots.
 """
 
@@ -17,7 +18,7 @@ from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import id_table, times, topics
 from services.contract.errors import LoopError
 from services.contract.feature_sets import feature_set
-from services.contract.model_schema import shape_of
+from services.contract.view_growth import GrowingSet
 from services.ranking import base_loader
 from services.ranking.applied_log import AppliedLog
 from services.ranking.arms import Arms
@@ -27,6 +28,7 @@ from services.ranking.follower import Follower
 from services.ranking.follower_tools import Applied, Tools
 from services.ranking.metrics import Metrics
 from services.ranking.scorer import Scorer
+from services.ranking.served_sets import ServedSets
 from services.ranking.servicer import RankingServicer
 from services.ranking.settings import Settings
 from services.ranking.snapshot_log import SnapshotLog, encode_heartbeat, logged_topics
@@ -54,9 +56,11 @@ class Replica:
         settings: Settings,
         open_feed: OpenFeed | None = None,
         producer: Producer | None = None,
+        sets: ServedSets | None = None,
     ) -> None:
         self.settings = settings
-        self._shape = shape_of(feature_set(settings.feature_set))
+        named = feature_set(settings.feature_set)
+        self.sets = sets or ServedSets(GrowingSet(settings.feature_set, named))
         self._process = process
         self._clock = WallClock()
         self.metrics = Metrics()
@@ -86,7 +90,7 @@ class Replica:
         self.metrics.queued.set_function(lambda: self.scorer.queued)
         servicer = RankingServicer(
             settings,
-            shape=self._shape,
+            sets=self.sets,
             arms=self.arms,
             scorer=self.scorer,
             snapshots=self.snapshots,
@@ -129,9 +133,8 @@ class Replica:
     def _follow(self, release: model_pb2.Release) -> Follower:
         tools = Tools(
             load_base=lambda wish, base: base_loader.load(
-                wish, base, self._shape, self.settings.model_store_uri
+                wish, base, self.sets, self.settings.model_store_uri
             ),
-            model_hash=self._shape.model_hash,
             open_feed=self._open_feed,
             scorer=self.scorer,
             clock=self._clock,

@@ -1,6 +1,6 @@
 """Which Rank requests can be scored, and their columns without a copy.
 
-Every bad field is reported at once. The schema comes first: columns under another schema cannot be judged.
+Every bad field is reported at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rec.v1 import ranking_pb2
 from services.contract import columns, ids, times
-from services.contract.errors import FieldViolation, InvalidInput, SchemaMismatch
+from services.contract.errors import FieldViolation, InvalidInput
 from services.contract.model_schema import ModelShape
 
 MAX_N = 500
@@ -23,9 +23,11 @@ MAX_SHADOWS = 8
 class Candidates:
     """A valid request's columns: read-only views of the message's bytes.
 
-    item_ids uint64 [c], user float32 [user_width], items float32 [c, item_width], all finite, ids distinct.
+    ``shape``: of the set that was served. item_ids uint64 [c], user float32 [user_width], items float32
+    [c, item_width], all finite, ids distinct.
     """
 
+    shape: ModelShape
     user_id: int
     item_ids: NDArray[np.uint64]
     user: NDArray[np.float32]
@@ -35,9 +37,8 @@ class Candidates:
 
 
 def check(request: ranking_pb2.RankRequest, shape: ModelShape, max_candidates: int) -> Candidates:
-    """The columns of a request for models of ``shape``. InvalidInput (all violations), SchemaMismatch."""
-    if request.schema_hash != shape.schema_hash:
-        raise SchemaMismatch.one("schema_hash", f"{request.schema_hash:016x}", f"{shape.schema_hash:016x}")
+    """The columns of a request; ``shape``: what its schema hash stands for (served_sets). InvalidInput names
+    all violations."""
     wrong = _bad_scalars(request)
     count = len(request.item_ids) // columns.U64.itemsize
     if not 1 <= count <= max_candidates:
@@ -54,7 +55,9 @@ def check(request: ranking_pb2.RankRequest, shape: ModelShape, max_candidates: i
     ]
     if wrong:
         raise InvalidInput(wrong)
-    return Candidates(request.user_id, item_ids, user, items, request.n, times.to_us(request.occurred_at))
+    return Candidates(
+        shape, request.user_id, item_ids, user, items, request.n, times.to_us(request.occurred_at)
+    )
 
 
 def _bad_scalars(request: ranking_pb2.RankRequest) -> list[FieldViolation]:

@@ -18,7 +18,6 @@ from services.contract.errors import (
     LoopError,
     NotFound,
 )
-from services.contract.model_schema import ModelShape
 from services.ranking import answers
 from services.ranking.applied_log import AppliedLog
 from services.ranking.arms import Arms
@@ -27,6 +26,7 @@ from services.ranking.metrics import Metrics
 from services.ranking.rank import Job, Result
 from services.ranking.request_check import check
 from services.ranking.scorer import Scorer
+from services.ranking.served_sets import ServedSets
 from services.ranking.settings import Settings
 from services.ranking.snapshot_log import SnapshotLog
 from services.ranking.status import StatusDesk
@@ -45,7 +45,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
         self,
         settings: Settings,
         *,
-        shape: ModelShape,
+        sets: ServedSets,
         arms: Arms,
         scorer: Scorer,
         snapshots: SnapshotLog,
@@ -55,7 +55,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
         metrics: Metrics,
     ) -> None:
         self._settings = settings
-        self._shape = shape
+        self._sets = sets
         self._arms = arms
         self._scorer = scorer
         self._snapshots = snapshots
@@ -78,7 +78,8 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
     async def _rank(
         self, request: ranking_pb2.RankRequest, context: grpc.aio.ServicerContext
     ) -> ranking_pb2.RankResponse:
-        candidates = check(request, self._shape, self._settings.max_candidates)
+        shape = await self._sets.find(request.schema_hash)
+        candidates = check(request, shape, self._settings.max_candidates)
         arm = request.arm or self._settings.default_arm
         model = self._arms.model(arm)
         since = time.monotonic()
@@ -92,25 +93,30 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
             result,
             replica=self._settings.replica,
             now_us=now_us,
-            degraded=self._degraded(arm),
+            degraded=self._degraded(arm, result),
         )
         record = answers.snapshot(request, candidates, result.main, now_us)
         self._snapshots.add(request.request_id, candidates.occurred_us, record)
         self._count(request, result, len(candidates.item_ids))
         return answer
 
-    def _degraded(self, arm: str) -> list[provenance_pb2.Degradation]:
+    def _degraded(self, arm: str, result: Result) -> list[provenance_pb2.Degradation]:
+        degraded = []
         follower = self._arms.followers.get(arm)
-        if follower is None or follower.slot.state not in _RESYNCS:
-            return []
-        return [provenance_pb2.Degradation(source="ranking.model", reason=follower.slot.state.value)]
+        if follower is not None and follower.slot.state in _RESYNCS:
+            reason = follower.slot.state.value
+            degraded.append(provenance_pb2.Degradation(source="ranking.model", reason=reason))
+        if result.main.lacks:
+            degraded.append(provenance_pb2.Degradation(source="ranking.features", reason="columns_missing"))
+        return degraded
 
     def _count(self, request: ranking_pb2.RankRequest, result: Result, rows: int) -> None:
         self._metrics.score_seconds.observe(result.took_s)
         self._metrics.queue_seconds.observe(result.waited_s)
-        self._metrics.candidates.labels(result.main.arm).inc(rows)
-        for arm in result.shadows:
-            self._metrics.candidates.labels(arm).inc(rows)
+        for one in (result.main, *result.shadows.values()):
+            self._metrics.candidates.labels(one.arm).inc(rows)
+            if one.lacks:
+                self._metrics.columns_missing.labels(one.arm).inc()
         missing = len(request.shadow_arms) - len(result.shadows)
         if missing:
             self._metrics.shadow_missing.inc(missing)

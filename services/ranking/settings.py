@@ -20,7 +20,8 @@ class Settings(ProcessSettings):
     replica: str = Field(default_factory=socket.gethostname)
     """Names this process in provenance and heartbeats. Default: the host's name."""
     feature_set: FeatureSetName = WORLD
-    """The features that requests carry and models see (contract.feature_sets)."""
+    """The features that every request carries; feature-views says what is served behind them
+    (contract.view_growth)."""
     model_store_uri: str = "out/model-store"
     """Root of the model store; manifests named relative to it are found there."""
     arms: tuple[str, ...] = ()

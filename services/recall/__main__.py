@@ -18,7 +18,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rec.v1 import recall_pb2_grpc
-from services.contract import model_schema
 from services.contract.feature_sets import feature_set
 from services.contract.view_clicks import last_clicks_view
 from services.recall import metrics
@@ -77,7 +76,6 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
         await _reader(settings, process, "deltas"),
         releases,
         vectors,
-        shape=model_schema.shape_of(features),
         store_uri=settings.model_store_uri,
         stale_s=settings.vectors_stale_ms / 1000,
         wall=wall,

@@ -9,21 +9,21 @@ from __future__ import annotations
 from rec.model.v1.model_pb2 import BaseRef
 from services.contract import model_store
 from services.contract.errors import Conflict
-from services.contract.model_schema import ModelShape
 from services.recall.vectors import ITEM_TABLE, USER_TABLE, VectorModel, VectorVersion
 from services.runtime.clock import WallClock
 
 
 def load_base(
-    store_uri: str, base: BaseRef, shape: ModelShape, lineage: tuple[int, str], wall: WallClock
-) -> VectorModel:
-    """The vectors of a base. Blocks for as long as the store takes: not for the event loop.
+    store_uri: str, base: BaseRef, lineage: tuple[int, str], wall: WallClock
+) -> tuple[VectorModel, int]:
+    """The vectors of a base, whatever features it sees, and its model hash. Blocks for as long as the store
+    takes: not for the event loop.
 
-    Raises what contract.model_store does (missing file, wrong digest, other model), and Conflict when the
+    Raises what contract.model_store does (missing file, wrong digest), and Conflict when the
     manifest is of another lineage or sequence than the release says.
     """
     state, saved = model_store.load_base(
-        base.manifest_uri, shape, root=store_uri, manifest_digest=base.manifest_digest or None
+        base.manifest_uri, root=store_uri, manifest_digest=base.manifest_digest or None
     )
     if (saved.generation, saved.policy, saved.sequence) != (*lineage, base.sequence):
         found = f"({saved.generation}, {saved.policy}) {saved.sequence}"
@@ -33,4 +33,4 @@ def load_base(
     for name in (USER_TABLE, ITEM_TABLE):
         ids, slots = state.tables[name].ids()
         model.load(name, ids, state.tables[name].rows[slots])
-    return model
+    return model, state.shape.model_hash

@@ -18,7 +18,6 @@ from rec.model.v1.model_pb2 import BaseRef, Release
 from services.contract import delta, topics
 from services.contract.chain import Action, ModelSlot, Position, SlotState, Verdict
 from services.contract.errors import LoopError, NotFound
-from services.contract.model_schema import ModelShape
 from services.recall import metrics
 from services.recall.base_loader import load_base
 from services.recall.release_feed import ReleaseFeed
@@ -61,7 +60,6 @@ class ModelFeed:
         releases: ReleaseFeed,
         source: VectorSource,
         *,
-        shape: ModelShape,
         store_uri: str,
         stale_s: float,
         wall: WallClock,
@@ -69,7 +67,6 @@ class ModelFeed:
         self._reader = reader
         self._releases = releases
         self._source = source
-        self._shape = shape
         self._store_uri = store_uri
         self._stale_s = stale_s
         self._wall = wall
@@ -127,7 +124,7 @@ class ModelFeed:
         """Reads the base aside; the model served so far stays until the new one has caught up."""
         lineage = release.lineage
         pinned = release.pinned_sequence if release.HasField("pinned_sequence") else None
-        slot = ModelSlot(lineage.generation, lineage.policy, self._shape.model_hash, pinned_sequence=pinned)
+        slot = ModelSlot(lineage.generation, lineage.policy, pinned_sequence=pinned)
         where = TopicPartition(topics.MODEL_DELTAS.name, release.base.delta_partition)
         model = await self._load(release.base, slot)
         slot.base_loaded(position_of(release.base))
@@ -138,8 +135,8 @@ class ModelFeed:
     async def _load(self, base: BaseRef, slot: ModelSlot) -> VectorModel:
         began = time.monotonic()
         try:
-            model = await asyncio.to_thread(
-                load_base, self._store_uri, base, self._shape, slot.lineage, self._wall
+            model, slot.model_hash = await asyncio.to_thread(
+                load_base, self._store_uri, base, slot.lineage, self._wall
             )
         except LoopError:
             metrics.BASES.labels("failed").inc()

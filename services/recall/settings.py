@@ -45,7 +45,7 @@ class RecallSettings(ProcessSettings):
     shares: Shares = Shares()
     """How the answer is divided among the sources."""
     feature_set: FeatureSetName = WORLD
-    """The features that the model sees; also where a user's last clicks are read (contract.feature_sets)."""
+    """The feature set of which a view says a user's last clicks (contract.feature_sets)."""
     model_store_uri: str = "out/model-store"
     """Folder or object store of the bases that model-releases names."""
     arm: str = "online"

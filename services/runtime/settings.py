@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from services.contract.errors import NotFound
 from services.contract.feature_sets import feature_set
+from services.contract.view_growth import named_set
 
 ENV_PREFIX = "RECLOOP_"
 
@@ -35,8 +36,15 @@ def _known_set(name: str) -> str:
     return name
 
 
+def _grown_from_known(name: str) -> str:
+    _known_set(named_set(name))
+    return name
+
+
 # Name of a feature set (contract.feature_sets).
 FeatureSetName = Annotated[str, AfterValidator(_known_set)]
+# The same with added views behind it (contract.view_growth); which there are, feature-views says.
+GrownSetName = Annotated[str, AfterValidator(_grown_from_known)]
 
 
 class Group(BaseModel):

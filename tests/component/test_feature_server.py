@@ -49,6 +49,7 @@ class Server:
         self._stack = stack
 
     async def open(self, url: str, **settings: Any) -> None:
+        settings = {"follow_views": False, **settings}
         made = FeatureSettings(grpc=FREE, redis=RedisSettings(url=url), **settings)
         process = Process(made)
         self._stack.push_async_callback(process.close)

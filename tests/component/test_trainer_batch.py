@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,13 +14,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from services.contract import model_store, times
+from services.contract import model_store, times, topics
+from services.contract.errors import NotFound, Unavailable
+from services.contract.feature_view import FeatureView
 from services.contract.lake_files import DAY_US, split_days, write_file
 from services.contract.lake_log import LakeLog, Record
 from services.contract.lake_rows import LogRecord, to_table
 from services.contract.lake_store import LakeStore
 from services.contract.model_state import digest
-from tests.feature_kit import SHAPE
+from services.contract.view_aggregates import Count, Feature
+from services.contract.view_codec import canonical
+from services.contract.view_events import Select
+from services.contract.view_growth import SERVED_KEY, key_of
+from services.contract.view_registry import FeatureSet
+from services.runtime.kafka_producer import Producer
+from services.runtime.settings import KafkaSettings
+from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import START_US, World, sample_bytes
 from trainer.batch import main, train_day
 from trainer.batch_settings import BatchSettings, FitSettings
@@ -199,3 +209,57 @@ def test_a_day_that_cannot_be_trained_is_named(
     error = capsys.readouterr().err
     assert day in error
     assert any(part in error for part in says.split("|"))
+
+
+VIEW = FeatureView(
+    "item_acted", 1, ("item_id",), ("acted",), (Feature("acted", Count(Select("acted")), DAY_US),), DAY_US
+)
+WIDE = FeatureSet((*FEATURES.views, VIEW))
+
+
+def widened(table: pa.Table, every: int) -> pa.Table:
+    """Each ``every``-th record as it is logged once the view is served."""
+    wide = table["offset"].to_numpy() % every == 0
+    items = [
+        row + np.float32(number % 7).tobytes() if new else row
+        for number, (row, new) in enumerate(zip(table["item_features"].to_pylist(), wide, strict=True))
+    ]
+    hashes = np.where(wide, np.uint64(WIDE.schema_hash), np.uint64(FEATURES.schema_hash))
+    changed = {"item_features": pa.array(items, pa.binary()), "schema_hash": pa.array(hashes)}
+    for name, column in changed.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+@pytest.mark.integration
+async def test_a_day_on_which_a_view_was_added_trains_either_set_each_on_its_own_columns(
+    lake: str, tmp_path: Path, private_kafka
+) -> None:
+    mixed = lake_of(tmp_path / "lake", {p: widened(t, every=2) for p, t in day_of_samples().items()})
+    kafka = KafkaSettings(bootstrap_servers=private_kafka.bootstrap)
+
+    def train(where: str, name: str, **changes: object) -> model_store.SavedBase:
+        how = settings(where, tmp_path / name.replace("+", "-"), kafka=kafka, feature_set=name, **changes)
+        return train_day(how)
+
+    with pytest.raises(NotFound, match=r"there are world$"):
+        await asyncio.to_thread(train, mixed, "world+item_acted.1")
+    producer = Producer(kafka, "test")
+    await producer.start()
+    await producer.send(topics.FEATURE_VIEWS.name, canonical(VIEW).encode(), key_of(VIEW))
+    await producer.send(topics.FEATURE_VIEWS.name, key_of(VIEW), SERVED_KEY)
+    await producer.stop()
+
+    narrow = await asyncio.to_thread(train, mixed, "world")
+    alone = await asyncio.to_thread(train_day, settings(lake, tmp_path / "alone"))
+    assert narrow.manifest["digest"] == alone.manifest["digest"]
+    assert narrow.manifest["metrics"]["left_out_lacks_columns"] == 0
+    wide = await asyncio.to_thread(train, mixed, "world+item_acted.1")
+    assert wide.manifest["item_columns"][-1] == "item_acted_acted"
+    assert wide.manifest["feature_schema_hash"] == f"{WIDE.schema_hash:016x}"
+    assert wide.manifest["metrics"]["left_out_lacks_columns"] == REQUESTS // 2 * 10
+    assert wide.manifest["metrics"]["rows"] == REQUESTS // 2 * 10
+
+    away = KafkaSettings(bootstrap_servers="127.0.0.1:1", connect_timeout_ms=300)
+    with pytest.raises(Unavailable):
+        await asyncio.to_thread(train_day, settings(mixed, tmp_path / "away", kafka=away))

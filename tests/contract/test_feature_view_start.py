@@ -9,16 +9,13 @@ import pytest
 import redis.asyncio as redis
 
 from services.contract import redis_keys
-from services.contract.errors import Conflict, InvalidInput
+from services.contract.errors import Conflict
 from services.contract.feature_sets import feature_set
 from services.contract.view_backfill import FILLED, ViewStart, start_key
-from services.contract.view_codec import canonical
 from services.feature_pipeline.fold_batch import Section
 from services.feature_pipeline.state_store import AddedView, Outcome, StateStore
-from services.feature_pipeline.views_feed import ViewsFeed
 from services.runtime import redis_client
-from services.runtime.kafka_consumer import LogReader
-from services.runtime.settings import KafkaSettings, RedisSettings
+from services.runtime.settings import RedisSettings
 
 pytestmark = pytest.mark.integration
 WORLD = feature_set("world").views
@@ -95,18 +92,3 @@ async def test_where_nothing_was_folded_a_view_begins_with_the_others(client: re
     assert await store.begin_view(0, claim.token, VIEW) == AddedView(
         ViewStart(VIEW.definition_hash, 0, {}, filled=0), live=True
     )
-
-
-def test_a_view_that_contradicts_what_is_known_is_refused() -> None:
-    feed = ViewsFeed(LogReader(KafkaSettings(), "test"), WORLD)
-    assert feed.add(VIEW) and not feed.add(VIEW)
-    assert not feed.add(WORLD[0])
-    with pytest.raises(Conflict, match="needs version 2"):
-        feed.add(replace(VIEW, hop_us=VIEW.hop_us * 2, features=VIEW.features[:1]))
-    with pytest.raises(InvalidInput, match="beginning with user_id or item_id"):
-        feed.add(replace(VIEW, name="all", key=()))
-    with pytest.raises(InvalidInput, match="an instant view has no state"):
-        feed.add(next(view for view in WORLD if view.kind == "instant"))
-    for bad in (None, b"\xff", b"{}", canonical(replace(VIEW, key=())).encode()):
-        feed._take(bad)
-    assert feed.views == [VIEW]

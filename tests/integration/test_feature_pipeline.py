@@ -29,11 +29,13 @@ from services.contract.view_aggregates import Count, Feature
 from services.contract.view_backfill import FILLED, ViewStart, start_key
 from services.contract.view_codec import canonical
 from services.contract.view_events import Event, Select, event_hash
+from services.contract.view_growth import GrowingSet
 from services.contract.view_init import initial_states
 from services.contract.view_log import log_of
 from services.contract.view_ttl import ttl_s
 from services.runtime.kafka_consumer import LogReader
 from services.runtime.kafka_producer import Producer
+from services.runtime.kafka_tail import LogTail
 from services.runtime.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
@@ -350,6 +352,16 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
         await asyncio.sleep(0.05)
 
 
+async def served(stage: Stage) -> str:
+    """The newest set by what feature-views says, once more from its beginning."""
+    growing = GrowingSet("world", feature_set("world"))
+    tail = LogTail(stage.kafka_settings, "test", topics.FEATURE_VIEWS.name, growing.take)
+    await tail.start()
+    await tail.catch_up()
+    await tail.stop()
+    return growing.newest_name
+
+
 def live(stage: Stage, view: FeatureView) -> list[bool]:
     with redis_sync.Redis.from_url(stage.redis_url) as client:
         return [
@@ -377,7 +389,14 @@ async def test_a_view_added_while_the_loop_runs_holds_every_event_once_through_k
             # Three partitions catch up at a time, when it is back.
             await stage.kill_pipeline()
             await stage.start_pipeline()
+        assert await served(stage) == "world"
     await until(lambda: all(live(stage, ADDED)))
+    # Killed between being complete and saying so, or not: it is said once it is back, and once.
+    await stage.kill_pipeline()
+    await stage.start_pipeline()
+    async with asyncio.timeout(20):
+        while await served(stage) != "world+item_hourly.1":  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
     await stage.send(traffic(100, seed=9, first=1_000))
     await stage.barrier("b2")
     stage.expect_exact([*VIEWS, ADDED])

@@ -207,6 +207,7 @@ class FeatureServer:
         command = [
             *(sys.executable, "-m", "services.feature", "--redis.url", redis_url),
             *("--grpc.port", str(port), "--grpc.admin_port", "0", "--grpc.metrics_port", "0"),
+            *("--follow_views", "false"),
         ]
         with log.open("ab") as out:
             self.child = subprocess.Popen(command, stdout=out, stderr=out)

@@ -52,11 +52,32 @@ def test_columns_of_other_features_are_refused() -> None:
     message = GetFeaturesResponse(
         schema_hash=other.schema_hash,
         user_features=bytes(4 * FEATURES.user_width),
-        item_features=bytes(4 * FEATURES.item_width),
+        item_features=bytes(4 * FEATURES.item_width - 4),
     )
     allowed = f"schema_hash.*{other.schema_hash:016x}.*{FEATURES.schema_hash:016x}"
     with pytest.raises(InvalidInput, match=allowed):
         answers.read_features(message, FEATURES, items=1)
+
+
+def test_columns_of_a_set_that_has_grown_are_passed_on_as_they_came() -> None:
+    user, items = f32(*[0.5] * (FEATURES.user_width + 1)), f32(*[0.5] * 2 * (FEATURES.item_width + 3))
+    message = GetFeaturesResponse(schema_hash=1, user_features=user, item_features=items)
+    read = answers.read_features(message, FEATURES, items=2)
+    assert (read.schema_hash, read.user, read.items, read.degraded) == (1, user, items, False)
+    for bad in (
+        {"user_features": user[:-2]},
+        {"item_features": items[:-4]},
+        {"item_features": f32(*[0.0] * 2 * (FEATURES.item_width - 1))},
+        {"item_features": items[:-4] + f32(float("nan"))},
+    ):
+        with pytest.raises(InvalidInput):
+            answers.read_features(
+                GetFeaturesResponse(
+                    **{"schema_hash": 1, "user_features": user, "item_features": items} | bad
+                ),
+                FEATURES,
+                items=2,
+            )
 
 
 @pytest.mark.parametrize("bad", [b"", f32(1.0), f32(*[float("nan")] * FEATURES.user_width)])
