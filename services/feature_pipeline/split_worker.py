@@ -15,6 +15,7 @@ from typing import Any
 from rec.events.v1.events_pb2 import FeatureEventBatch
 from services.contract import feature_events, topics
 from services.contract.errors import Conflict, LoopError, MalformedRecord
+from services.contract.repeats import REPEAT_WINDOW
 from services.feature_pipeline import metrics
 from services.feature_pipeline.catalog import Catalog
 from services.feature_pipeline.dead_letters import reject
@@ -90,7 +91,7 @@ class SplitWorker:
     ) -> None:
         for record in records:
             if record.offset < done:
-                splitter.remember(record.value)
+                splitter.remember(record.offset, record.value)
                 continue
             self._split_one(where, splitter, record)
             metrics.RECORDS.labels(where.topic).inc()
@@ -147,7 +148,7 @@ class SplitWorker:
             await self._start(where)
 
     async def _start(self, where: TopicPartition) -> None:
-        """Reads from the window of remembered event ids before the committed offset; writes from there on."""
+        """Reads from REPEAT_WINDOW before the committed offset, to know repeats; writes from there on."""
         committed = await self.reader.committed(where)
         beginning = (await self.reader.beginning_offsets([where]))[where]
         end = (await self.reader.end_offsets([where]))[where]
@@ -157,10 +158,8 @@ class SplitWorker:
         if where not in self.reader.assigned():
             return
         done = max(committed or 0, beginning)
-        window = 0 if where.topic == topics.CATALOG.name else self._settings.dedupe_records
-        self._splitters[where] = Splitter(
-            where.topic, where.partition, self._catalog.category_of, max(window, 1)
-        )
+        window = 0 if where.topic == topics.CATALOG.name else REPEAT_WINDOW
+        self._splitters[where] = Splitter(where.topic, where.partition, self._catalog.category_of)
         self._done[where] = done
         self.reader.seek(where, max(beginning, done - window))
 

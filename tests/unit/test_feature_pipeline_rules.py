@@ -18,7 +18,7 @@ from services.contract.view_state import ViewState
 from services.contract.view_ttl import ttl_s
 from services.contract.views_world import MINUTE_US, SHOWN
 from services.feature_pipeline.fold_batch import Message, PartitionFold, Section, decode
-from services.feature_pipeline.repartition import SeenEvents, Splitter
+from services.feature_pipeline.repartition import Splitter
 from services.feature_pipeline.write_script import NO_OFFSET, arguments
 
 VIEWS = {view.name: view for view in feature_set("world").views}
@@ -33,8 +33,8 @@ def action(event_id: str, user: int = 1, item: int = 2, at_us: int = NOW) -> Eve
     return record
 
 
-def splitter(topic: str = "actions", window: int = 100) -> Splitter:
-    return Splitter(topic, 0, lambda _item: 3, window)
+def splitter(topic: str = "actions") -> Splitter:
+    return Splitter(topic, 0, lambda _item: 3)
 
 
 def test_a_repeat_writes_nothing_and_says_so() -> None:
@@ -47,15 +47,9 @@ def test_a_repeat_writes_nothing_and_says_so() -> None:
 
 def test_what_was_remembered_is_a_repeat() -> None:
     split = splitter()
-    split.remember(action("a").SerializeToString())
-    split.remember(b"\xff\xff")
+    split.remember(3, action("a").SerializeToString())
+    split.remember(4, b"\xff\xff")
     assert split.split(5, action("a").SerializeToString()).repeat
-
-
-def test_the_window_of_event_ids_is_bounded() -> None:
-    seen = SeenEvents(2)
-    assert [seen.add(name) for name in "abcab"] == [True] * 5
-    assert not seen.add("b")
 
 
 def test_a_barrier_goes_to_every_partition() -> None:
