@@ -226,7 +226,7 @@ def _best_moment(
     served, indices, max_lag_us = given
     best = _compared(view, log, labels, "as_served", indices)
     behind_us = np.zeros(len(served), np.int64)
-    if view.kind != "streaming":
+    if view.kind == "instant":
         return best, behind_us
     wrong = _differs(served, best.values).sum(axis=1)
     assert labels.wall_us is not None
