@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo replay backfill-demo compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -56,6 +56,9 @@ demo: setup ## the whole loop for two minutes under load; out/demo.json
 replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
+
+backfill-demo: setup ## a feature view joins a running stack with its whole past; out/backfill.json
+	@$(PY) -m local backfill-demo $(ARGS)
 
 compare-samples: setup ## all ways to build samples on one traffic [DATA=<real log>]; out/samples.json, .html
 	@$(PY) -m local compare-samples $(if $(DATA),--data "$(DATA)") $(ARGS)
