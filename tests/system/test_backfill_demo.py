@@ -1,4 +1,4 @@
-"""The demo itself, in short: a view joins a running stack, and all that is read of it is what the log says."""
+"""The demo itself, in short: a view joins a running stack, and what is read of it is what the log says."""
 
 from __future__ import annotations
 
