@@ -40,7 +40,7 @@ COLUMNS = (
     *("item_ids", "user_features", "item_features"),
 )
 # Events that a state may be behind, in the order of their append.
-MAX_EVENTS_BEHIND = 32
+MAX_EVENTS_BEHIND = 64
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 

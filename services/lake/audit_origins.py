@@ -30,10 +30,11 @@ from services.contract.view_read import read, records_of
 from services.contract.view_state import ViewState
 
 Ints = NDArray[np.int64]
-# Records of one entity that a state may be behind, and how many of the next ones may have come early.
-MAX_RECORDS, EARLY = 48, 6
-# Rows of a view in one audit, some 20 ms each; more are left as they are.
-MAX_ROWS = 2_000
+# Records of one entity that a state may be behind, how many of the next ones may have come early, and around
+# how many appends that is tried.
+MAX_RECORDS, EARLY, NEAREST = 256, 6, 3
+# Rows of a view in one audit, tens of milliseconds each; more are left as they are.
+MAX_ROWS = 1_000
 _NEVER = 1 << 62
 
 
@@ -93,7 +94,6 @@ class Origins:
         """Records left out, of sets at which the fold says what was served. ``held``: events before all of
         the records, in every set."""
         view, plan = self._view, plan_of(self._view)
-        served, indices = wanted
         past = initial_states(view, log.take(np.arange(held)), dict.fromkeys(log.origins, _NEVER)).items()
         events = [log.take(rows).events() for rows in records]
         origins = [int(log.origin[rows[0]]) for rows in records]
@@ -101,15 +101,30 @@ class Origins:
         bases = [past[0][1] if past else None]
         for some in events:
             bases.append(_folded(plan, bases[-1], some))
-        for upto in range(len(records), -1, -1):
+        differ = self._differ(bases, label, wanted)
+        # The newest first among equals.
+        order = np.lexsort((-np.arange(len(bases)), differ))
+        for upto in order[differ[order] == 0].tolist():
+            yield list(range(upto, len(records)))
+        around = [upto for near in order[:NEAREST].tolist() for upto in range(near, near - EARLY - 1, -1)]
+        for upto in dict.fromkeys(one for one in around if one >= 0):
             early = list(_early(origins, upto))
             states = [_folded(plan, bases[upto], [e for at in some for e in events[at]]) for some in early]
-            count = len(states)
-            fields = {name: np.repeat(column, count) for name, column in label.fields.items()}
-            said = read(view, records_of(plan, states), np.repeat(label.at_us, count), fields).values
-            bits = np.ascontiguousarray(said[:, indices]).view(np.uint32)
-            for at in np.flatnonzero((bits == served.view(np.uint32)).all(axis=1)):
+            for at in np.flatnonzero(self._differ(states, label, wanted) == 0):
                 yield [record for record in range(upto, len(records)) if record not in early[at]]
+
+    def _differ(
+        self, states: Sequence[bytes | None], label: Labels, wanted: tuple[NDArray[np.float32], list[int]]
+    ) -> Ints:
+        """How many columns of each state are not what was served to the one row of ``label``."""
+        served, indices = wanted
+        count = len(states)
+        fields = {name: np.repeat(column, count) for name, column in label.fields.items()}
+        said = read(
+            self._view, records_of(plan_of(self._view), states), np.repeat(label.at_us, count), fields
+        )
+        bits = np.ascontiguousarray(said.values[:, indices]).view(np.uint32)
+        return (bits != served.view(np.uint32)).sum(axis=1)
 
 
 def _records(log: EventLog, from_us: int) -> list[Ints]:
