@@ -36,7 +36,7 @@ from services.contract.feature_sets import WORLD
 SIM = {"ITEMS": "20000", "USERS": "2000", "SESSIONS": "4", "SESSION_S": "120", "DAY0_RATE": "40"}
 # Short: what the lake does not hold yet is waited for. Nothing audits beside the command.
 LAKE = {"RECLOOP_FLUSH_AGE_MS": "2000", "RECLOOP_AUDIT_INTERVAL_MS": "0"}
-FULL = Plan(rate=20.0, lead_s=60.0, duration_s=240.0, audit_rows=12_000, served_share=0.1)
+FULL = Plan(rate=20.0, lead_s=60.0, duration_s=240.0, audit_rows=12_000, served_share=0.05)
 QUICK = Plan(rate=10.0, lead_s=20.0, duration_s=90.0, audit_rows=2_000, served_share=0.1)
 EXIT_INTERRUPTED = 130
 # Of the user's own servers.

@@ -51,27 +51,34 @@ async def _read(client: redis.Redis, view: FeatureView, rows: Labels) -> Values:
 
 
 async def from_server(
-    target: str, features: FeatureSet, views: Sequence[FeatureView], rows: Labels
-) -> list[Values]:
-    """Per view, out of GetFeatures: one request for each row. Unavailable: no answer, or defaults instead of
-    one; Conflict: the server has other columns."""
+    target: str, sets: Sequence[FeatureSet], rows: Labels
+) -> tuple[FeatureSet, list[Answer]]:
+    """Which of the sets the server serves, and what GetFeatures says: one request for each row. Unavailable:
+    no answer, or defaults instead of one; Conflict: the server has other columns, or changed them."""
     turn = asyncio.Semaphore(CALLS_AT_ONCE)
     async with grpc.aio.insecure_channel(target) as channel:
         stub = feature_pb2_grpc.FeatureServiceStub(channel)
 
-        async def one(at: int) -> _Answer:
+        async def one(at: int) -> feature_pb2.GetFeaturesResponse:
             async with turn:
-                return await _ask(stub, features, rows, at)
+                return await _ask(stub, rows, at)
 
         try:
-            answers = await asyncio.gather(*(one(at) for at in range(len(rows.at_us))))
+            said = await asyncio.gather(*(one(at) for at in range(len(rows.at_us))))
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"feature at {target}: {error.code().name} {error.details()}") from error
-    return [_of_view(features, view, answers) for view in views]
+    known = {one.schema_hash: one for one in sets}
+    hashes = {one.schema_hash for one in said}
+    if len(hashes) != 1 or not hashes <= set(known):
+        wanted = " or ".join(f"{one:016x}" for one in known)
+        found = ", ".join(sorted(f"{one:016x}" for one in hashes))
+        raise Conflict(f"the feature server serves {found}, not {wanted}")
+    served = known[hashes.pop()]
+    return served, [_answer(served, one) for one in said]
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """To one user with one item: the columns, and a bit per view without a state."""
 
     user: NDArray[np.float32]
@@ -81,21 +88,21 @@ class _Answer:
 
 
 async def _ask(
-    stub: feature_pb2_grpc.FeatureServiceStub, features: FeatureSet, rows: Labels, at: int
-) -> _Answer:
-    said = await stub.GetFeatures(
-        feature_pb2.GetFeaturesRequest(
-            user_id=int(rows.fields["user_id"][at]),
-            item_ids=rows.fields["item_id"][at : at + 1].astype(U64).tobytes(),
-            occurred_at=times.from_us(int(rows.at_us[at])),
-        ),
-        timeout=CALL_S,
+    stub: feature_pb2_grpc.FeatureServiceStub, rows: Labels, at: int
+) -> feature_pb2.GetFeaturesResponse:
+    request = feature_pb2.GetFeaturesRequest(
+        user_id=int(rows.fields["user_id"][at]),
+        item_ids=rows.fields["item_id"][at : at + 1].astype(U64).tobytes(),
+        occurred_at=times.from_us(int(rows.at_us[at])),
     )
-    if said.schema_hash != features.schema_hash:
-        raise Conflict(f"the feature server serves {said.schema_hash:016x}, not {features.schema_hash:016x}")
+    said: feature_pb2.GetFeaturesResponse = await stub.GetFeatures(request, timeout=CALL_S)
     if said.degraded:
         raise Unavailable(f"the feature server answered defaults: {said.degraded[0].reason}")
-    return _Answer(
+    return said
+
+
+def _answer(features: FeatureSet, said: feature_pb2.GetFeaturesResponse) -> Answer:
+    return Answer(
         decode("user_features", said.user_features, F32, features.user_width),
         decode("item_features", said.item_features, F32, features.item_width),
         said.missing_user_views,
@@ -103,7 +110,8 @@ async def _ask(
     )
 
 
-def _of_view(features: FeatureSet, view: FeatureView, answers: Sequence[_Answer]) -> Values:
+def of_view(features: FeatureSet, view: FeatureView, answers: Sequence[Answer]) -> Values:
+    """What answers in the columns of a set say of one of its views."""
     users, items = (np.stack([getattr(one, name) for one in answers]) for name in ("user", "item"))
     values = np.empty((len(answers), len(view.features)), np.float32)
     for columns, matrix in ((features.request_columns, users), (features.candidate_columns, items)):

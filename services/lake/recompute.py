@@ -2,10 +2,10 @@
 
 What was scored stays what was scored, byte for byte (invariant 1); behind it come the new view's columns,
 made by the as-of join from what had happened before the request, and said to be so: ``recomputed`` names the
-view on every row, ``schema_hash`` is that of the wider set. Which candidate a row is about (its category too)
-is what the row itself says, as in the audit.
+view on these rows, ``schema_hash`` is that of the wider set. Which candidate a row is about (its category
+too) is what the row itself says, as in the audit. Rows that were served with the view stay as they are.
 
-Rows of another schema than the set's cannot be widened: they are left out, and counted.
+Rows of any other schema cannot be widened: they are left out, and counted.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ RECOMPUTED = "recomputed"
 
 @dataclass(frozen=True)
 class Widened:
-    """``table``: columns of the lake's samples, and ``recomputed`` (name.version). ``missing``: rows of which
-    the log knows nothing before their request; ``other_schema``: rows left out."""
+    """``table``: columns of the lake's samples, and ``recomputed``: name.version, null where the columns were
+    served. ``missing``: recomputed rows of which the log knows nothing before their request; ``served``: rows
+    that had the view's columns; ``other_schema``: rows left out."""
 
     table: pa.Table
     missing: int
+    served: int
     other_schema: int
 
 
@@ -47,8 +49,8 @@ def wider(features: FeatureSet, view: FeatureView) -> FeatureSet:
 def widened(features: FeatureSet, view: FeatureView, samples: pa.Table, log: EventLog) -> Widened:
     """``samples``: of the lake's table. InvalidInput: a row whose bytes are none of the set's."""
     new = wider(features, view)
-    same = pc.fill_null(pc.equal(samples["schema_hash"], pa.scalar(features.schema_hash, pa.uint64())), False)
-    rows = samples.filter(same).combine_chunks()
+    rows = _of(samples, features)
+    served = _of(samples, new)
     users = matrix("user_features", rows["user_features"], features.user_width)
     items = matrix("item_features", rows["item_features"], features.item_width)
     found, missing = _values(features, view, rows, items, log)
@@ -61,9 +63,18 @@ def widened(features: FeatureSet, view: FeatureView, samples: pa.Table, log: Eve
     }
     for name, column in columns.items():
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
-    mark = pa.array([f"{view.name}.{view.version}"]).dictionary_encode()
-    rows = rows.append_column(RECOMPUTED, mark.take(pa.array(np.zeros(len(rows), np.int64))))
-    return Widened(rows, missing, samples.num_rows - len(rows))
+    name = f"{view.name}.{view.version}"
+    both = pa.concat_tables([_marked(rows, name), _marked(served, None)])
+    return Widened(both, missing, len(served), samples.num_rows - len(both))
+
+
+def _of(samples: pa.Table, features: FeatureSet) -> pa.Table:
+    same = pc.equal(samples["schema_hash"], pa.scalar(features.schema_hash, pa.uint64()))
+    return samples.filter(pc.fill_null(same, False)).combine_chunks()
+
+
+def _marked(rows: pa.Table, name: str | None) -> pa.Table:
+    return rows.append_column(RECOMPUTED, pa.repeat(pa.scalar(name, pa.string()), len(rows)))
 
 
 def _values(

@@ -8,8 +8,8 @@ recompute-samples
            the view behind those that were served (recompute.py); a JSON line says how many
 audit-states
            of a log that stands still: what is read online of ``--rows`` rows, against the log
-           (state_audit.py): of the view out of Redis, of the feature set's own views as the feature server
-           at ``--feature_target`` answers (none given: out of Redis too). A JSON object on stdout and in
+           (state_audit.py), as the feature server at ``--feature_target`` answers; out of Redis when none is
+           given, and for the view while the server does not serve it. A JSON object on stdout and in
            ``--out``; exit code 1 when anything differs
 """
 
@@ -109,6 +109,7 @@ def recompute_samples(settings: ViewSettings) -> int:
     _say(
         {
             "rows": made.table.num_rows,
+            "served": made.served,
             "missing": made.missing,
             "other_schema": made.other_schema,
             "columns": [c.name for c in (*new.request_columns, *new.candidate_columns) if c.view is view],
@@ -158,10 +159,12 @@ async def _online(
     try:
         if not settings.feature_target:
             return await online_states.from_redis(client, features, (*added, *own), rows)
-        return [
-            *await online_states.from_redis(client, features, added, rows),
-            *await online_states.from_server(settings.feature_target, features, own, rows),
-        ]
+        sets = [features, *(wider(features, view) for view in added)]
+        served, answers = await online_states.from_server(settings.feature_target, sets, rows)
+        found = {view: online_states.of_view(served, view, answers) for view in served.views}
+        rest = [view for view in (*added, *own) if view not in found]
+        found |= dict(zip(rest, await online_states.from_redis(client, features, rest, rows), strict=True))
+        return [found[view] for view in (*added, *own)]
     finally:
         await client.aclose()
 

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from lake_kit import Loop
@@ -97,6 +99,20 @@ def test_what_was_served_stays_and_the_new_columns_are_what_the_replay_says(loop
         missing += answer.missing
     # Both of what it can say, and nobody before the first list.
     assert seen > 20 and 0 < missing <= made.missing < made.table.num_rows / 4
+
+
+def test_rows_that_were_served_with_the_view_stay_as_they_are(lake) -> None:
+    log = LakeEvents(LakeStore(lake), 10**6).read()
+    samples = scan(lake, "samples")
+    first = widened(SET, USER_LATELY, samples, log)
+    served = first.table.drop_columns([RECOMPUTED])
+    made = widened(SET, USER_LATELY, pa.concat_tables([served, samples]), log)
+    assert (made.served, made.other_schema) == (len(served), first.other_schema)
+    marks = made.table[RECOMPUTED]
+    assert marks.null_count == len(served) and len(marks) == 2 * len(served)
+    kept = made.table.filter(pc.is_null(marks))
+    for name in ("user_features", "item_features", "schema_hash"):
+        assert kept[name].to_pylist() == served[name].to_pylist()
 
 
 def test_rows_of_other_bytes_are_refused_by_name(lake) -> None:
