@@ -1,11 +1,13 @@
-"""What the view is worth: the model of ``trainer holdout``, trained on four pasts, judged on the same newest
-samples.
+"""What the view is worth: the model of ``trainer holdout``, trained on several pasts, judged on the same
+newest samples.
 
-without     all samples, the columns that were served
-backfilled  the same samples, with the view's columns recomputed
-forward     only the samples since the view was live: what logging the served columns from then on would give
-defaults    all samples, with the view's columns at their defaults before it was live: forward logging, and
-            the past not thrown away
+without          all samples, the columns that were served
+backfilled       the same samples, with the view's columns recomputed
+backfilled_run   those of the run alone: day 0 shows what another policy chose, and trends move
+forward          only the samples since the view was live: what logging it from then on gives
+forward_without  the same few, without the view: what is recency, and not the view
+defaults         all samples, with the view's columns at their defaults before it was live: forward logging,
+                 and the past not thrown away
 
 All are trained on what was shown before the rows of the backfill were there, and judged on what came after.
 """
@@ -28,7 +30,8 @@ from services.contract.columns import F32
 from services.contract.feature_sets import feature_set
 from services.contract.view_registry import FeatureSet
 
-NARROW, WIDE = "without", ("backfilled", "forward", "defaults")
+NARROW = ("without", "forward_without")
+WIDE = ("backfilled", "backfilled_run", "forward", "defaults")
 SHUFFLED = "shuffled_labels"
 
 
@@ -42,26 +45,29 @@ def learn(folder: Path, run: Run, set_name: str, seeds: int) -> dict[str, Any]:
     if not judged.num_rows:
         raise LocalError("no samples behind the backfill: a longer --duration-s is needed")
     truth = wide.filter(pc.greater_equal(wide["impressed_us"], run.began_us))
+    forward = wide.filter(pc.greater_equal(wide["impressed_us"], run.live_us))
     tables = {
         "without": narrow(wide, features),
         "truth-narrow": narrow(truth, features),
         "truth": truth,
         "backfilled": wide,
-        "forward": wide.filter(pc.greater_equal(wide["impressed_us"], run.live_us)),
+        "backfilled_run": truth,
+        "forward": forward,
+        "forward_without": narrow(forward, features),
         "defaults": defaulted(wide, features, run.live_us),
     }
     paths = {name: folder / f"set-{name}.parquet" for name in tables}
     for name, table in tables.items():
         pq.write_table(table, paths[name], compression="zstd")
     options = ["--feature-set", set_name]
-    found = holdout(paths["truth-narrow"], {NARROW: paths[NARROW]}, cut_us, seeds, options)
+    found = holdout(paths["truth-narrow"], {name: paths[name] for name in NARROW}, cut_us, seeds, options)
     added = ["--add-view", str(folder / "view.json")]
     found |= holdout(paths["truth"], {name: paths[name] for name in WIDE}, cut_us, seeds, [*options, *added])
     return {
         "auc": {
-            name: {**found[name]["auc"], "rows": found[name]["rows"]} for name in (NARROW, *WIDE, SHUFFLED)
+            name: {**found[name]["auc"], "rows": found[name]["rows"]} for name in (*NARROW, *WIDE, SHUFFLED)
         },
-        "log_loss": {name: found[name]["log_loss"]["mean"] for name in (NARROW, *WIDE)},
+        "log_loss": {name: found[name]["log_loss"]["mean"] for name in (*NARROW, *WIDE)},
         "held_out": {
             "rows": judged.num_rows,
             "clicks": int(pc.sum(pc.greater(judged["label"], 0)).as_py()),
