@@ -1,13 +1,16 @@
-"""``python -m loadgen day0|seed|simulate|replay|sync-pass|join-traffic``; each has ``--help``."""
+"""``python -m loadgen COMMAND``; each of COMMANDS has ``--help``."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 COMMANDS = {
     "day0": "make (and cache) the simulated first day and generation 1",
     "seed": "fill a running stack: catalogue, features, generation 1",
+    "day0-samples": "the samples of a seeded stack's day 0, into its lake",
     "simulate": "simulated users against a running stack; writes out/demo.json",
     "replay": "a real log in event time against a running stack; writes out/replay.json",
     "sync-pass": "a real log, with an arm per interval at which the model is synchronised",
@@ -31,16 +34,19 @@ def main(argv: list[str]) -> int:
         return 0 if command in ("-h", "--help") else 2
     if command in OWN_ARGUMENTS:
         return int(importlib.import_module(OWN_ARGUMENTS[command]).main(arguments))
-    from loadgen import day0, seed, settings, simulate
+    from loadgen import day0, day0_samples, seed, settings, simulate
     from services.contract.errors import LoopError
-    from services.runtime.settings import load
+    from services.runtime.settings import ProcessSettings, load
 
+    runs: dict[str, tuple[Callable[[Any], int], type[ProcessSettings]]] = {
+        "day0": (day0.run, settings.Day0Settings),
+        "seed": (seed.run, settings.SeedSettings),
+        "day0-samples": (day0_samples.run, settings.Day0SamplesSettings),
+        "simulate": (simulate.run, settings.SimulateSettings),
+    }
+    work, kind = runs[command]
     try:
-        if command == "day0":
-            return day0.run(load(settings.Day0Settings, arguments))
-        if command == "seed":
-            return seed.run(load(settings.SeedSettings, arguments))
-        return simulate.run(load(settings.SimulateSettings, arguments))
+        return work(load(kind, arguments))
     except LoopError as error:
         print(f"loadgen {command}: {error}", file=sys.stderr)
         return 2

@@ -96,8 +96,14 @@ def read(folder: Path) -> Day0Files:
         co_items=_numbers(pairs, "item_id"),
         co_others=_numbers(pairs, "other_id"),
         co_counts=_numbers(pairs, "count"),
-        meta=json.loads((folder / META).read_text()),
+        meta=read_meta(folder),
     )
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The world's config, counts, and ``end_us``."""
+    found: dict[str, Any] = json.loads((folder / META).read_text())
+    return found
 
 
 def _numbers(table: pa.Table, column: str) -> NDArray:

@@ -60,6 +60,15 @@ class Day0Settings(_Command):
     """Which world."""
 
 
+class Day0SamplesSettings(Day0Settings):
+    """python -m loadgen day0-samples"""
+
+    run_dir: Path = Path("out/run")
+    """Where seed left world.json: the moment that the world's clock counts from."""
+    lake_uri: str = ""
+    """The lake of the seeded stack, which gets the samples as history of before the topics."""
+
+
 class SeedSettings(_Command):
     """python -m loadgen seed"""
 

@@ -16,6 +16,7 @@ from local.processes import OPTIONAL
 # Commands with a command line of their own.
 OWN_ARGUMENTS = {
     "audit": "local.audit",
+    "backfill-demo": "local.backfill.command",
     "chaos-join": "local.chaos_join",
     "compare-samples": "local.compare.command",
     "freshness": "local.freshness.command",
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     flink.add_argument("--task-managers", type=int, default=1, help="processes that join, two tasks each")
     commands.add_parser("flink-jar", help="build the join on Flink from its sources, when they are newer")
     commands.add_parser("chaos-join", help="kills around the joiner under load, counted", add_help=False)
+    commands.add_parser("backfill-demo", help="a view joins a running stack, with its past", add_help=False)
     commands.add_parser("compare-samples", help="all schemes of samples on one traffic", add_help=False)
     commands.add_parser("freshness", help="AUC by how often the model is synchronised", add_help=False)
     for command in (up, demo, replay, commands.choices["doctor"]):

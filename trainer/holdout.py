@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from services.contract import id_table, model_net, model_schema
 from services.contract.errors import InvalidInput
 from services.contract.feature_sets import FEATURE_SETS, WORLD
+from services.contract.feature_view import view_from
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
+from services.contract.view_registry import FeatureSet
 from trainer.base import new_state
 from trainer.evaluate import auc, log_loss
 from trainer.sample_table import batch_of, in_order
@@ -139,6 +141,10 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--feature-set", choices=FEATURE_SETS, default=WORLD, help="the features that the samples carry"
     )
+    parser.add_argument(
+        "--add-view", type=Path, action="append", default=[], metavar="FILE",
+        help="canonical text of a view behind those of the set; several",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="models per set, seeds 1, 2, ...")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args(argv)
@@ -159,7 +165,8 @@ def main(argv: list[str]) -> int:
             name: pq.read_table(path) for name, _, path in (one.partition("=") for one in arguments.train)
         }
         truth = pq.read_table(arguments.truth)
-        shape = shape_of(FEATURE_SETS[arguments.feature_set])
+        added = [view_from(path.read_text().strip()) for path in arguments.add_view]
+        shape = shape_of(FeatureSet((*FEATURE_SETS[arguments.feature_set].views, *added)))
         found = compare(sets, truth, shape, arguments.cut_us, range(1, arguments.seeds + 1))
     except (OSError, pa.ArrowException, KeyError, InvalidInput) as error:
         sys.stderr.write(f"trainer holdout: {error}\n")

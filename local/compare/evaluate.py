@@ -7,10 +7,6 @@ knows no torch).
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +25,7 @@ from local.compare.run import Run, SchemeRun
 from local.compare.sets import Matched, differences, match
 from local.compare.truth import Truth, truth
 from local.errors import LocalError
-from local.paths import REPOSITORY
-from local.processes import RUNTIME
+from local.holdout import holdout
 from services.contract.feature_sets import feature_set
 from services.contract.lake_files import scan
 
@@ -183,17 +178,9 @@ def _holdout(folder: Path, true: Truth, set_name: str, seeds: int) -> dict[str, 
     files = {name: folder / f"{name}.parquet" for name in SCHEMES} | {
         "offline": folder / "offline" / "samples.parquet"
     }
-    command = [sys.executable, "-m", "trainer", "holdout", "--truth", str(folder / "truth.parquet")]
-    command += ["--cut-us", str(cut_us), "--seeds", str(seeds), "--feature-set", set_name]
-    for name, path in files.items():
-        command += ["--train", f"{name}={path}"]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **RUNTIME}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise LocalError(f"trainer holdout ended with status {done.returncode}: {done.stderr.strip()}")
+    learned = holdout(folder / "truth.parquet", files, cut_us, seeds, ["--feature-set", set_name])
     held_out = int((shown_us >= cut_us).sum())
     return {
-        "sets": json.loads(done.stdout),
+        "sets": learned,
         "held_out": {"rows": held_out, "cut_us": cut_us, "seeds": seeds, "trained_share": TRAINED_SHARE},
     }

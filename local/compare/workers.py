@@ -4,7 +4,7 @@ held."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import grpc
@@ -16,6 +16,8 @@ from rec.events.v1 import events_pb2 as ev
 from rec.v1 import (
     collector_pb2,
     collector_pb2_grpc,
+    feature_pb2,
+    feature_pb2_grpc,
     ranking_pb2,
     ranking_pb2_grpc,
     worker_pb2,
@@ -27,6 +29,8 @@ from services.contract.times import from_us, to_us
 CALL_S = 20.0
 PATIENCE_S = 120.0
 POLL_S = 0.5
+# The feature server waits no longer.
+BARRIER_S = 60
 
 
 def newest_us(events: Iterable[LogRecord]) -> int:
@@ -89,9 +93,21 @@ def _mark(topic: str) -> int:
     return int(topic == topics.SAMPLES.name)
 
 
-def max_held_bytes(name: str, target: str) -> int:
-    """The largest state that a joiner has held, by its own account."""
+def wait_features(target: str, barrier_id: str) -> None:
+    """Returns when the feature server answers with everything before a barrier. Raises StartFailed."""
+    request = feature_pb2.FeatureServiceWaitForBarrierRequest(barrier_id=barrier_id)
+    request.timeout.FromSeconds(BARRIER_S)
+    with _channel("feature", target) as channel:
+        feature_pb2_grpc.FeatureServiceStub(channel).WaitForBarrier(request, timeout=BARRIER_S + CALL_S)
+
+
+def numbers(name: str, target: str) -> Mapping[str, float]:
+    """What a worker counts, by its own account."""
     with _channel(name, target) as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
-        status = stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest(), timeout=CALL_S)
-    return int(status.numbers["held_bytes_max"])
+        return dict(stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest(), timeout=CALL_S).numbers)
+
+
+def max_held_bytes(name: str, target: str) -> int:
+    """The largest state that a joiner has held."""
+    return int(numbers(name, target)["held_bytes_max"])

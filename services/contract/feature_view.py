@@ -20,8 +20,9 @@ S is what decides between two modes:
 - ``as_served``: S = what was there: append time + measured lag < the wall time of the request. An event that
   came late counts from then on, in the tile where it belongs.
 
-A ``batch`` view is made once a hop by a job that has read everything before its cut: in both modes S = all
-events with occurred_at < H x h.
+A ``batch`` view moves once a hop: its head never counts, its windows and lists end at H x h whatever S is.
+(So an ordinary state, folded as events come, says what a job that runs once a hop would have written. What a
+feature says in seconds is still counted to t.)
 
 An online state that holds exactly the events of S answers the same bits, because it is a function of the set
 S: tiles are sums, minima, maxima, and only tiles that no admissible t can reach are given up. Features are

@@ -22,7 +22,7 @@ from services.contract.view_asof_reduce import expand, extremes, prefix_sums
 from services.contract.view_log import EventLog, Labels, Mode
 from services.contract.view_plan import NONE_US, Plan, plan_of
 from services.contract.view_registers import register_columns
-from services.contract.view_values import Newest, Values, finish, instant, newest_of
+from services.contract.view_values import Newest, Values, edge_of, finish, instant, newest_of
 
 _UFUNC: dict[str, np.ufunc] = {"add": np.add, "min": np.minimum, "max": np.maximum}
 
@@ -39,7 +39,7 @@ def asof(view: FeatureView, log: EventLog, labels: Labels, mode: Mode = "ideal",
     plan = plan_of(view)
     if view.kind == "instant":
         return instant(plan, labels.at_us)
-    lag = lag_us if mode == "as_served" and view.kind == "streaming" else None
+    lag = lag_us if mode == "as_served" else None
     # Labels in the order of the log: their searches then walk through it once.
     order = np.lexsort((labels.at_us, *(labels.fields[name] for name in view.key)))
     labels = labels.take(order)
@@ -57,16 +57,17 @@ class LogWindows:
         self._order = order = ordered(plan.view, log, labels, lag_us)
         hop_us = plan.view.hop_us
         self._at_us, self._hop = labels.at_us, labels.at_us // hop_us
-        self._edge = labels.at_us if plan.view.kind == "streaming" else self._hop * hop_us
+        self._edge = edge_of(plan.view, labels.at_us)
         self._start = order.start()
-        self._sure, self._there = order.presence(self._edge)
+        self._sure, self._there = order.presence(self._at_us)
         self._sure = np.maximum(self._sure, self._start)
         none = self._there <= self._start
         newest = order.us[np.maximum(self._there - 1, 0)] if len(order.us) else self._at_us
         self.missing = none | (newest // hop_us - self._hop > plan.view.slack_hops)
         # As feature_view, rule 3.
-        edge = np.where(newest < self._at_us, self._at_us, self._hop * hop_us)
-        self._end = order.before(edge) if lag_us is not None else self._there
+        edge = np.where(newest < self._at_us, self._edge, self._hop * hop_us)
+        whole = lag_us is None and plan.view.kind == "streaming"
+        self._end = self._there if whole else order.before(edge)
         self._ranges: Callable[[int], tuple[Ints, Ints, Ints]] = cache(self._ranges_of)
         self._slot: Callable[[int], NDArray] = cache(self._slot_of)
         self._chosen: Callable[[int], NDArray] = cache(self._chosen_of)
@@ -145,7 +146,7 @@ class LogWindows:
         spec = self._plan.recents[recent]
         us, values = self._entries(recent)
         since = (self._hop - hops) * self._plan.view.hop_us if hops else None
-        return newest_of(us, dict(zip(spec.fields, values, strict=True)), self._at_us, since, k)
+        return newest_of(us, dict(zip(spec.fields, values, strict=True)), self._edge, since, k)
 
     def _entries_of(self, recent: int) -> tuple[Ints, list[NDArray]]:
         spec = self._plan.recents[recent]
@@ -153,7 +154,7 @@ class LogWindows:
         places = np.flatnonzero(self._log.selected(spec.events)[order.rows])
         columns = [self._log.event_hash, *(self._log.field(name).view(np.uint64) for name in spec.fields)]
         order = in_tie_order(order.part(places), columns)
-        place, filled = newest_places(order, self._edge, spec.keep)
+        place, filled = newest_places(order, self._at_us, spec.keep)
         us = np.where(filled, _at(order.us, place), NONE_US)
         return us, [_at(column[order.rows], place) for column in columns[1:]]
 

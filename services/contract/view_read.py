@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from services.contract.feature_view import FeatureView
 from services.contract.view_plan import NONE_US, STATE_VERSION, Plan, plan_of
-from services.contract.view_values import Bools, Newest, Values, finish, instant, newest_of
+from services.contract.view_values import Bools, Newest, Values, edge_of, finish, instant, newest_of
 
 _REDUCE: dict[str, np.ufunc] = {"add": np.add, "min": np.minimum, "max": np.maximum, "registers": np.maximum}
 
@@ -41,7 +41,7 @@ class PackedWindows:
 
     def __init__(self, plan: Plan, records: NDArray, at_us: NDArray[np.int64]) -> None:
         hop_us = plan.view.hop_us
-        self._plan, self._records, self._at_us = plan, records, at_us
+        self._plan, self._records, self._edge = plan, records, edge_of(plan.view, at_us)
         newest_us = records["newest_us"]
         self._hop = at_us // hop_us
         # Hops from the newest tile to the request's.
@@ -53,7 +53,7 @@ class PackedWindows:
             | (self._behind < -plan.view.slack_hops)
         )
         # Index of the newest tile that counts: the request's own only when nothing overtook it.
-        self._first = np.where(newest_us < at_us, -self._behind, 1 - self._behind)
+        self._first = np.where(newest_us < self._edge, -self._behind, 1 - self._behind)
 
         self._totals: dict[tuple[int, int], NDArray] = {}
         self._sums: dict[int, NDArray] = {}
@@ -110,4 +110,4 @@ class PackedWindows:
         prefix = f"recent{recent}_"
         values = {name: self._records[prefix + name] for name in self._plan.recents[recent].fields}
         since = (self._hop - hops) * self._plan.view.hop_us if hops else None
-        return newest_of(self._records[prefix + "us"], values, self._at_us, since, k)
+        return newest_of(self._records[prefix + "us"], values, self._edge, since, k)

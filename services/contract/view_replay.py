@@ -66,19 +66,16 @@ def replay(
         seen.add((event.origin, event.sequence))
         if not view.takes(event) or any(event.fields[name] != ask.fields[name] for name in view.key):
             continue
-        if view.kind == "batch":
-            known = event.occurred_us < ask.at_us // view.hop_us * view.hop_us
-        elif mode == "ideal":
-            known = event.occurred_us < ask.at_us
-        else:
-            known = appended_us + lag_us < ask.wall_us
+        ideal = event.occurred_us < ask.at_us
+        known = ideal if mode == "ideal" else appended_us + lag_us < ask.wall_us
         if known:
             there.append(event)
     hop = ask.at_us // view.hop_us
     newest_us = max((event.occurred_us for event in there), default=0)
     if not there or newest_us // view.hop_us - hop > view.slack_hops:
         return Answer(tuple(_float32(feature.default) for feature in view.features), True)
-    end_us = ask.at_us if newest_us < ask.at_us else hop * view.hop_us
+    head_counts = view.kind == "streaming" and newest_us < ask.at_us
+    end_us = ask.at_us if head_counts else hop * view.hop_us
     return Answer(tuple(_feature(view, feature, there, ask, end_us) for feature in view.features), False)
 
 
@@ -171,7 +168,8 @@ def _last(view: FeatureView, last: LastK, there: list[Event], ask: Ask, start_us
         and (f.aggregate.events, f.aggregate.fields) == (last.events, last.fields)
     )
     kept = sorted(of, reverse=True)[: k + SPARE]
-    found = [of[entry] for entry in kept if start_us <= entry[0] < ask.at_us][: last.k]
+    end_us = ask.at_us // view.hop_us * view.hop_us if view.kind == "batch" else ask.at_us
+    found = [of[entry] for entry in kept if start_us <= entry[0] < end_us][: last.k]
     return _said(last, found, ask)
 
 

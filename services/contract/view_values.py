@@ -43,6 +43,11 @@ MICROS = 1_000_000
 Bools = NDArray[np.bool_]
 
 
+def edge_of(view: FeatureView, at_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n]: what a row at ``at_us`` can see ends here: at once, or with the hop of a batch view."""
+    return at_us // view.hop_us * view.hop_us if view.kind == "batch" else at_us
+
+
 @dataclass(frozen=True)
 class Newest:
     """The newest events of n rows, newest first: [n, k] each; ``valid`` places come before the others."""

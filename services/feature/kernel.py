@@ -35,13 +35,13 @@ ANY, HOW_MANY, VALUE, SHARE_OF, NEWEST_IS, CONTAINS, DAY_SIN, DAY_COS = range(9,
 FIRST_EVENT, LAST_EVENT, SECONDS, VALUE_AGE = range(17, 21)
 # Numbers of a feature.
 OP, HOPS, COLUMN, LOG1P, LOG, A, A_TILES, A_WIDE, A_BASE = range(9)
-B, B_TILES, B_WIDE, B_BASE, SIZE, K, FIELD, SCALE, OPERAND = range(9, 18)
-FEATURE_INTS = 18
+B, B_TILES, B_WIDE, B_BASE, SIZE, K, FIELD, SCALE, OPERAND, EDGE_HOP = range(9, 19)
+FEATURE_INTS = 19
 DIVIDE, LIMIT, DEFAULT, P1, P2, P3 = range(6)
 FEATURE_FLOATS = 6
 # Numbers of a view: which of the groups of states, where in a record of it, ...
-GROUP, START, HOP, SLACK, FINGERPRINT, INSTANT, BEGIN, END, VIEW, HAS_LAST = range(10)
-VIEW_INTS = 10
+GROUP, START, HOP, SLACK, FINGERPRINT, INSTANT, BEGIN, END, VIEW, HAS_LAST, BATCH = range(11)
+VIEW_INTS = 11
 ADD, LEAST, MOST = range(3)
 USER_ID, ITEM_ID, CATEGORY = range(3)
 # Numbers of a row of the near cache; then, per feature that says seconds, since when.
@@ -189,8 +189,11 @@ def _decayed(words, at, ints, weights, f, behind, first):
 
 @njit(cache=True, nogil=True)
 def _newest(words, at, ints, f, t, since):
-    """The kept events before ``t``: index of the first, and how many (at most k)."""
+    """The kept events before ``t``, of a batch view before its hop: index of the first, and how many (at most
+    k)."""
     q = words[0]
+    if ints[f, EDGE_HOP]:
+        t = t // ints[f, EDGE_HOP] * ints[f, EDGE_HOP]
     begin, keep = (at + ints[f, A]) >> 3, ints[f, SIZE]
     lead = 0
     for entry in range(keep):
@@ -299,7 +302,7 @@ def clock(words, at, views, v, t):
     if bad or newest == _NONE:
         return True, 0, 0
     behind = t // views[v, HOP] - newest // views[v, HOP]
-    return behind < -views[v, SLACK], behind, (-behind if newest < t else 1 - behind)
+    return behind < -views[v, SLACK], behind, (-behind if newest < t and not views[v, BATCH] else 1 - behind)
 
 
 @njit(cache=True, nogil=True)

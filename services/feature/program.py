@@ -140,7 +140,7 @@ class Layout:
             views.append(
                 [
                     group_of(view), self.starts.get(view.name, 0), view.hop_us, view.slack_hops, fingerprint,
-                    view.kind == "instant", begin, len(ints), index, last,
+                    view.kind == "instant", begin, len(ints), index, last, view.kind == "batch",
                 ]
             )  # fmt: skip
         return Program(
@@ -200,6 +200,7 @@ def _last(plan: Plan, index: int, ints: NDArray[np.int64], a: LastK) -> None:
     (at,) = plan.uses[index]
     recent: Recent = plan.recents[at]
     ints[k.A], ints[k.SIZE], ints[k.K] = _offset(plan, f"recent{at}_us"), recent.keep, a.k
+    ints[k.EDGE_HOP] = plan.view.hop_us if plan.view.kind == "batch" else 0
     if a.field:
         ints[k.FIELD] = _offset(plan, f"recent{at}_{a.field}")
     ints[k.OPERAND] = _OPERANDS.get(a.field, k.USER_ID) if a.read in MATCHING_READS else k.USER_ID

@@ -16,7 +16,7 @@ from services.contract.view_backfill import start_key
 from services.contract.view_fold import OriginMarks
 from services.contract.view_growth import GrowingSet
 from services.feature_pipeline import metrics
-from services.feature_pipeline.fold_batch import PartitionFold, decode
+from services.feature_pipeline.fold_batch import Message, PartitionFold, decode
 from services.feature_pipeline.settings import FeaturePipelineSettings
 from services.feature_pipeline.state_store import Outcome, StateStore
 from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPartition
@@ -24,24 +24,39 @@ from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPart
 _CHECK_S = 0.5
 # What is asked for is there: the answer comes with the first fetch.
 _POLL_MS = 1_000
+# Of feature-events, at most; a write takes as many of them as have its events.
+_POLL_RECORDS = 500
 
 
 class Replays:
-    """Reads feature-events again, for one view of one partition at a time; they may take turns."""
+    """Reads feature-events again, for one view of one partition at a time; they may take turns.
+
+    What was fetched and not used yet is kept, per partition: fetching costs more than folding."""
 
     def __init__(self, reader: LogReader) -> None:
         self.reader = reader
         self._next: tuple[TopicPartition, int] | None = None
+        # (offset from which they are what follows, records).
+        self._kept: dict[TopicPartition, tuple[int, list[ConsumerRecord]]] = {}
 
-    async def poll(self, where: TopicPartition, offset: int, most: int) -> list[ConsumerRecord]:
-        """Records from ``offset`` on; none when Kafka is slow."""
+    async def take(self, where: TopicPartition, offset: int) -> list[ConsumerRecord]:
+        """Some records from ``offset`` on; none when Kafka is slow."""
+        begins, records = self._kept.pop(where, (-1, []))
+        if begins == offset and records:
+            return records
         if self._next != (where, offset):
             self.reader.assign({where: offset})
-            self._next = where, offset
-        records = (await self.reader.poll(_POLL_MS, most)).get(where, [])
-        if records:
-            self._next = where, records[-1].offset + 1
+        records = (await self.reader.poll(_POLL_MS, _POLL_RECORDS)).get(where, [])
+        self._next = where, records[-1].offset + 1 if records else offset
         return records
+
+    def keep(self, where: TopicPartition, offset: int, records: list[ConsumerRecord]) -> None:
+        """Those that follow ``offset`` and were not used."""
+        self._kept[where] = offset, records
+
+    def forget(self, where: TopicPartition) -> None:
+        """Nobody reads on from there."""
+        self._kept.pop(where, None)
 
 
 @dataclass
@@ -133,17 +148,26 @@ class NewViews:
                 raise Conflict(f"partition {fold.partition} has another owner")
             self._others.add_view(new.view)
             self._waiting.remove(new)
+            self._replays.forget(self._where)
             metrics.VIEWS_JOINED.inc()
             metrics.log.info("view is live", view=new.view.name, partition=fold.partition, offset=fold.offset)
 
     async def _slice(self, fold: PartitionFold) -> None:
-        most = max(1, self._settings.fold_events // self._settings.batch_parts)
-        records = await self._replays.poll(self._where, fold.offset, most)
-        due = [record for record in records if record.offset < self._others.offset]
+        records = await self._replays.take(self._where, fold.offset)
         if not records:
             return
-        messages = [message for record in due for message in decode(record.value)[0]]
-        next_offset = due[-1].offset + 1 if due else self._others.offset
+        messages: list[Message] = []
+        events = used = 0
+        # As many events as a write of the others: a record may hold one, or hundreds.
+        while used < len(records) and events < self._settings.fold_events:
+            if records[used].offset >= self._others.offset:
+                break
+            decoded = decode(records[used].value)[0]
+            messages += decoded
+            events += sum(len(found) for _, found in decoded)
+            used += 1
+        next_offset = records[used - 1].offset + 1 if used else self._others.offset
+        self._replays.keep(self._where, next_offset, records[used:])
         taken = fold.take(messages)
         absent = fold.missing(taken)
         values = await self._store.load(list(absent))

@@ -1,13 +1,11 @@
 """Stage 1, the rules: what an origin record becomes, and which records are repeats. Pure.
 
-A repeat (a client that sent again) carries the same event id and, by its key, stands in the same partition.
-The last event ids of each partition are remembered; after a restart the worker shows the records before its
-position again (``remember``), without writing anything.
+Which record is a repeat (a client that sent again) is contract.repeats' to say; after a restart the worker
+shows the records before its position again (``remember``), without writing anything.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +15,7 @@ from rec.events.v1.events_pb2 import Action, EventRecord, Impression, Item
 from services.contract import feature_events, times, topics
 from services.contract.errors import MalformedRecord
 from services.contract.feature_events import PARTITIONS, Write
+from services.contract.repeats import SeenEvents
 
 
 @dataclass(frozen=True)
@@ -28,40 +27,23 @@ class Split:
     event_us: int | None = None
 
 
-class SeenEvents:
-    """The last ``limit`` event ids of one partition."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._ids: OrderedDict[str, None] = OrderedDict()
-
-    def add(self, event_id: str) -> bool:
-        """Remembers it; False when it was known."""
-        if event_id in self._ids:
-            return False
-        self._ids[event_id] = None
-        if len(self._ids) > self._limit:
-            self._ids.popitem(last=False)
-        return True
-
-
 class Splitter:
     """The records of one origin partition, in offset order."""
 
-    def __init__(self, topic: str, partition: int, category_of: Callable[[int], int], window: int) -> None:
+    def __init__(self, topic: str, partition: int, category_of: Callable[[int], int]) -> None:
         self._topic = topic
         self._partition = partition
         self._category_of = category_of
-        self._seen = SeenEvents(window)
+        self._seen = SeenEvents()
 
-    def remember(self, value: bytes | None) -> None:
+    def remember(self, offset: int, value: bytes | None) -> None:
         """Takes note of a record that has been split before."""
         try:
             event = _event_of(self._decode(value))
         except MalformedRecord:
             return
         if event is not None:
-            self._seen.add(event.event_id)
+            self._seen.take(offset, event.event_id)
 
     def split(self, offset: int, value: bytes | None) -> Split:
         """MalformedRecord when the record cannot be used."""
@@ -80,7 +62,7 @@ class Splitter:
         # Split before it is remembered: a malformed record leaves no trace.
         writes = feature_events.split(record, self._topic, self._partition, offset, self._category_of)
         at_us = times.to_us(event.occurred_at)
-        if not self._seen.add(event.event_id):
+        if self._seen.take(offset, event.event_id):
             return Split([], repeat=True, event_us=at_us)
         return Split(writes, event_us=at_us)
 

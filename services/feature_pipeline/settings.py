@@ -25,10 +25,6 @@ class FeaturePipelineSettings(ProcessSettings):
     """View events per record of feature-events: a record costs as much as ten of them."""
     max_batches_in_flight: int = Field(default=64, gt=0)
     """Records sent and not yet acknowledged; well below the producer's own limit."""
-    dedupe_records: int = Field(default=5_000, gt=0)
-    """Event ids remembered per origin partition: more than a minute of traffic, while clients retry within
-    seconds. After a restart as many records are read again to know them.
-    """
     max_catalog_items: int = Field(default=5_000_000, gt=0)
     """Categories kept in memory; items beyond count as of unknown category."""
     fold_events: int = Field(default=2_000, gt=0)

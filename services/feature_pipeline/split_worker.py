@@ -8,13 +8,16 @@ after an error everything from the last committed record is read again.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from rec.events.v1.events_pb2 import FeatureEventBatch
 from services.contract import feature_events, topics
 from services.contract.errors import Conflict, LoopError, MalformedRecord
+from services.contract.repeats import REPEAT_WINDOW
 from services.feature_pipeline import metrics
 from services.feature_pipeline.catalog import Catalog
 from services.feature_pipeline.dead_letters import reject
@@ -25,6 +28,13 @@ from services.runtime.kafka_producer import Producer
 
 ORIGINS = (topics.IMPRESSIONS.name, topics.ACTIONS.name, topics.CATALOG.name)
 _IDLE_MS = 200
+
+
+def in_order_of_append(found: Records) -> Iterator[tuple[TopicPartition, ConsumerRecord]]:
+    """The records of several partitions as they came, each partition's in the order of its offsets: so that
+    states are seldom ahead by one partition and behind by another. Nothing depends on it."""
+    streams = ([(where, record) for record in records] for where, records in found.items())
+    return heapq.merge(*streams, key=lambda one: one[1].timestamp)
 
 
 class SplitWorker:
@@ -73,28 +83,22 @@ class SplitWorker:
                 await asyncio.sleep(self._settings.split_pause_ms / 1000)
 
     async def _round(self, found: Records) -> None:
-        through: dict[TopicPartition, int] = {}
-        for where, records in found.items():
-            splitter = self._splitters.get(where)
-            if splitter is not None:  # else it will be read again once it has been started
-                await self._split(splitter, self._done[where], where, records)
-                through[where] = records[-1].offset + 1
-        await self._acknowledged()
-        for where, offset in through.items():
-            if where in self._done:
-                self._done[where] = max(self._done[where], offset)
-
-    async def _split(
-        self, splitter: Splitter, done: int, where: TopicPartition, records: list[ConsumerRecord]
-    ) -> None:
-        for record in records:
+        # What has not been started will be read again once it has been.
+        ours = {where: records for where, records in found.items() if where in self._splitters}
+        known = {where: (self._splitters[where], self._done[where]) for where in ours}
+        for where, record in in_order_of_append(ours):
+            splitter, done = known[where]
             if record.offset < done:
-                splitter.remember(record.value)
+                splitter.remember(record.offset, record.value)
                 continue
             self._split_one(where, splitter, record)
             metrics.RECORDS.labels(where.topic).inc()
             if len(self._in_flight) >= self._settings.max_batches_in_flight:
                 await self._acknowledged()
+        await self._acknowledged()
+        for where, records in ours.items():
+            if where in self._done:
+                self._done[where] = max(self._done[where], records[-1].offset + 1)
 
     def _split_one(self, where: TopicPartition, splitter: Splitter, record: ConsumerRecord) -> None:
         try:
@@ -146,7 +150,7 @@ class SplitWorker:
             await self._start(where)
 
     async def _start(self, where: TopicPartition) -> None:
-        """Reads from the window of remembered event ids before the committed offset; writes from there on."""
+        """Reads from REPEAT_WINDOW before the committed offset, to know repeats; writes from there on."""
         committed = await self.reader.committed(where)
         beginning = (await self.reader.beginning_offsets([where]))[where]
         end = (await self.reader.end_offsets([where]))[where]
@@ -156,10 +160,8 @@ class SplitWorker:
         if where not in self.reader.assigned():
             return
         done = max(committed or 0, beginning)
-        window = 0 if where.topic == topics.CATALOG.name else self._settings.dedupe_records
-        self._splitters[where] = Splitter(
-            where.topic, where.partition, self._catalog.category_of, max(window, 1)
-        )
+        window = 0 if where.topic == topics.CATALOG.name else REPEAT_WINDOW
+        self._splitters[where] = Splitter(where.topic, where.partition, self._catalog.category_of)
         self._done[where] = done
         self.reader.seek(where, max(beginning, done - window))
 

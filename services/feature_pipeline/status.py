@@ -80,6 +80,8 @@ _NUMBERS = {
     "cache_misses": metrics.CACHE_MISSES,
     "redis_errors": metrics.REDIS_ERRORS,
     "barriers": metrics.BARRIERS,
+    "views_joined": metrics.VIEWS_JOINED,
+    "views_refused": metrics.VIEWS_REFUSED,
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m services.lake``: wiring only. ``python -m services.lake <command>``: see commands.py,
-batch.py and feature_commands.py.
+batch.py, feature_commands.py and view_commands.py.
 
 Down: NOT_SERVING -> reading stops -> every buffer is flushed -> the group is left -> admin port."""
 
@@ -11,7 +11,7 @@ import sys
 from rec.v1 import lake_pb2_grpc, worker_pb2_grpc
 from services.contract.feature_sets import feature_set
 from services.contract.lake_store import LakeStore
-from services.lake import feature_commands
+from services.lake import feature_commands, view_commands
 from services.lake.auditor import Auditor, audit_rules, settle_s
 from services.lake.commands import COMMANDS, command
 from services.lake.history_servicer import HistoryServicer, Limits
@@ -78,6 +78,8 @@ if __name__ == "__main__":
         raise SystemExit(batch.command(sys.argv[1], sys.argv[2:]))
     if sys.argv[1:] and sys.argv[1] in feature_commands.COMMANDS:
         raise SystemExit(feature_commands.command(sys.argv[1], sys.argv[2:]))
+    if sys.argv[1:] and sys.argv[1] in view_commands.COMMANDS:
+        raise SystemExit(view_commands.command(sys.argv[1], sys.argv[2:]))
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
         raise SystemExit(command(sys.argv[1], sys.argv[2:]))
     settings = load(Settings)

@@ -9,9 +9,9 @@ as_served   from what had been appended by the wall time of the scoring, less wh
             of the view agree. ``behind`` is then the age of the oldest event left out: a measured lag.
 
 So lag is no mismatch, and nothing but lag explains one away: a state has to be what all of its view's columns
-say at one moment, at most ``max_lag_us`` ago. Where none is found, the columns that differ at the best moment
-are the mismatches. (Two events of one entity within milliseconds, on different partitions, may reach Redis in
-the other order: such a state was at no moment of the log, and is counted; ``tolerated`` is for these.)
+say at one moment, at most ``max_lag_us`` ago; or, where there is none, at one place in each origin partition:
+these are read side by side, and one may be ahead of another (audit_origins). Where there is none either, the
+columns that differ at the best moment are the mismatches.
 
 By which category a state was looked up is what the snapshot itself says: a wrong category is a mismatch of
 its own column only.
@@ -33,13 +33,14 @@ from services.contract.view_asof import asof
 from services.contract.view_log import EventLog, Labels, Mode
 from services.contract.view_registry import FeatureSet, ViewColumn
 from services.lake.appends import Appends
+from services.lake.audit_origins import MAX_ROWS, Origins
 
 COLUMNS = (
     *("record", "request_id", "occurred_us", "scored_us", "user_id", "schema_hash"),
     *("item_ids", "user_features", "item_features"),
 )
 # Events that a state may be behind, in the order of their append.
-MAX_EVENTS_BEHIND = 32
+MAX_EVENTS_BEHIND = 64
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
@@ -226,7 +227,7 @@ def _best_moment(
     served, indices, max_lag_us = given
     best = _compared(view, log, labels, "as_served", indices)
     behind_us = np.zeros(len(served), np.int64)
-    if view.kind != "streaming":
+    if view.kind == "instant":
         return best, behind_us
     wrong = _differs(served, best.values).sum(axis=1)
     assert labels.wall_us is not None
@@ -245,8 +246,30 @@ def _best_moment(
         best.values[place], best.missing[place] = found.values[better], found.missing[better]
         wrong[place] = left[better]
         behind_us[place] = labels.wall_us[place] - moments[place]
+    _by_origin(view, log, labels, given, (best, wrong, behind_us))
     # A moment that explains nothing says nothing of the lag.
     return best, np.where(wrong > 0, 0, behind_us)
+
+
+def _by_origin(
+    view: FeatureView,
+    log: EventLog,
+    labels: Labels,
+    given: tuple[NDArray[np.float32], list[int], int],
+    found: tuple[_Computed, Ints, Ints],
+) -> None:
+    """Looks again at the rows that are still wrong; what is explained stands in ``found`` afterwards."""
+    served, indices, max_lag_us = given
+    best, wrong, behind_us = found
+    rows = np.flatnonzero(wrong > 0)[:MAX_ROWS]
+    if not len(rows):
+        return
+    origins = Origins(view, log, labels.take(rows))
+    for place, row in enumerate(rows):
+        cut = origins.explain(place, served[row], indices, max_lag_us)
+        if cut is not None:
+            best.values[row], best.missing[row] = cut.values, cut.missing
+            wrong[row], behind_us[row] = 0, cut.behind_us
 
 
 def _differs(a: NDArray[np.float32], b: NDArray[np.float32]) -> Bools:

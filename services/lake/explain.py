@@ -62,9 +62,7 @@ def _there(view: FeatureView, log: EventLog, labels: Labels, mode: Mode, lag_us:
     taken = log.takes(view)
     for name in view.key:
         taken &= log.field(name) == labels.fields[name][0]
-    if view.kind == "batch":
-        taken &= log.occurred_us < labels.at_us[0] // view.hop_us * view.hop_us
-    elif mode == "ideal":
+    if mode == "ideal":
         taken &= log.occurred_us < labels.at_us[0]
     else:
         assert labels.wall_us is not None
@@ -75,7 +73,8 @@ def _there(view: FeatureView, log: EventLog, labels: Labels, mode: Mode, lag_us:
 def _window(view: FeatureView, column: ViewColumn, times: Ints, at_us: int) -> tuple[int | None, int]:
     hop, hops = at_us // view.hop_us, view.hops(column.feature)
     overtaken = bool(len(times)) and int(times.max()) >= at_us
-    end_us = hop * view.hop_us if overtaken and not isinstance(column.feature.aggregate, LastK) else at_us
+    whole_hops = overtaken and not isinstance(column.feature.aggregate, LastK)
+    end_us = hop * view.hop_us if whole_hops or view.kind == "batch" else at_us
     return ((hop - hops) * view.hop_us if hops else None), end_us
 
 

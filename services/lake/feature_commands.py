@@ -1,4 +1,4 @@
-"""``python -m services.lake features|audit-features|backfill-view``: features out of the lake.
+"""``python -m services.lake features|audit-features``: features out of the lake.
 
 features   ``--entities`` is a Parquet file with occurred_us and, as the features need, user_id, item_id and
            served_us (wall time, for ``--mode as_served``). ``--out`` gets its rows in their order, with a
@@ -6,19 +6,14 @@ features   ``--entities`` is a Parquet file with occurred_us and, as the feature
 audit-features
            recomputes what the snapshots in the lake say was served (audit.py): a table on stdout, JSON in
            ``--out`` when given; exit code 1 when a feature is skewed
-backfill-view
-           writes the first states of ``--view`` (name.version) to Redis where the fold has begun it
-           (backfill.py); a JSON line per partition
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
-from redis import RedisError
 
-from services.contract.errors import FieldViolation, InvalidInput, LoopError, Unavailable
+from services.contract.errors import FieldViolation, InvalidInput, LoopError
 from services.contract.feature_sets import feature_set
-from services.contract.feature_view import FeatureView, view_from
 from services.contract.lake_store import LakeStore
 from services.contract.view_log import Mode
-from services.contract.view_registry import ViewRegistry
 from services.lake.audit_report import as_dict, as_text
 from services.lake.auditor import Auditor, audit_rules, settle_s
-from services.lake.backfill import Backfill, Filled
 from services.lake.point_in_time import Found, PointInTime, Rows, columns_of
 from services.lake.settings import Settings
 from services.lake.view_log import LakeEvents
-from services.runtime.redis_client import connect
-from services.runtime.settings import RedisSettings, load
+from services.runtime.settings import load
 
 _FIELDS = {"user_id": pa.uint64(), "item_id": pa.uint64(), "occurred_us": pa.int64(), "served_us": pa.int64()}
 
@@ -60,21 +50,18 @@ class FeatureSettings(Settings):
     """ideal: all before occurred_us. as_served: what had been appended, plus lag_ms, before served_us."""
     lag_ms: float = Field(default=0.0, ge=0.0)
     """as_served: from append to being served, wall time."""
-    view: str = ""
-    """backfill-view: name.version of a view of the feature set."""
-    definition: Path | None = None
-    """backfill-view: file with the canonical JSON of the view, when the set does not have it."""
-    backfill_timeout_ms: int = Field(default=600_000, gt=0)
-    """backfill-view: how long the fold may take to begin the view, and the lake to hold what is below it."""
-    redis: RedisSettings = RedisSettings(timeout_ms=10_000)
-    """backfill-view: where the states go."""
 
 
 def command(name: str, argv: Sequence[str]) -> int:
     """Runs one command; its exit code, 2 when the input, the lake or the settings cannot be used."""
     settings = load(FeatureSettings, argv)
+    return run(name, lambda: COMMANDS[name](settings))
+
+
+def run(name: str, work: Callable[[], int]) -> int:
+    """The exit code of a command's work; 2, and a line that says why, when it could not be done."""
     try:
-        return COMMANDS[name](settings)
+        return work()
     except (LoopError, OSError) as error:
         sys.stderr.write(f"services.lake {name}: {error}\n")
         return 2
@@ -155,39 +142,7 @@ def audit_features(settings: FeatureSettings) -> int:
     return 1 if said.skewed() else 0
 
 
-def backfill_view(settings: FeatureSettings) -> int:
-    """First states of a view that has joined the loop."""
-    view = view_of(settings)
-    events = LakeEvents(LakeStore(settings.lake_uri), settings.history_max_records)
-
-    async def work() -> list[Filled]:
-        client = connect(settings.redis)
-        try:
-            return await Backfill(client, events, view, settings.backfill_timeout_ms / 1000).run()
-        finally:
-            await client.aclose()
-
-    try:
-        filled = asyncio.run(work())
-    except RedisError as error:
-        raise Unavailable(f"Redis: {error!r}") from error
-    for line in filled:
-        sys.stdout.write(json.dumps(asdict(line)) + "\n")
-    return 0
-
-
-def view_of(settings: FeatureSettings) -> FeatureView:
-    """The view that is named or defined; NotFound, InvalidInput."""
-    if settings.definition is not None:
-        return view_from(settings.definition.read_text().strip())
-    name, _, version = settings.view.rpartition(".")
-    if not name or not version.isdecimal():
-        raise InvalidInput.one("view", settings.view, "name.version, or a definition")
-    return ViewRegistry(feature_set(settings.feature_set).views).get(name, int(version))
-
-
 COMMANDS: dict[str, Callable[[FeatureSettings], int]] = {
     "features": features,
     "audit-features": audit_features,
-    "backfill-view": backfill_view,
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from services.contract.columns import U32, U64
+from services.contract.columns import F32, U32, U64
 from services.contract.errors import InvalidInput
 
 
@@ -62,3 +63,17 @@ def _binary(values: NDArray, sizes: NDArray) -> pa.Array:
     return pa.Array.from_buffers(
         pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(values))]
     )
+
+
+def matrix(field: str, column: pa.ChunkedArray, width: int) -> NDArray[np.float32]:
+    """A binary column of ``width`` float32 each, as [n, width]. InvalidInput: a row of another size."""
+    sizes = pc.fill_null(pc.binary_length(column), -1).to_numpy()
+    if (sizes != 4 * width).any():
+        wrong = int((sizes != 4 * width).sum())
+        raise InvalidInput.one(field, f"{wrong} rows of other sizes", f"{4 * width} bytes on every row")
+    return np.frombuffer(b"".join(column.to_pylist()), F32).reshape(-1, width)
+
+
+def pack_rows(values: NDArray[np.float32]) -> pa.Array:
+    """The rows of a matrix as a binary column; the inverse of ``matrix``."""
+    return _binary(values.astype(F32).ravel(), np.full(len(values), 4 * values.shape[1], np.int64))

@@ -59,8 +59,8 @@ class Settings(ProcessSettings):
     audit_settle_ms: int = Field(default=5_000, ge=0)
     """A request is audited this long after its scoring and flush_age_ms: then the lake holds what it saw."""
     audit_tolerated: float = Field(default=0.005, ge=0.0, le=1.0)
-    """Share of a feature's values that may differ before it counts as skewed: events of one entity that came
-    within milliseconds over two partitions may have been folded in the other order."""
+    """Share of a feature's values that may differ before it counts as skewed: of an item with tens of events
+    a second not every order in which a fold may have taken the last ones is tried."""
     release_timeout_ms: int = Field(default=5_000, gt=0)
     """Time for the last flush when partitions are revoked or the process stops; what is not written is the
     next owner's to read."""

@@ -4,6 +4,8 @@ action, and per listing of the catalogue.
 An event's sequence is record offset x PARTS_PER_RECORD + its place in the record, as on feature-events, so
 that a cut and the fold's marks mean the same.
 
+Repeats (contract.repeats) are left out, as the stream's split leaves them out.
+
 The category of an event is the one that the stream's split gives it: of the item's newest listing appended no
 later than the event. An item is listed before it is shown, so there is one; should compaction of the topic
 have taken it before the lake read it, the oldest that is left stands in. 0: never listed.
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from services.contract.feature_events import PARTS_PER_RECORD
+from services.contract.repeats import repeats
 from services.contract.view_events import ACTED, ALL_FIELDS, LISTED, SHOWN, EventKind, event_hash
 from services.contract.view_log import EventLog, joined
 
@@ -39,13 +42,20 @@ COLUMNS = {
 def event_log(impressions: pa.Table, actions: pa.Table, items: pa.Table) -> EventLog:
     """Events of tables of the lake (contract.lake_schema), of COLUMNS at least."""
     listings = Listings(_events(items))
-    return joined(
-        [_shown(_events(impressions), listings), _acted(_events(actions), listings), listings.log()]
-    )
+    return joined([_shown(_once(impressions), listings), _acted(_once(actions), listings), listings.log()])
 
 
 def _events(table: pa.Table) -> pa.Table:
     return table.filter(pc.equal(table["record"], "event"))
+
+
+def _once(table: pa.Table) -> pa.Table:
+    """The events without the repeats that the stream's split leaves out."""
+    events = _events(table)
+    again = repeats(
+        _column(events, "partition", np.int32), _column(events, "offset", np.int64), events["event_id"]
+    )
+    return events.filter(pa.array(~again)) if again.any() else events
 
 
 class Listings:

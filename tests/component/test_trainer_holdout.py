@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from local.backfill.view import USER_LATELY
 from services.contract import model_net, times
 from services.contract.errors import InvalidInput
 from services.contract.lake_rows import LogRecord, to_table
+from services.contract.view_codec import canonical
 from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import SECOND_US, START_US, World, sample_bytes
 from trainer.holdout import SHUFFLED, compare, main, predict, trained
@@ -136,3 +138,32 @@ def test_the_command_answers_json_and_says_what_it_cannot_judge(
     assert "positives and negatives" in capsys.readouterr().err
     assert main(["--train", "x=nowhere.parquet", *arguments, str(CUT_US)]) == 1
     assert "nowhere.parquet" in capsys.readouterr().err
+
+
+def test_a_view_behind_the_set_is_learned_from_and_wanted_on_every_row(
+    truth: pa.Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition, narrow, wide = (tmp_path / name for name in ("view.json", "narrow.parquet", "wide.parquet"))
+    definition.write_text(canonical(USER_LATELY))
+    pq.write_table(truth, narrow)
+    rng = np.random.default_rng(2)
+    hints = (truth["label"].to_numpy() + rng.normal(0, 0.5, len(truth))).astype(np.float32)
+    added = {
+        "user_features": [np.zeros(1, np.float32).tobytes()] * len(truth),
+        "item_features": [np.array([hint, 0], np.float32).tobytes() for hint in hints],
+    }
+    table = truth
+    for name, new in added.items():
+        both = [old + more for old, more in zip(truth[name].to_pylist(), new, strict=True)]
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(both, pa.binary()))
+    pq.write_table(table, wide)
+
+    def auc_of(path: Path, *options: str) -> float:
+        arguments = ["--seeds", "1", "--truth", str(path), "--train", f"set={path}"]
+        assert main([*arguments, "--cut-us", str(CUT_US), *options]) == 0
+        return json.loads(capsys.readouterr().out)["set"]["auc"]["mean"]
+
+    assert auc_of(wide, "--add-view", str(definition)) > auc_of(narrow) + 0.1
+    arguments = ["--seeds", "1", "--truth", str(narrow), "--train", f"set={narrow}", "--cut-us", str(CUT_US)]
+    assert main([*arguments, "--add-view", str(definition)]) == 1
+    assert "user_features" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from services.contract.view_events import Event
 from services.contract.view_fold import OriginMarks, StateKey, ViewFold
 from services.contract.view_registry import FeatureSet
 from services.lake.backfill import Backfill, missing
-from services.lake.feature_commands import command
+from services.lake.view_commands import command
 from services.lake.view_log import LakeEvents
 
 pytestmark = pytest.mark.integration

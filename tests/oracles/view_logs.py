@@ -220,9 +220,6 @@ def bits(answers: Sequence[Answer]) -> list[tuple[list[str], bool]]:
 
 def there(view: FeatureView, log: Sequence[Logged], row: Ask, mode: str, lag_us: int) -> list[Event]:
     """The events that a state holds when the row asks: feature_view's S, before key and filter."""
-    if view.kind == "batch":
-        cut_us = row.at_us // view.hop_us * view.hop_us
-        return [event for event, _ in log if event.occurred_us < cut_us]
     if mode == "ideal":
         return [event for event, _ in log if event.occurred_us < row.at_us]
     return [event for event, appended_us in log if appended_us + lag_us < row.wall_us]

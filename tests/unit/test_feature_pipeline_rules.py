@@ -18,8 +18,10 @@ from services.contract.view_state import ViewState
 from services.contract.view_ttl import ttl_s
 from services.contract.views_world import MINUTE_US, SHOWN
 from services.feature_pipeline.fold_batch import Message, PartitionFold, Section, decode
-from services.feature_pipeline.repartition import SeenEvents, Splitter
+from services.feature_pipeline.repartition import Splitter
+from services.feature_pipeline.split_worker import in_order_of_append
 from services.feature_pipeline.write_script import NO_OFFSET, arguments
+from services.runtime.kafka_consumer import ConsumerRecord, TopicPartition
 
 VIEWS = {view.name: view for view in feature_set("world").views}
 NOW = 1_760_000_000_000_000
@@ -33,8 +35,8 @@ def action(event_id: str, user: int = 1, item: int = 2, at_us: int = NOW) -> Eve
     return record
 
 
-def splitter(topic: str = "actions", window: int = 100) -> Splitter:
-    return Splitter(topic, 0, lambda _item: 3, window)
+def splitter(topic: str = "actions") -> Splitter:
+    return Splitter(topic, 0, lambda _item: 3)
 
 
 def test_a_repeat_writes_nothing_and_says_so() -> None:
@@ -47,15 +49,25 @@ def test_a_repeat_writes_nothing_and_says_so() -> None:
 
 def test_what_was_remembered_is_a_repeat() -> None:
     split = splitter()
-    split.remember(action("a").SerializeToString())
-    split.remember(b"\xff\xff")
+    split.remember(3, action("a").SerializeToString())
+    split.remember(4, b"\xff\xff")
     assert split.split(5, action("a").SerializeToString()).repeat
 
 
-def test_the_window_of_event_ids_is_bounded() -> None:
-    seen = SeenEvents(2)
-    assert [seen.add(name) for name in "abcab"] == [True] * 5
-    assert not seen.add("b")
+def test_partitions_are_split_side_by_side_each_in_its_own_order() -> None:
+    a, b = TopicPartition("impressions", 0), TopicPartition("actions", 3)
+
+    def records(where: TopicPartition, *stamps: int) -> list[ConsumerRecord]:
+        return [
+            ConsumerRecord(where.topic, where.partition, at, stamp, 0, None, b"", None, 0, 0, ())
+            for at, stamp in enumerate(stamps)
+        ]
+
+    # A stamp may go back: the partition's order stays.
+    found = in_order_of_append({a: records(a, 10, 30, 20, 50), b: records(b, 15, 40)})
+    assert [(where, record.offset) for where, record in found] == [
+        *((a, 0), (b, 0), (a, 1), (a, 2), (b, 1), (a, 3)),
+    ]
 
 
 def test_a_barrier_goes_to_every_partition() -> None:

@@ -127,8 +127,19 @@ def test_a_batch_view_changes_once_a_hop():
     daily = view(Count(SHOWN), 2 * HOP, kind="batch")
     events = [shown(3_000), shown(4_999, 1), shown(5_000, 2)]
     assert [said(daily, events, at) for at in (5_000, 5_001, 5_999, 6_000)] == [2, 2, 2, 2]
-    assert said(daily, [shown(5_000)], 5_999) is None
-    assert said(daily, [shown(5_000)], 6_000) == 1
+    # Somebody was there; the hop is not over.
+    assert [said(daily, [shown(5_000)], at) for at in (5_000, 5_999, 6_000)] == [None, 0, 1]
+    newest = view(LastK(SHOWN, ("item_id",), 2, "count"), kind="batch")
+    assert [said(newest, events, at) for at in (4_999, 5_000, 5_999, 6_000)] == [1, 2, 2, 2]
+
+
+def test_a_batch_view_says_all_through_a_hop_what_it_says_at_the_end_of_the_one_before():
+    """Of a state that has folded the whole hop meanwhile: the same as of one that has not."""
+    daily = view(Count(SHOWN), 2 * HOP, kind="batch")
+    before = [shown(3_000), shown(4_999, 1)]
+    later = [*before, shown(5_000, 2), shown(5_400, 3), shown(5_800, 4)]
+    for at in (5_000, 5_500, 5_999):
+        assert said(daily, later, at, "as_served") == said(daily, before, at, "as_served") == 2
 
 
 EVENTS = [

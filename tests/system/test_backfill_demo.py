@@ -1,0 +1,25 @@
+"""The demo itself, in short: a view joins a running stack, and what is read of it is what the log says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from local.backfill import command
+
+pytestmark = pytest.mark.system
+
+
+@pytest.mark.timeout(600)
+def test_a_view_joins_a_running_stack_with_its_past(tmp_path: Path) -> None:
+    where = ["--out", str(tmp_path / "out"), "--run-dir", str(tmp_path / "run"), "--free-ports"]
+    code = command.main(["--quick", "--seeds", "1", *where])
+    found = json.loads((tmp_path / "out" / "backfill.json").read_text())
+    assert code == 0, found["failed_checks"]
+    assert found["rows"] == 2_000 and found["rows_not_default"] > 1_000
+    assert found["mismatches"] == found["missing"] == found["extra"] == 0
+    assert found["states_filled"] > 1_000 and found["trainable_rows"] > 190_000
+    assert 0 < found["forward_logging"]["rows"] < found["trainable_rows"]
+    assert found["auc"]["backfilled"]["mean"] > found["auc"]["shuffled_labels"]["mean"]
