@@ -35,7 +35,7 @@ class FeatureSettings(ProcessSettings):
     feature_set: FeatureSetName = WORLD
     """Which features are answered, by name (contract.feature_sets); all processes of a loop have the same."""
     near_items: Annotated[int, AfterValidator(_none_or_a_request)] = Field(default=100_000, ge=0)
-    """Items kept in this process with their computed columns, 700 bytes each with the views of the world; 0
+    """Items kept in this process with their computed columns, 600 bytes each with the views of the world; 0
     reads every item from Redis each time. At least the 10,000 of the largest request. Written items are
     dropped at once."""
     near_age_ms: int = Field(default=10_000, gt=0)

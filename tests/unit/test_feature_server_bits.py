@@ -6,11 +6,12 @@ import random
 from dataclasses import replace
 
 import numpy as np
-from feature_kit import states_of
+from feature_kit import reply_of, states_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.view_logs import HOP_US, case_from, views
 
+from rec.v1.feature_pb2 import GetFeaturesResponse
 from services.contract import features, redis_keys
 from services.contract.feature_view import FeatureView
 from services.contract.view_events import Event
@@ -20,6 +21,7 @@ from services.feature.answer import Reading
 from services.feature.near_cache import NearCache
 from services.feature.program import ITEM, Layout
 from services.feature.query import Query
+from services.feature.resp import Column, Reply
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KEYS = [
@@ -67,11 +69,12 @@ class Redis:
         return [int.from_bytes(entity, "little") for name, entity in changed if name in item_views]
 
     def read(self, reading: Reading) -> None:
-        keys, columns = reading.first()
-        keys = keys + [prefix + ids[at : at + 8] for prefix, ids in columns for at in range(0, len(ids), 8)]
-        reading.take_first([self._values.get(key) for key in keys])
-        more = reading.second()
-        reading.take_second([self._values.get(key) for key in more])
+        reading.take_first(self._reply(reading.first()))
+        reading.take_second(self._reply(reading.second()))
+
+    def _reply(self, columns: list[Column]) -> Reply:
+        keys = [p + rest[at : at + size] for p, rest, size in columns for at in range(0, len(rest), size)]
+        return reply_of([self._values.get(key) for key in keys])
 
 
 @SETTINGS
@@ -110,7 +113,7 @@ def test_answers_are_the_reference_encoding_while_events_and_hops_go_on(
             user = rng.choice((1, 2**64 - 1))
             reading = Reading(layout, Query(user, ids, at_us), near, turn)
             redis.read(reading)
-            answer = reading.build()
+            answer = GetFeaturesResponse.FromString(reading.build().data)
             wanted = features.encode(feature_set, redis.states, user, ids, at_us)
             assert answer.user_features == wanted.user.tobytes()
             assert answer.item_features == wanted.items.tobytes()
