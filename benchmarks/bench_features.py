@@ -56,8 +56,10 @@ def servers(traffic: Traffic, url: str, folder: Path) -> dict[str, tuple[Server,
     request = traffic.request()
     answer = live.call(request.SerializeToString(), timeout=DEADLINE_S)
     (folder / "mget").write_bytes(asyncio.run(mget_of(request, url)))
+    echo = echo_server("echo", folder, answer)
     return {
-        "echo": (echo_server("echo", folder, answer), False),
+        "echo": (echo, False),
+        "echo_live": (echo, True),
         "echo_message": (echo_server("echo_message", folder, answer, ["--message"]), False),
         "echo_mget": (echo_server("echo_mget", folder, answer, ["--mget", str(folder / "mget"), url]), False),
         "live": (live, True),
