@@ -10,6 +10,7 @@ from services.contract.model_schema import shape_of
 from services.contract.view_events import Event
 from services.contract.view_fold import OriginMarks, ViewFold
 from services.contract.view_registry import FeatureSet
+from services.feature.resp import Reply
 
 FEATURES = FEATURE_SETS[WORLD]
 SHAPE = shape_of(FEATURES)
@@ -44,3 +45,17 @@ def clicked(user: int, item: int, category: int, at_us: int, sequence: int) -> E
         "dwell_s": 0,
     }
     return Event("acted", at_us, sequence, fields, "actions/0", sequence)
+
+
+def wire_of(values: list[bytes | None]) -> bytes:
+    """As Redis says an array."""
+    each = (b"$-1\r\n" if v is None else b"$%d\r\n%b\r\n" % (len(v), v) for v in values)
+    return b"*%d\r\n" % len(values) + b"".join(each)
+
+
+def reply_of(values: list[bytes | None]) -> Reply:
+    """As the feature server reads it."""
+    reply = Reply()
+    reply.feed(bytearray(wire_of(values)), 0)
+    assert reply.done
+    return reply

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 
-from rec.v1 import feature_pb2_grpc
 from services.contract import topics
 from services.contract.feature_sets import feature_set
 from services.contract.view_growth import GrowingSet
@@ -19,7 +18,7 @@ from services.feature.barriers import BarrierWatch
 from services.feature.breaker import Breaker
 from services.feature.near_cache import NearCache
 from services.feature.program import Layout
-from services.feature.servicer import FeatureServicer
+from services.feature.servicer import SERVICE, FeatureServicer, add_to_server
 from services.feature.serving import Serving
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
@@ -30,8 +29,6 @@ from services.runtime.kafka_tail import LogTail
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 from services.runtime.telemetry import freeze_after_load
-
-SERVICE = "rec.v1.FeatureService"
 
 
 async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
@@ -57,8 +54,7 @@ async def start(settings: FeatureSettings, process: Process) -> GrpcServer:
     barriers = BarrierWatch(client, settings.max_barrier_waits, settings.barrier_poll_ms / 1000)
     process.spawn(barriers.run(), "barriers")
     servicer = FeatureServicer(settings, serving, barriers, WallClock())
-    add = feature_pb2_grpc.add_FeatureServiceServicer_to_server
-    server = GrpcServer(settings.grpc, process, [(add, servicer, SERVICE)])
+    server = GrpcServer(settings.grpc, process, [(add_to_server, servicer, SERVICE)])
     await server.start()
     await asyncio.to_thread(warm_up, serving.layout)
     if settings.follow_views:

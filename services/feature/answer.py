@@ -4,212 +4,179 @@ A ``Reading`` is one request on its way: it says which keys it still needs (at m
 user x category are known by name only when the candidates' categories are), takes their values, and builds.
 """
 
+# mypy: disallow-untyped-calls=False
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rec.v1.feature_pb2 import GetFeaturesResponse
-from services.contract import features, redis_keys
-from services.contract.columns import F32, U8, U32, encode
-from services.contract.feature_view import FeatureView
-from services.contract.id_table import IdTable
-from services.contract.view_plan import plan_of
-from services.feature import kernel
-from services.feature.kernel import NEVER
-from services.feature.near_cache import Answered, NearCache, records_matrix
-from services.feature.program import ITEM, PAIR, PER_CATEGORY, REQUEST, Layout, Program
+from rec.v1.provenance_pb2 import Degradation
+from services.contract.columns import F32, U8, U32
+from services.feature import kernel, resp
+from services.feature.near_cache import Answered, NearCache
+from services.feature.program import ITEM, PAIR, PER_CATEGORY, REQUEST, Layout, Stored
 from services.feature.query import Query
+from services.feature.resp import Column, Reply
 
-_NO_ITEMS = np.zeros(1, np.int64)
-Values = list[bytes | None]
+_ONE = np.zeros(1, np.int64)
+# Length-delimited fields; a tag of one byte.
+_TAGS = {
+    field.name: bytes([field.number << 3 | 2])
+    for field in GetFeaturesResponse.DESCRIPTOR.fields
+    if field.number < 16
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A GetFeaturesResponse, serialised, and what is counted of it."""
+
+    data: bytes
+    missing_items: int
+    missing_user: bool
 
 
 class Reading:
     """``near``: where the states of items are kept, and for how long."""
 
     def __init__(self, layout: Layout, query: Query, near: NearCache, now_ns: int) -> None:
-        n = len(query.item_ids)
         self._layout, self._query, self._near, self._now_ns = layout, query, near, now_ns
+        # A copy: the kernels are compiled for memory that may be written to.
+        self._ids = np.array(query.item_ids, np.uint64)
         self._tick = near.begin()
-        self._into = Answered(
-            np.empty((n, layout.feature_set.item_width), F32),
-            np.zeros(n, U32),
-            np.full(len(layout.feature_set.views), NEVER, np.int64),
-        )
-        self.stale = near.gather(query.item_ids, None, query.at_us, now_ns, self._tick, self._into)
-        self._wanted = query.item_ids[self.stale]
-        self._own: Values = []
-        # Categories that have been asked for: their place, and the states of each view.
-        self._places = IdTable()
-        self._states: list[Values] = [[] for _ in layout.groups[PER_CATEGORY]]
-        self._pairs: list[Values] = [[] for _ in layout.groups[PAIR]]
-        self._asked = np.zeros(0, np.int64)
+        self._into = Answered.empty(len(self._ids), layout.feature_set)
+        self.stale = near.gather(self._ids, query.at_us, now_ns, self._tick, self._into)
+        self._wanted = self._ids[self.stale]
+        # States of the request, of the candidates' categories, and of the candidates, one after the other.
+        own, _, of_category, of_pair = layout.sizes
+        pairs_at = own + of_category * (self._into.count + len(self.stale))
+        self._starts = np.array((0, 0, own, pairs_at))
+        self._strides = np.array((0, 0, of_category, of_pair))
+        # At least one word: an answer without stored views has no states.
+        self._states = np.empty(pairs_at + of_pair * len(self._ids) + 8, U8)
+        # Categories whose states have been taken.
+        self._asked = 0
 
     # -- what is read
 
-    def first(self) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
-        """Keys, and columns of (prefix, packed ids), as resp.mget takes them."""
-        keys = [redis_keys.view_key(view, self._entity(view)) for view in self._layout.groups[REQUEST]]
-        known: NDArray | slice = slice(None)
-        if len(self.stale):
-            known = np.ones(len(self._query.item_ids), bool)
-            known[self.stale] = False
-        packed = self._wanted.astype("<u8").tobytes()
-        columns = [(redis_keys.view_prefix(view), packed) for view in self._layout.groups[ITEM] if packed]
-        return keys + self._category_keys(known), columns
+    def first(self) -> list[Column]:
+        """The keys that are known at once."""
+        stored, user = self._layout.stored, self._query.user_id.to_bytes(8, "little")
+        # Whole keys: one of no field has nothing after its prefix.
+        own = [one.prefix + user * len(one.view.key) for one in stored[REQUEST]]
+        columns = [(b"", key, len(key)) for key in own] + self._of_categories()
+        if len(self._wanted):
+            ids = self._wanted.tobytes()
+            columns += [(one.prefix, ids, 8) for one in stored[ITEM]]
+        return columns
 
-    def take_first(self, values: Values) -> None:
+    def take_first(self, reply: Reply) -> None:
         """The values of ``first``, in order."""
-        count = len(self._layout.groups[REQUEST])
-        self._own = values[:count]
-        at = self._take_categories(values, count)
-        if not len(self._wanted):
-            return
-        records = []
-        for view in self._layout.groups[ITEM]:
-            size = plan_of(view).layout.size
-            records.append(records_matrix(values[at : at + len(self._wanted)], size))
-            at += len(self._wanted)
-        self._near.put(self._wanted, records, self._now_ns, self._tick)
-        query = self._query
-        self._near.gather(query.item_ids, self.stale, query.at_us, self._now_ns, self._tick, self._into)
+        at = self._take(REQUEST, _ONE, reply, 0)
+        self._take_categories(reply, at)
+        if len(self._wanted):
+            self._near.take(
+                self._wanted, self.stale, reply, self._query.at_us, self._now_ns, self._tick, self._into
+            )
 
-    def second(self) -> list[bytes]:
+    def second(self) -> list[Column]:
         """Keys that were not known before the candidates' categories were; none is usual."""
-        keys: list[bytes] = []
-        if len(self.stale):
-            keys = self._category_keys(slice(None))
-        else:
-            self._asked = self._asked[:0]
-        for view in self._layout.groups[PAIR]:
-            prefix = redis_keys.view_prefix(view)
-            keys += [prefix + entity for entity in features.entities(view, self._fields())]
-        return keys
+        columns, pairs = self._of_categories(), self._layout.stored[PAIR]
+        if pairs:
+            fields = {"item_id": self._ids, "category": self._into.category_ids}
+            columns += [self._column(one, fields, len(self._ids)) for one in pairs]
+        return columns
 
-    def take_second(self, values: Values) -> None:
+    def take_second(self, reply: Reply) -> None:
         """The values of ``second``, in order."""
-        at = self._take_categories(values, 0)
-        n = len(self._query.item_ids)
-        for index in range(len(self._pairs)):
-            self._pairs[index] = values[at : at + n]
-            at += n
+        at = self._take_categories(reply, 0)
+        self._take(PAIR, np.arange(len(self._ids)), reply, at)
 
     def nothing(self) -> None:
         """Takes what is known when Redis cannot be asked."""
-        keys, columns = self.first()
-        self.take_first([None] * (len(keys) + sum(len(ids) // 8 for _, ids in columns)))
-        self.take_second([None] * len(self.second()))
+        self.take_first(Reply.nulls(resp.keys_of(self.first())))
+        self.take_second(Reply.nulls(resp.keys_of(self.second())))
 
-    def _entity(self, view: FeatureView) -> bytes:
-        return b"".join(self._query.user_id.to_bytes(8, "little") for _ in view.key)
+    def _of_categories(self) -> list[Column]:
+        """Of categories that were not asked for yet."""
+        into = self._into
+        new = into.categories[self._asked : into.count]
+        if not len(new):
+            return []
+        views = self._layout.stored[PER_CATEGORY]
+        return [self._column(one, {"category": new}, len(new)) for one in views]
 
-    def _categories(self) -> NDArray[np.int64]:
-        return self._into.items[:, self._layout.feature_set.category_column].astype(np.int64)
+    def _column(self, one: Stored, fields: Mapping[str, NDArray], rows: int) -> Column:
+        key = one.view.key
+        entities = np.empty((rows, len(key)), np.uint64)
+        for place, field in enumerate(key):
+            entities[:, place] = self._query.user_id if field == "user_id" else fields[field].view(np.uint64)
+        return one.prefix, entities.astype("<u8", copy=False).tobytes(), 8 * len(key)
 
-    def _fields(self) -> dict[str, NDArray]:
-        user = np.array([self._query.user_id], np.uint64)
-        return {"user_id": user, "item_id": self._query.item_ids, "category": self._categories()}
+    def _take_categories(self, reply: Reply, at: int) -> int:
+        new = np.arange(self._asked, self._into.count)
+        self._asked = self._into.count
+        return self._take(PER_CATEGORY, new, reply, at) if len(new) else at
 
-    def _category_keys(self, known: NDArray | slice) -> list[bytes]:
-        """Of categories among the ``known`` candidates that were not asked for yet."""
-        column = self._into.items[:, self._layout.feature_set.category_column]
-        category = column[known].astype(np.int64)
-        before = len(self._places)
-        rows = self._places.insert(category.view(np.uint64))
-        found = np.zeros(len(self._places), np.int64)
-        found[rows] = category
-        self._asked = found[before:]
-        return [
-            redis_keys.view_prefix(view) + entity
-            for view in self._layout.groups[PER_CATEGORY]
-            for entity in self._of_categories(view)
-        ]
-
-    def _of_categories(self, view: FeatureView) -> list[bytes]:
-        user = np.array([self._query.user_id], np.uint64)
-        return features.entities(view, {"user_id": user, "category": self._asked}) if len(self._asked) else []
-
-    def _take_categories(self, values: Values, at: int) -> int:
-        for states in self._states:
-            states.extend(values[at : at + len(self._asked)])
-            at += len(self._asked)
+    def _take(self, group: int, rows: NDArray[np.int64], reply: Reply, at: int) -> int:
+        start, stride = self._starts[group], self._strides[group]
+        for one in self._layout.stored[group]:
+            kernel.fill(reply.data, reply.spans, at, rows, one.size, self._states, start + one.start, stride)
+            at += len(rows)
         return at
 
     # -- what is answered
 
-    def build(self) -> GetFeaturesResponse:
-        """The answer without its degradations."""
-        layout, query, into = self._layout, self._query, self._into
-        category = self._categories()
-        rows = self._places.lookup(category.view(np.uint64))
-        count = len(self._places)
-        words, starts, strides = self._records(count)
-        user = np.empty((1, layout.feature_set.user_width), F32)
-        user_mask = np.zeros(1, np.uint32)
-        own = np.int64(np.uint64(query.user_id).view(np.int64))
-
-        def run(program: Program, items: NDArray, categories: NDArray, out: NDArray, mask: NDArray) -> None:
-            kernel.evaluate(
-                words,
-                starts,
-                strides,
-                program.packed,
-                query.at_us,
-                own,
-                items,
-                categories,
-                out,
-                mask,
-                into.newest,
-            )
-
-        run(layout.request, _NO_ITEMS, _NO_ITEMS, user, user_mask)
-        if layout.category.width and count:
-            values, mask = np.empty((count, layout.category.width), F32), np.zeros(count, np.uint32)
-            each = np.zeros(count, np.int64)
-            each[rows] = category
-            run(layout.category, each, each, values, mask)
-            kernel.spread(values, mask, rows, layout.category.columns, into.items, into.mask)
-        if layout.pair.width:
-            run(layout.pair, query.item_ids.astype(np.uint64).view(np.int64), category, into.items, into.mask)
-        return self._packed(user, int(user_mask[0]))
-
-    def _records(self, categories: int) -> tuple[tuple[NDArray, ...], NDArray[np.int64], NDArray[np.int64]]:
-        """All states but those kept near, one after the other."""
-        layout = self._layout
-        parts = [
-            records_matrix([value], plan_of(view).layout.size)
-            for view, value in zip(layout.groups[REQUEST], self._own, strict=True)
-        ]
-        starts, strides = np.zeros(4, np.int64), np.zeros(4, np.int64)
-        at = layout.sizes[REQUEST]
-        for group, states in ((PER_CATEGORY, self._states), (PAIR, self._pairs)):
-            starts[group], strides[group] = at, layout.sizes[group]
-            matrices = [
-                records_matrix(values, plan_of(view).layout.size)
-                for view, values in zip(layout.groups[group], states, strict=True)
-            ]
-            if matrices:
-                parts.append(np.concatenate(matrices, axis=1))
-                at += parts[-1].size
-        # At least one word: an answer without stored views has no states.
-        buffer = np.concatenate([*(part.ravel() for part in parts), np.zeros(8, np.uint8)])
-        return (buffer.view(np.int64), buffer.view(np.uint32), buffer), starts, strides
-
-    def _packed(self, user: NDArray[np.float32], user_mask: int) -> GetFeaturesResponse:
-        layout, into, at_us = self._layout, self._into, self._query.at_us
-        newest = into.newest.tolist()
-        return GetFeaturesResponse(
+    def build(self, degraded: Sequence[Degradation] = ()) -> Answer:
+        """When all is taken."""
+        layout, query, into, states = self._layout, self._query, self._into, self._states
+        user, user_mask = np.empty((1, layout.feature_set.user_width), F32), np.zeros(1, U32)
+        missing = np.empty(len(self._ids), U8)
+        missing_items = kernel.complete(
+            (states.view(np.int64), states.view(np.uint32), states), self._starts, self._strides,
+            layout.programs, layout.category.columns, query.at_us, _signed(query.user_id),
+            self._ids.view(np.int64), into.packed, (user, user_mask), layout.bits, missing,
+        )  # fmt: skip
+        mask, own = int(user_mask[0]), layout.of_user
+        small = GetFeaturesResponse(
             schema_hash=layout.feature_set.schema_hash,
             user_features=user.tobytes(),
-            item_features=into.items.tobytes(),
-            missing_items=encode((into.mask & layout.of_item) == layout.of_item, U8),
-            missing_user=bool(layout.of_user) and user_mask & layout.of_user == layout.of_user,
-            missing_item_views=encode(into.mask & ~np.uint32(layout.of_user), U32),
-            missing_user_views=user_mask,
-            view_age_s=[-1.0 if us == NEVER else max(at_us - us, 0) / 1e6 for us in newest],
+            missing_user=bool(own) and mask & own == own,
+            missing_user_views=mask,
+            view_age_s=[
+                -1.0 if us == kernel.NEVER else max(query.at_us - us, 0) / 1e6 for us in into.newest.tolist()
+            ],
+            degraded=degraded,
         )
+        large = {"item_features": into.items, "missing_items": missing, "missing_item_views": into.mask}
+        return Answer(_joined(small, large), missing_items, small.missing_user)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _joined(small: GetFeaturesResponse, large: Mapping[str, Any]) -> bytes:
+    """The bytes of the message with the large columns in it. A message is the concatenation of its fields,
+    and protobuf would copy the large ones three times."""
+    parts: list[Any] = [small.SerializeToString()]
+    for name, column in large.items():
+        parts += (_TAGS[name], _varint(column.nbytes), column)
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    made = bytearray()
+    while number > 0x7F:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    made.append(number)
+    return bytes(made)
 
 
 def warm_up(layout: Layout) -> None:
@@ -220,4 +187,7 @@ def warm_up(layout: Layout) -> None:
         reading = Reading(layout, Query(0, item_ids, 1), near, 0)
         reading.nothing()
         reading.build()
-    near.drop(ids)
+    resp.mget([(b"f:", bytes(16), 8)])
+    keys = Reply()
+    keys.feed(bytearray(b"*1\r\n$8\r\n12345678\r\n"), 0)
+    near.drop(resp.ids_of(keys))

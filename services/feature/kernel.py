@@ -44,11 +44,14 @@ GROUP, START, HOP, SLACK, FINGERPRINT, INSTANT, BEGIN, END, VIEW, HAS_LAST, BATC
 VIEW_INTS = 11
 ADD, LEAST, MOST = range(3)
 USER_ID, ITEM_ID, CATEGORY = range(3)
-# Numbers of a row of the near cache; then, per feature that says seconds, since when.
-ROW_FROM, ROW_UNTIL, ROW_EXPIRES, ROW_USED, ROW_SINCE = range(5)
+# Numbers of a row of the near cache; then per view its newest event, then per feature that says seconds since
+# when, then, as float32, the candidate's row of the answer.
+ROW_FROM, ROW_UNTIL, ROW_EXPIRES, ROW_USED, ROW_MASK, ROW_NEWEST = range(6)
 NEVER = -(1 << 62)
 ALWAYS = 1 << 62
 
+# Division by zero gives what IEEE says: the check for an exception would cost as much as the division.
+_compiled = njit(cache=True, nogil=True, error_model="numpy")
 _NONE = NONE_US
 _MOST = (1 << 63) - 1
 _VERSION = STATE_VERSION
@@ -60,15 +63,24 @@ _LN2 = 0.6931471805599453
 _ROOT_HALF = 0.7071067811865476
 _TWO_PI = 6.283185307179586
 _DAY_US = 86_400 * 1_000_000
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_HALF, _ONE, _TWO = np.uint64(32), np.uint64(1), np.uint64(2)
+# Where a loop runs over all candidates its places are unsigned and its arrays flat: of each signed place
+# numba asks whether it counts from the end, which costs ten times as much as the copy itself.
+_FROM, _UNTIL, _EXPIRES = np.uint64(ROW_FROM), np.uint64(ROW_UNTIL), np.uint64(ROW_EXPIRES)
+_USED, _MASK, _NEWEST = np.uint64(ROW_USED), np.uint64(ROW_MASK), np.uint64(ROW_NEWEST)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _ln(x):
     m, e = math.frexp(x)
-    low = 0
-    if m < _ROOT_HALF:
-        m = m * 2.0
-        low = 1
+    return _ln_of(m, float(e))
+
+
+@_compiled
+def _ln_of(m, e):
+    low = 1.0 if m < _ROOT_HALF else 0.0
+    m = m * (1.0 + low)
     s = (m - 1.0) / (m + 1.0)
     square = s * s
     series = 1 / 15
@@ -82,7 +94,7 @@ def _ln(x):
     return (e - low) * _LN2 + 2.0 * s * series
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _day_sine(at_us, ahead_us):
     turn = float((at_us + ahead_us) % _DAY_US) / _DAY_US
     if turn > 0.75:
@@ -99,7 +111,7 @@ def _day_sine(at_us, ahead_us):
     return x * series
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def scaled(value, ints, floats, f):
     """The float32 of a feature's value."""
     if ints[f, LOG1P]:
@@ -110,7 +122,7 @@ def scaled(value, ints, floats, f):
     return np.float32(min(max(value, -floats[f, LIMIT]), floats[f, LIMIT]))
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _range(tiles, hops, behind, first):
     low = min(max(first, 0), tiles)
     high = tiles
@@ -119,7 +131,7 @@ def _range(tiles, hops, behind, first):
     return low, high
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _total(words, at, place, tiles, wide, base, monoid, hops, behind, first):
     q, u, _ = words
     low, high = _range(tiles, hops, behind, first)
@@ -138,7 +150,7 @@ def _total(words, at, place, tiles, wide, base, monoid, hops, behind, first):
     return found
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _a(words, at, ints, f, monoid, behind, first):
     return _total(
         words, at, ints[f, A], ints[f, A_TILES], ints[f, A_WIDE], ints[f, A_BASE], monoid, ints[f, HOPS],
@@ -146,7 +158,7 @@ def _a(words, at, ints, f, monoid, behind, first):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _b(words, at, ints, f, behind, first):
     return _total(
         words, at, ints[f, B], ints[f, B_TILES], ints[f, B_WIDE], ints[f, B_BASE], ADD, ints[f, HOPS],
@@ -154,7 +166,7 @@ def _b(words, at, ints, f, behind, first):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _distinct(words, at, ints, f, behind, first):
     b = words[2]
     m = ints[f, SIZE]
@@ -174,7 +186,7 @@ def _distinct(words, at, ints, f, behind, first):
     return raw
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _decayed(words, at, ints, weights, f, behind, first):
     u = words[1]
     hops = ints[f, HOPS]
@@ -187,7 +199,7 @@ def _decayed(words, at, ints, weights, f, behind, first):
     return total / _UNIT
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _newest(words, at, ints, f, t, since):
     """The kept events before ``t``, of a batch view before its hop: index of the first, and how many (at most
     k)."""
@@ -207,7 +219,7 @@ def _newest(words, at, ints, f, t, since):
     return lead, count
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def since(words, at, ints, f, t, hop_us, behind, first):
     """Since when the seconds of a feature count; NONE_US = its default stands."""
     op = ints[f, OP]
@@ -224,7 +236,7 @@ def since(words, at, ints, f, t, hop_us, behind, first):
     return words[0][((at + place) >> 3) + lead]
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def seconds(from_us, ints, floats, f, t):
     """The float32 of seconds since a time."""
     if from_us == _NONE:
@@ -232,7 +244,36 @@ def seconds(from_us, ints, floats, f, t):
     return scaled((t - from_us) / 1_000_000.0, ints, floats, f)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
+def _all_seconds(begins, at, table, ints, floats, f, t, to, answered):
+    """``seconds`` since what stands ``at`` each of the rows, to the places ``to`` of the answer: the same
+    operations, a loop for each so that several rows are done at once."""
+    out, width = answered[0], np.uint64(answered[1])
+    divide, limit, default = floats[f, DIVIDE], floats[f, LIMIT], np.float32(floats[f, DEFAULT])
+    size = np.uint64(begins.shape[0])
+    x, known = np.empty(begins.shape[0]), np.empty(begins.shape[0], np.bool_)
+    for i in range(size):
+        begun = table[begins[i] + at]
+        known[i] = begun != _NONE
+        x[i] = (t - begun) / 1_000_000.0
+    if ints[f, LOG1P]:
+        for i in range(size):
+            x[i] = 1.0 + max(x[i], 0.0)
+    if ints[f, LOG]:
+        bits, exponent = x.view(np.int64), np.empty(begins.shape[0])
+        for i in range(size):
+            # As frexp, of what is a normal number above 0.
+            exponent[i] = (bits[i] >> 52) - 1022
+            bits[i] = bits[i] & ((1 << 52) - 1) | (1022 << 52)
+        for i in range(size):
+            x[i] = _ln_of(x[i], exponent[i])
+    column = np.uint64(ints[f, COLUMN])
+    for i in range(size):
+        value = np.float32(min(max(x[i] / divide, -limit), limit))
+        out[to[i] * width + column] = value if known[i] else default
+
+
+@_compiled
 def _value(words, at, program, f, t, hop_us, behind, first, operand):  # noqa: PLR0911 - a table, compiled
     """(value, whether there is one)."""
     _, ints, floats, weights = program
@@ -269,7 +310,7 @@ def _value(words, at, program, f, t, hop_us, behind, first, operand):  # noqa: P
     return _of_last(words, at, ints, f, t, hop_us, operand)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _of_last(words, at, ints, f, t, hop_us, operand):
     op, q = ints[f, OP], words[0]
     earliest = (t // hop_us - ints[f, HOPS]) * hop_us if ints[f, HOPS] else _NONE
@@ -291,7 +332,7 @@ def _of_last(words, at, ints, f, t, hop_us, operand):
     return same / float(max(count, 1)), True
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def clock(words, at, views, v, t):
     """(whether the state is missing, hops from its newest tile to t, the first tile that counts)."""
     q, u, b = words
@@ -305,7 +346,7 @@ def clock(words, at, views, v, t):
     return behind < -views[v, SLACK], behind, (-behind if newest < t and not views[v, BATCH] else 1 - behind)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def feature(words, at, program, f, t, hop_us, behind, first, operand):
     """The float32 of a feature of a state that is not missing."""
     _, ints, floats, _ = program
@@ -315,7 +356,7 @@ def feature(words, at, program, f, t, hop_us, behind, first, operand):
     return scaled(value, ints, floats, f) if known else np.float32(floats[f, DEFAULT])
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _contained(words, at, program, f, t, hop_us, user, items, categories, out):
     """Whether one state's newest events contain what each of n rows is compared with."""
     _, ints, floats, _ = program
@@ -335,7 +376,7 @@ def _contained(words, at, program, f, t, hop_us, user, items, categories, out):
         out[j, column] = yes if found else no
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def evaluate(words, starts, strides, program, t, user, items, categories, out, mask, newest):
     """All features of a program for n rows: ``out`` [n, columns]; ``mask`` [n] gets the bits of views without
     state, ``newest`` [views of the set] the newest event of those with. The record of row j in group g begins
@@ -370,7 +411,7 @@ def evaluate(words, starts, strides, program, t, user, items, categories, out, m
                 )
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def interval(words, at, views, v, t, missing, low, high):
     """[low, high) narrowed to the moments at which this state says what it says at t."""
     newest = words[0][(at + 8) >> 3]
@@ -386,88 +427,171 @@ def interval(words, at, views, v, t, missing, low, high):
     return low, min(high, newest + 1)
 
 
-@njit(cache=True, nogil=True)
-def spread(rows, masks, index, columns, out, mask):
-    """Gives each candidate the columns and bits of its category: ``rows`` [c, columns], ``index`` [n]."""
-    for n in range(index.shape[0]):
-        row = index[n]
-        mask[n] |= masks[row]
-        for column in range(columns.shape[0]):
-            out[n, columns[column]] = rows[row, column]
+@_compiled
+def fill(data, spans, first, rows, size, out, start, stride):
+    """Copies states from a reply, whose value ``first`` + i ends up at out[start + rows[i] x stride]; zeros
+    (no state) for what has not ``size`` bytes. ``spans``: where each value of ``data`` begins, its length."""
+    for i in range(rows.shape[0]):
+        to, at = np.uint64(start + rows[i] * stride), np.uint64(spans[first + i, 0])
+        if spans[first + i, 1] == size:
+            for byte in range(np.uint64(size)):
+                out[to + byte] = data[at + byte]
+        else:
+            for byte in range(np.uint64(size)):
+                out[to + byte] = 0
 
 
-@njit(cache=True, nogil=True)
-def _refresh(words, at, program, t, r, meta, values, masks, newest):
-    """Computes one row anew, as of t."""
+@_compiled
+def _refresh(words, at, program, t, row, image, table, values):
+    """Computes one row anew, as of t. ``row``, ``image``: where it begins in table, its columns in values."""
     views, ints, floats, _ = program
-    low, high, slot = np.int64(NEVER), np.int64(ALWAYS), ROW_SINCE
-    masks[r] = 0
+    low, high = np.int64(NEVER), np.int64(ALWAYS)
+    mask, slot = np.int64(0), row + ROW_NEWEST + views.shape[0]
     for v in range(views.shape[0]):
         place = at + views[v, START]
         missing, behind, first = clock(words, place, views, v, t)
         low, high = interval(words, place, views, v, t, missing, low, high)
-        newest[r, v] = NEVER if missing else words[0][(place + 8) >> 3]
+        table[row + ROW_NEWEST + v] = NEVER if missing else words[0][(place + 8) >> 3]
         if missing:
-            masks[r] |= np.uint32(1 << views[v, VIEW])
+            mask |= 1 << views[v, VIEW]
         for f in range(views[v, BEGIN], views[v, END]):
             if ints[f, OP] >= FIRST_EVENT:
-                meta[r, slot] = (
+                table[slot] = (
                     _NONE if missing else since(words, place, ints, f, t, views[v, HOP], behind, first)
                 )
                 slot += 1
             elif missing:
-                values[r, f] = floats[f, DEFAULT]
+                values[image + ints[f, COLUMN]] = floats[f, DEFAULT]
             else:
-                values[r, f] = feature(words, place, program, f, t, views[v, HOP], behind, first, 0)
-    meta[r, ROW_FROM], meta[r, ROW_UNTIL] = low, high
+                values[image + ints[f, COLUMN]] = feature(
+                    words, place, program, f, t, views[v, HOP], behind, first, 0
+                )
+    table[row + ROW_FROM], table[row + ROW_UNTIL], table[row + ROW_MASK] = low, high, mask
 
 
-@njit(cache=True, nogil=True)
-def gather(rows, words, stride, program, copied, moving, t, now, tick, held, answered, stale):
-    """Fills the rows of the answer whose states are held; ``stale`` gets the places of the others.
-    Returns (how many of these, how many rows were computed). ``copied``, ``moving``: features whose columns
-    are kept, and those that say seconds, with the columns of the answer."""
-    views, ints, floats, _ = program
-    meta, values, masks, newest = held
-    out, mask, ages = answered
-    unknown, computed = 0, 0
-    for n in range(rows.shape[0]):
-        r = rows[n]
-        if r < 0 or meta[r, ROW_EXPIRES] < now:
-            stale[unknown] = n
+@_compiled
+def gather(rows, places, words, stride, program, moving, t, now, tick, held, answered, stale):
+    """Fills the answer's rows ``places`` from the rows held; ``stale`` gets the places of what is not held.
+    Returns (how many of these, how many rows were computed, how many categories the answer has now).
+    ``moving``: the features that say seconds."""
+    table, values, length, image = held
+    size, row_length = np.uint64(rows.shape[0]), np.uint64(length)
+    # Of the rows that are held: where they begin, and their places.
+    begins, to = np.empty(rows.shape[0], np.uint64), np.empty(rows.shape[0], np.uint64)
+    had, unknown, computed = np.uint64(0), 0, 0
+    for i in range(size):
+        begin = np.uint64(rows[i]) * row_length
+        if rows[i] < 0 or table[begin + _EXPIRES] < now:
+            stale[unknown] = places[i]
             unknown += 1
             continue
-        meta[r, ROW_USED] = tick
-        if t < meta[r, ROW_FROM] or t >= meta[r, ROW_UNTIL]:
-            _refresh(words, r * stride, program, t, r, meta, values, masks, newest)
+        table[begin + _USED] = tick
+        begins[had], to[had] = begin, np.uint64(places[i])
+        had += _ONE
+        if t < table[begin + _FROM] or t >= table[begin + _UNTIL]:
+            first = np.int64(begin * _TWO) + image
+            _refresh(words, rows[i] * stride, program, t, np.int64(begin), first, table, values)
             computed += 1
-        for i in range(copied.shape[0]):
-            out[n, copied[i, 1]] = values[r, copied[i, 0]]
-        for i in range(moving.shape[0]):
-            out[n, moving[i, 1]] = seconds(meta[r, ROW_SINCE + i], ints, floats, moving[i, 0], t)
-        mask[n] |= masks[r]
-        for v in range(views.shape[0]):
-            ages[v] = max(ages[v], newest[r, v])
-    return unknown, computed
+    count = _copied(begins[:had], to[:had], program[0], held, answered)
+    for m in range(moving.shape[0]):
+        at = np.uint64(ROW_NEWEST + program[0].shape[0] + m)
+        _all_seconds(begins[:had], at, table, program[1], program[2], moving[m], t, to[:had], answered)
+    return unknown, computed, count
 
 
-@njit(cache=True, nogil=True)
-def victims(meta, tick, hand, limit, out):
+@_compiled
+def _copied(begins, to, views, held, answered):
+    """The rows that begin at ``begins`` to the places ``to`` of the answer; how many categories it has."""
+    table, values, _, image = held
+    out, width, column, mask, newest, index, found, slots, count = answered
+    w, picture, size = np.uint64(width), np.uint64(image), np.uint64(begins.shape[0])
+    for i in range(size):
+        first, at = begins[i] * _TWO + picture, to[i] * w
+        for c in range(w):
+            out[at + c] = values[first + c]
+        mask[to[i]] = np.uint32(table[begins[i] + _MASK])
+    for v in range(np.uint64(views.shape[0])):
+        most = newest[views[v, VIEW]]
+        for i in range(size):
+            most = max(most, table[begins[i] + _NEWEST + v])
+        newest[views[v, VIEW]] = most
+    last = np.uint64(slots.shape[0] - 1)
+    for i in range(size):
+        category = np.int64(out[to[i] * w + np.uint64(column)])
+        at = ((np.uint64(category) * _GOLDEN) >> _HALF) & last
+        while slots[at] != 0 and found[np.uint64(slots[at] - 1)] != category:
+            at = (at + _ONE) & last
+        if slots[at] == 0:
+            found[count] = category
+            count += 1
+            slots[at] = count
+        index[to[i]] = slots[at] - 1
+    return count
+
+
+@_compiled
+def _spread(index, values, masks, columns, out, width, mask):
+    """Gives each candidate the columns and bits of its category."""
+    had, w = np.uint64(columns.shape[0]), np.uint64(width)
+    for n in range(np.uint64(index.shape[0])):
+        row = np.uint64(index[n])
+        mask[n] |= masks[row]
+        for c in range(had):
+            out[n * w + np.uint64(columns[c])] = values[row * had + c]
+
+
+@_compiled
+def complete(words, starts, strides, programs, columns, t, user, ids, answered, request, bits, missing):
+    """Everything of an answer but what is kept near, when all rows are gathered. ``programs``: of the
+    request, per category (``columns``: its columns of the answer), per candidate. ``request``: [1, columns]
+    and the mask [1] of the request's own. ``bits``: of the views of an item alone, and of all that a
+    candidate has. ``missing`` [n] gets 1 where an item has no state at all; returns how many these are."""
+    out, width, _, mask, newest, index, found, _, count = answered
+    own, per_category, pair = programs
+    none = np.zeros(1, np.int64)
+    evaluate(words, starts, strides, own, t, user, none, none, request[0], request[1], newest)
+    if columns.shape[0] and count:
+        values, masks = np.empty((count, columns.shape[0]), np.float32), np.zeros(count, np.uint32)
+        each = found[:count]
+        evaluate(words, starts, strides, per_category, t, user, each, each, values, masks, newest)
+        _spread(index, values.reshape(-1), masks, columns, out, width, mask)
+    if pair[0].shape[0] and mask.shape[0]:
+        rows = out.reshape(mask.shape[0], width)
+        evaluate(words, starts, strides, pair, t, user, ids, found[index], rows, mask, newest)
+    absent = 0
+    for n in range(np.uint64(mask.shape[0])):
+        missing[n] = (mask[n] & bits[0]) == bits[0]
+        absent += missing[n]
+        mask[n] &= bits[1]
+    return absent
+
+
+@_compiled
+def victims(rows, tick, hand, limit, out):
     """The rows that leave next, none of this request's; where the hand stands then."""
     found = 0
     while found < out.shape[0]:
-        if meta[hand, ROW_USED] != tick:
+        if rows[hand, ROW_USED] != tick:
             out[found] = hand
             found += 1
         hand = hand + 1 if hand + 1 < limit else 0
     return hand
 
 
-@njit(cache=True, nogil=True)
-def expire(rows, meta):
+@_compiled
+def renew(rows, which, expires, tick):
+    """Rows whose states have just been read; computed when asked for: no moment is in [ALWAYS, NEVER)."""
+    for r in which:
+        rows[r, ROW_FROM], rows[r, ROW_UNTIL] = ALWAYS, NEVER
+        rows[r, ROW_EXPIRES], rows[r, ROW_USED] = expires, tick
+
+
+@_compiled
+def expire(which, rows):
+    """Rows (-1 = none) that are to be read again; how many of them were held."""
     had = 0
-    for r in rows:
-        if r >= 0 and meta[r, ROW_EXPIRES] != NEVER:
-            meta[r, ROW_EXPIRES] = NEVER
+    for r in which:
+        if r >= 0 and rows[r, ROW_EXPIRES] != NEVER:
+            rows[r, ROW_EXPIRES] = NEVER
             had += 1
     return had

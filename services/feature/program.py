@@ -2,9 +2,9 @@
 
 States come in groups, whose records lie one after the other: of the request's own entity (REQUEST), per item
 (ITEM: kept near), per category of the candidates (PER_CATEGORY), per candidate (PAIR: an item together with
-a user or with a comparison; read each time). A program computes columns at one level: once, per category, or
-per candidate; ``direct`` ones write into the answer's matrix. Comparisons of the user's events with the
-candidate's category are made once per category.
+a user or with a comparison; read each time). A program computes columns at one level: once, per item, per
+category, or per candidate; all but those per category write into the answer's matrix (``direct``).
+Comparisons of the user's events with the candidate's category are made once per category.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from services.contract.errors import InvalidInput
 from services.contract.feature_view import FeatureView
+from services.contract.redis_keys import view_prefix
 from services.contract.view_aggregates import (
     MATCHING_READS,
     Decayed,
@@ -57,6 +58,17 @@ def group_of(view: FeatureView) -> int:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A view's states: what their keys in Redis begin with, their bytes, and where in a record of the view's
+    group they begin."""
+
+    view: FeatureView
+    prefix: bytes
+    size: int
+    start: int
+
+
+@dataclass(frozen=True)
 class Program:
     """``columns[i]``: which column of the level's matrix column i of the answer's matrix is. ``packed``: for
     the kernel: views, ints, floats, weights."""
@@ -83,6 +95,13 @@ class Layout:
         # Where in a record of its group a view's state begins.
         self.starts: dict[str, int] = {}
         self.sizes = tuple(self._lay(views) for views in self.groups)
+        self.stored = tuple(
+            [
+                Stored(view, view_prefix(view), plan_of(view).layout.size, self.starts[view.name])
+                for view in views
+            ]
+            for views in self.groups
+        )
         levels: dict[str, list[tuple[int, ViewColumn]]] = {
             "request": [],
             "item": [],
@@ -94,9 +113,12 @@ class Layout:
         for place, column in enumerate(feature_set.candidate_columns):
             levels[_level(column)].append((place, column))
         self.request = self._program(levels["request"], direct=True)
-        self.item = self._program(levels["item"])
+        self.item = self._program(levels["item"], direct=True)
         self.category = self._program(levels["category"])
         self.pair = self._program(levels["pair"], direct=True)
+        self.programs = (self.request.packed, self.category.packed, self.pair.packed)
+        # As kernel.complete takes them.
+        self.bits = (np.uint32(self.of_item), ~np.uint32(self.of_user))
 
     def _lay(self, views: list[FeatureView]) -> int:
         at = 0

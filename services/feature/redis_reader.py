@@ -21,26 +21,28 @@ from typing import Any, cast
 from redis.asyncio.connection import parse_url
 
 from services.feature import metrics
-from services.feature.resp import PUSH, ProtocolError, Reply, Value, command, value
+from services.feature.resp import PUSH, ProtocolError, Reply, command, value
 from services.runtime.settings import RedisSettings
 
 Values = list[bytes | None]
-Take = Callable[[Values], Any]
+# How the push begins that names keys (null instead of their array when all were flushed).
+_WRITTEN = b">2\r\n$10\r\ninvalidate\r\n"
+Take = Callable[[Reply], Any]
 Waiting = tuple[Reply, Take, "asyncio.Future[Any]"]
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Whom to tell about keys below ``prefixes``. written: keys; forget: whatever is known may have been
-    written (all keys flushed, connection lost or not yet tracked)."""
+    """Whom to tell about keys below ``prefixes``. written: keys, as the values of a reply; forget: whatever
+    is known may have been written (all keys flushed, connection lost or not yet tracked)."""
 
     prefixes: tuple[bytes, ...]
-    written: Callable[[list[bytes]], None]
+    written: Callable[[Reply], None]
     forget: Callable[[], None]
 
 
-def _as_is(values: Values) -> Values:
-    return values
+def _as_is(reply: Reply) -> Values:
+    return reply.values
 
 
 class _Row(asyncio.Protocol):
@@ -86,11 +88,20 @@ class _Row(asyncio.Protocol):
         return at
 
     def _push(self, at: int) -> int:
+        if self._buffer.startswith(_WRITTEN + b"*", at):
+            keys = Reply()
+            end = keys.feed(self._buffer, at + len(_WRITTEN))
+            if not keys.done:
+                return at
+            if self._tracking is not None:
+                self._tracking.written(keys)
+            return end
         found = value(self._buffer, at)
         if found is None:
             return at
-        if self._tracking is not None:
-            _tell(self._tracking, found[0])
+        # Other pushes are none of ours.
+        if self._tracking is not None and found[0] == [b"invalidate", None]:
+            self._tracking.forget()
         return found[1]
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -140,18 +151,9 @@ def _answer(reply: Reply, take: Take, future: asyncio.Future[Any]) -> None:
         future.set_exception(OSError(f"redis: {reply.error}"))
         return
     try:
-        future.set_result(take(reply.values))
+        future.set_result(take(reply))
     except Exception as error:
         future.set_exception(error)
-
-
-def _tell(tracking: Tracking, message: Value) -> None:
-    """[b"invalidate", keys], or null for keys when all were flushed; other pushes are none of ours."""
-    match message:
-        case [b"invalidate", None]:
-            tracking.forget()
-        case [b"invalidate", list(keys)]:
-            tracking.written([key for key in keys if isinstance(key, bytes)])
 
 
 class RedisReader:

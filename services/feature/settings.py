@@ -40,7 +40,7 @@ class FeatureSettings(ProcessSettings):
     views_wait_ms: int = Field(default=20_000, ge=0)
     """How long a start waits for Kafka to say which views are served; then the named set is until it does."""
     near_items: Annotated[int, AfterValidator(_none_or_a_request)] = Field(default=100_000, ge=0)
-    """Items kept in this process with their computed columns, 700 bytes each with the views of the world; 0
+    """Items kept in this process with their computed columns, 600 bytes each with the views of the world; 0
     reads every item from Redis each time. At least the 10,000 of the largest request. Written items are
     dropped at once."""
     near_age_ms: int = Field(default=10_000, gt=0)

@@ -8,8 +8,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from services.contract import redis_keys
 from services.contract.errors import DeadlineSpent, Unavailable
 from services.contract.feature_view import FeatureView
@@ -20,6 +18,7 @@ from services.feature.near_cache import NearCache
 from services.feature.program import ITEM, Layout
 from services.feature.query import Query
 from services.feature.redis_reader import RedisReader, Tracking, Values
+from services.feature.resp import Reply
 from services.runtime.settings import RedisSettings
 
 _PING_S = 0.1
@@ -45,6 +44,7 @@ class FeatureStore:
         tracking = Tracking(prefixes, self._written, self._forget) if near is not None else None
         self._layout = layout
         self._near = near
+        metrics.NEAR_ITEMS.set_function(lambda: float(len(near) if near is not None else 0))
         self._reader = RedisReader(redis, max_reads, tracking)
         self._breaker = breaker
         self._telling_s = telling_s
@@ -75,10 +75,10 @@ class FeatureStore:
         near = self._near if self._near is not None and self._reader.tracked else self._alone(query)
         reading = Reading(self._layout, query, near, time.monotonic_ns())
         metrics.NEAR_HITS.inc(len(query.item_ids) - len(reading.stale))
-        metrics.ITEMS_READ.inc(len(reading.stale))
-        keys, columns = reading.first()
+        if len(reading.stale):
+            metrics.ITEMS_READ.inc(len(reading.stale))
         # The values are taken inside the callback that hears them: before anything that Redis says later.
-        await self._reader.ask(resp.mget(keys, columns), reading.take_first)
+        await self._reader.ask(resp.mget(reading.first()), reading.take_first)
         more = reading.second()
         if more:
             metrics.SECOND_READS.inc()
@@ -87,11 +87,11 @@ class FeatureStore:
         return reading
 
     def _count(self, near: NearCache) -> None:
-        metrics.COMPUTED.inc(near.computed)
-        metrics.NEAR_EVICTED.inc(near.evicted)
+        if near.computed:
+            metrics.COMPUTED.inc(near.computed)
+        if near.evicted:
+            metrics.NEAR_EVICTED.inc(near.evicted)
         near.computed = near.evicted = 0
-        if near is self._near:
-            metrics.NEAR_ITEMS.set(len(near))
 
     def _alone(self, query: Query) -> NearCache:
         return NearCache(self._layout, max(1, len(query.item_ids)), 1.0)
@@ -108,7 +108,8 @@ class FeatureStore:
         """States by (name of the view, entity), read now, those there are; Unavailable, DeadlineSpent."""
         if not wanted:
             return {}
-        keys = [redis_keys.view_key(view, entity) for view, entity in wanted]
+        names = [redis_keys.view_key(view, entity) for view, entity in wanted]
+        keys = [(b"", name, len(name)) for name in names]
         try:
             async with asyncio.timeout(timeout_s):
                 values: Values = await self._reader.ask(resp.mget(keys))
@@ -119,10 +120,9 @@ class FeatureStore:
         named = zip(wanted, values, strict=True)
         return {(view.name, entity): value for (view, entity), value in named if value is not None}
 
-    def _written(self, keys: list[bytes]) -> None:
+    def _written(self, keys: Reply) -> None:
         if self._near is not None:
-            ids = np.frombuffer(b"".join([key[-8:] for key in keys]), "<u8")
-            metrics.NEAR_DROPPED.inc(self._near.drop(ids))
+            metrics.NEAR_DROPPED.inc(self._near.drop(resp.ids_of(keys)))
 
     def _forget(self) -> None:
         if self._near is not None:

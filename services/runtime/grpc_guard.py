@@ -1,8 +1,9 @@
-"""The one interceptor of a server: limit, metrics, errors.
+"""What stands around every handler of a server: limit, metrics, errors.
 
-A call above ``max_concurrent_rpcs`` is refused at once. Health and reflection (services under ``grpc.``)
-pass freely and uncounted. Metric names are the customary ones of gRPC's Prometheus middlewares. Handlers
-are wrapped once per method, so that a call costs two counters and a histogram.
+A call above ``max_concurrent_rpcs`` is refused at once. Health and reflection are added to the server itself,
+not to its guard: they pass freely and uncounted. Metric names are the customary ones of gRPC's Prometheus
+middlewares. Handlers are wrapped when they are added, so that a call costs two counters and a histogram; an
+interceptor of grpc.aio would cost as much again, for asking on every call which handler it is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -21,7 +22,6 @@ from services.runtime.telemetry import counter, gauge, get_logger, histogram
 
 log = get_logger(__name__)
 _LABELS = ("grpc_type", "grpc_service", "grpc_method")
-_EXEMPT = "/grpc."
 
 
 class _Method:
@@ -47,15 +47,15 @@ class _Method:
         self._by_code[code].inc()
 
 
-class Guard(grpc.aio.ServerInterceptor):
-    """Wraps every handler of the service port."""
+class Guard:
+    """Takes the place of a server when services are added to it: what the generated functions call."""
 
     def __init__(self, max_concurrent_rpcs: int) -> None:
         self._limit = max_concurrent_rpcs
         self._active = 0
         self._draining = False
         self._streams: set[asyncio.Task[Any]] = set()
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._server: grpc.aio.Server | None = None
         self._refused = counter("grpc_overload_refused", "Calls refused above max_concurrent_rpcs.")
         self._bugs = counter("grpc_internal_errors", "Calls that ended in an unexpected error.", ["method"])
         gauge("grpc_active_rpcs", "Calls in progress.").set_function(lambda: self._active)
@@ -71,21 +71,23 @@ class Guard(grpc.aio.ServerInterceptor):
         for task in self._streams:
             task.cancel()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The method's handler, wrapped; None for an unknown method."""
-        handler = await continuation(handler_call_details)
-        path = handler_call_details.method
-        if handler is None or path.startswith(_EXEMPT):
-            return handler
-        known = self._wrapped.get(path)
-        if known is None or known[0] is not handler:
-            known = (handler, self._wrap(path, handler))
-            self._wrapped[path] = known
-        return known[1]
+    def stand_before(self, server: grpc.aio.Server) -> None:
+        """Handlers go to this server from now on."""
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """grpc.aio.Server's: the methods of these are registered as well."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """grpc.aio.Server's; of two handlers of a method the last one counts. What a servicer leaves to its
+        generated base is not added: gRPC says UNIMPLEMENTED itself."""
+        assert self._server is not None  # before stand_before nothing is added
+        wrapped = {
+            name: self._wrap(f"/{service}/{name}", handler)
+            for name, handler in handlers.items()
+            if not _behaviour(handler).__module__.endswith("_pb2_grpc")
+        }
+        self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrap(self, path: str, handler: Any) -> Any:
         coders = {
@@ -173,6 +175,11 @@ class Guard(grpc.aio.ServerInterceptor):
             log.error("unexpected error", method=method.path, error=repr(error), exc_info=error)
         await context.abort(status.code, status.message, status.trailing_metadata)
         raise AssertionError("abort always raises")
+
+
+def _behaviour(handler: Any) -> Callable[..., Any]:
+    kinds = (handler.unary_unary, handler.stream_unary, handler.unary_stream, handler.stream_stream)
+    return next(kind for kind in kinds if kind is not None)
 
 
 def _code_name(error: BaseException, context: grpc.aio.ServicerContext) -> str:

@@ -61,9 +61,10 @@ class GrpcServer:
         """Binds and answers; Unavailable when a port is taken. Health stays NOT_SERVING."""
         self._admin.start()
         self._process.push_last("admin port", lambda: asyncio.to_thread(self._admin.stop))
-        server = grpc.aio.server(interceptors=(self.guard,), options=self._options())
+        server = grpc.aio.server(options=self._options())
+        self.guard.stand_before(server)
         for add, servicer, _ in self._services:
-            add(servicer, server)
+            add(servicer, self.guard)
         health_pb2_grpc.add_HealthServicer_to_server(AsyncHealth(self.health), server)
         names = [name for _, _, name in self._services]
         add_reflection(server, (*names, HEALTH_SERVICE), asynchronous=True)

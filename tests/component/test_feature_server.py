@@ -137,7 +137,7 @@ def test_the_reader_works_on_the_loop_of_production(redis_url: str) -> None:
     async def read() -> list[bytes | None]:
         reader = RedisReader(RedisSettings(url=redis_url), 2)
         answers = await reader.ask(resp.command(b"PING"))
-        answers += await reader.ask(resp.mget((b"a",), [(b"f:i:", bytes(16))]))
+        answers += await reader.ask(resp.mget([(b"", b"a", 1), (b"f:i:", bytes(16), 8)]))
         await reader.close()
         return answers
 

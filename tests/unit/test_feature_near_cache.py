@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from feature_kit import FEATURES, shown, states_of
+from feature_kit import FEATURES, reply_of, shown, states_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contract.view_plan import plan_of
-from services.feature.kernel import NEVER
-from services.feature.near_cache import Answered, NearCache, records_matrix
+from services.feature.near_cache import Answered, NearCache
 from services.feature.program import ITEM, Layout
 
 LAYOUT = Layout(FEATURES)
@@ -28,23 +26,16 @@ def cache_of(capacity: int) -> NearCache:
 def gathered(
     cache: NearCache, ids: list[int], now_s: float, tick: int, at_us: int = AT_US
 ) -> tuple[list[float], list[int]]:
-    into = Answered(
-        np.zeros((len(ids), FEATURES.item_width), np.float32),
-        np.zeros(len(ids), np.uint32),
-        np.full(len(FEATURES.views), NEVER, np.int64),
-    )
-    stale = cache.gather(np.array(ids, np.uint64), None, at_us, int(now_s * 1e9), tick, into)
+    into = Answered.empty(len(ids), FEATURES)
+    stale = cache.gather(np.array(ids, np.uint64), at_us, int(now_s * 1e9), tick, into)
     return into.items[:, COLUMN].tolist(), stale.tolist()
 
 
 def put(cache: NearCache, impressions: dict[int, int], now_s: float = 0.0, tick: int | None = None) -> None:
-    records = []
-    for view in LAYOUT.groups[ITEM]:
-        key = (view.name, (1).to_bytes(8, "little"))
-        values = [STATES[n].get(key) for n in impressions.values()]
-        records.append(records_matrix(values, plan_of(view).layout.size))
+    keys = [(view.name, (1).to_bytes(8, "little")) for view in LAYOUT.groups[ITEM]]
+    reply = reply_of([STATES[n].get(key) for key in keys for n in impressions.values()])
     ids = np.array(list(impressions), np.uint64)
-    cache.put(ids, records, int(now_s * 1e9), cache.begin() if tick is None else tick)
+    cache.put(ids, reply, int(now_s * 1e9), cache.begin() if tick is None else tick)
 
 
 def said(impressions: int) -> float:

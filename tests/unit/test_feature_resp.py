@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from feature_kit import wire_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,14 +12,9 @@ from services.feature.resp import ProtocolError, Reply, command, mget, value
 VALUES = st.lists(st.one_of(st.none(), st.binary(max_size=40), st.just(b"\r\n$-1\r\n")), max_size=12)
 
 
-def array(values: list[bytes | None]) -> bytes:
-    each = (b"$-1\r\n" if v is None else b"$%d\r\n%b\r\n" % (len(v), v) for v in values)
-    return b"*%d\r\n" % len(values) + b"".join(each)
-
-
 @given(st.lists(VALUES, min_size=1, max_size=4), st.lists(st.integers(1, 25), min_size=1))
 def test_replies_come_out_whole_however_their_bytes_are_cut(replies: list, cuts: list[int]) -> None:
-    stream = b"".join(array(values) for values in replies)
+    stream = b"".join(wire_of(values) for values in replies)
     buffer, got, reply, sent, turn = bytearray(), [], Reply(), 0, 0
     while sent < len(stream):
         size = cuts[turn % len(cuts)]
@@ -38,8 +34,8 @@ def test_replies_come_out_whole_however_their_bytes_are_cut(replies: list, cuts:
 def test_mget_is_the_command_of_all_its_keys() -> None:
     ids = (7).to_bytes(8, "little") + (2**63 + 1).to_bytes(8, "little")
     wanted = command(b"MGET", b"user", b"f:g:n", b"f:i:" + ids[:8], b"f:i:" + ids[8:])
-    assert mget((b"user", b"f:g:n"), [(b"f:i:", ids)]) == wanted
-    assert mget((b"user",), [(b"f:i:", b"")]) == command(b"MGET", b"user")
+    assert mget([(b"us", b"er", 2), (b"f:g:", b"n", 1), (b"f:i:", ids, 8)]) == wanted
+    assert mget([(b"us", b"er", 2), (b"f:i:", b"", 8)]) == command(b"MGET", b"user")
 
 
 def test_a_refusal_is_kept_and_a_line_is_a_value() -> None:

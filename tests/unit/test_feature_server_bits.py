@@ -6,20 +6,24 @@ import random
 from dataclasses import replace
 
 import numpy as np
-from feature_kit import states_of
+import pytest
+from feature_kit import reply_of, shown, states_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.view_logs import HOP_US, case_from, views
 
+from rec.v1.feature_pb2 import GetFeaturesResponse
 from services.contract import features, redis_keys
 from services.contract.feature_view import FeatureView
+from services.contract.view_aggregates import Count, Elapsed, Feature, LastK
 from services.contract.view_events import Event
 from services.contract.view_registry import FeatureSet
-from services.contract.views_world import TIME_OF_DAY, catalogue
+from services.contract.views_world import SHOWN, TIME_OF_DAY, catalogue
 from services.feature.answer import Reading
 from services.feature.near_cache import NearCache
 from services.feature.program import ITEM, Layout
 from services.feature.query import Query
+from services.feature.resp import Column, Reply
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KEYS = [
@@ -67,11 +71,12 @@ class Redis:
         return [int.from_bytes(entity, "little") for name, entity in changed if name in item_views]
 
     def read(self, reading: Reading) -> None:
-        keys, columns = reading.first()
-        keys = keys + [prefix + ids[at : at + 8] for prefix, ids in columns for at in range(0, len(ids), 8)]
-        reading.take_first([self._values.get(key) for key in keys])
-        more = reading.second()
-        reading.take_second([self._values.get(key) for key in more])
+        reading.take_first(self._reply(reading.first()))
+        reading.take_second(self._reply(reading.second()))
+
+    def _reply(self, columns: list[Column]) -> Reply:
+        keys = [p + rest[at : at + size] for p, rest, size in columns for at in range(0, len(rest), size)]
+        return reply_of([self._values.get(key) for key in keys])
 
 
 @SETTINGS
@@ -110,7 +115,7 @@ def test_answers_are_the_reference_encoding_while_events_and_hops_go_on(
             user = rng.choice((1, 2**64 - 1))
             reading = Reading(layout, Query(user, ids, at_us), near, turn)
             redis.read(reading)
-            answer = reading.build()
+            answer = GetFeaturesResponse.FromString(reading.build().data)
             wanted = features.encode(feature_set, redis.states, user, ids, at_us)
             assert answer.user_features == wanted.user.tobytes()
             assert answer.item_features == wanted.items.tobytes()
@@ -122,3 +127,48 @@ def test_answers_are_the_reference_encoding_while_events_and_hops_go_on(
                         assert bool(answer.missing_user_views >> bit & 1) == bool(missing[0])
                 elif len(ids):
                     assert np.array_equal(masks >> bit & 1, np.broadcast_to(missing, len(ids)))
+
+
+# Two items whose newest event is inside a hop and on its edge, under views of one or two hops.
+EVENTS_US = {1: (9_001, 10_000, 10_400, 10_401), 2: (9_999, 11_000)}
+TILED = (
+    Feature("window", Count(SHOWN), 2 * HOP_US),
+    Feature("ever", Count(SHOWN)),
+    Feature("away", Elapsed(SHOWN, "last")),
+)
+# A row with one of these holds for a moment only while an event has overtaken the request.
+KEPT = (
+    Feature("latest", LastK(SHOWN, ("position",), 2, "count"), 2 * HOP_US),
+    Feature("last", LastK(SHOWN, ("position",), 1, "value", "position")),
+)
+
+
+@pytest.mark.parametrize("shape", [((TILED, 1),), ((TILED, 1), (TILED, 2)), ((TILED + KEPT, 1), (TILED, 2))])
+def test_a_kept_row_says_at_any_moment_what_it_would_have_said_then(
+    shape: tuple[tuple[tuple[Feature, ...], int], ...],
+) -> None:
+    """Every ordered pair of moments around events and hop ends: computed at the first, asked at the other."""
+    made = [
+        FeatureView(f"hop{hops}", 1, ("item_id",), ("shown",), aggregates, hops * HOP_US, owner="test")
+        for aggregates, hops in shape
+    ]
+    feature_set = FeatureSet([catalogue(HOP_US), TIME_OF_DAY, *made])
+    redis, layout = Redis(feature_set), Layout(feature_set)
+    log = [(item, at_us) for item, times in EVENTS_US.items() for at_us in times]
+    redis.fold([shown(1, item, 0, at_us, number) for number, (item, at_us) in enumerate(log)])
+    edges = [*range(8 * HOP_US, 17 * HOP_US, HOP_US), *(at_us for _, at_us in log)]
+    moments = sorted({edge + beside for edge in edges for beside in (-1, 0, 1)})
+    ids = np.array(list(EVENTS_US), np.uint64)
+    wanted = {t: features.encode(feature_set, redis.states, 1, ids, t).items.tobytes() for t in moments}
+    assert len(set(wanted.values())) > len(moments) // 2
+    near = NearCache(layout, len(ids), 10.0)
+
+    def said(at_us: int) -> bytes:
+        reading = Reading(layout, Query(1, ids, at_us), near, 0)
+        redis.read(reading)
+        return GetFeaturesResponse.FromString(reading.build().data).item_features
+
+    for first in moments:
+        for second in moments:
+            assert said(first) == wanted[first]
+            assert said(second) == wanted[second], (first, second)

@@ -7,7 +7,7 @@ import pytest
 from feature_kit import FEATURES
 from pydantic import ValidationError
 
-from rec.v1.feature_pb2 import GetFeaturesRequest
+from rec.v1.feature_pb2 import GetFeaturesRequest, GetFeaturesResponse
 from services.contract import times
 from services.contract.errors import InvalidInput
 from services.feature import catalogue, query
@@ -64,7 +64,7 @@ def test_without_redis_everything_is_missing_and_at_its_default() -> None:
     ids = np.array([5, 6], np.uint64)
     reading = Reading(layout, query.Query(1, ids, 10**15), NearCache(layout, 2, 1.0), 0)
     reading.nothing()
-    response = reading.build()
+    response = GetFeaturesResponse.FromString(reading.build().data)
     rows = np.frombuffer(response.item_features, "<f4").reshape(2, FEATURES.item_width)
     assert [list(row) for row in rows] == [FEATURES.item_defaults.tolist()] * 2
     assert response.missing_items == b"\x01\x01" and response.missing_user
