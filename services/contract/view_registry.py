@@ -117,7 +117,8 @@ class FeatureSet:
     @cached_property
     def category_column(self) -> int:
         """Index of the candidate column that holds the category, an exact small integer, 0 = unknown."""
-        return self.candidate_columns.index(self.column(CATEGORY_COLUMN))
+        names = [(column.view.name, column.feature.name) for column in self.candidate_columns]
+        return names.index((self.catalogue.name, CATEGORY))
 
     @cached_property
     def batch(self) -> list[int]:
