@@ -32,6 +32,7 @@ from services.contract.lake_store import LakeStore
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
 from services.contract.model_store import SavedBase
+from services.contract.signature import Signer, Trusted
 from services.runtime.grpc_client import channel
 from services.runtime.settings import load
 from services.runtime.telemetry import get_logger
@@ -136,6 +137,7 @@ def train_day(settings: BatchSettings) -> SavedBase:
         created_at_us=state.created_at_us,
         parent_generation=parent.generation if parent else 0,
         metrics=figures,
+        signer=Signer.read(settings.signing_key_file),
     )
     work.done(saved)
     return saved
@@ -144,7 +146,8 @@ def train_day(settings: BatchSettings) -> SavedBase:
 def _origin(settings: BatchSettings, shape: ModelShape) -> tuple[ModelState, SavedBase | None]:
     if settings.parent is None:
         return new_state(shape, settings.learning), None
-    return model_store.load_base(settings.parent, shape, root=settings.model_store_uri)
+    trusted = Trusted.read(settings.trusted_keys_file)
+    return model_store.load_base(settings.parent, shape, root=settings.model_store_uri, trusted=trusted)
 
 
 def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -> pa.Table:

@@ -16,6 +16,7 @@ from rec.model.v1 import model_pb2
 from services.contract.errors import Conflict
 from services.contract.feature_sets import feature_set
 from services.contract.model_schema import shape_of
+from services.contract.signature import Signer, Trusted
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.telemetry import get_logger
 from trainer import recovery
@@ -87,7 +88,8 @@ async def open_line(
         if lineage_of(newest) != (generation, policy):
             raise Conflict(f"arm {release.arm} follows {lineage_of(newest)} now, not {(generation, policy)}")
         shape = shape_of(feature_set(settings.feature_set))
-        state = await asyncio.to_thread(recovery.load_base, newest, shape, settings.model_store_uri)
+        trusted = Trusted.read(settings.trusted_keys_file)
+        state = await asyncio.to_thread(recovery.load_base, newest, shape, settings.model_store_uri, trusted)
         recovered = await recovery.replay_deltas(
             reader, state, publisher.where, newest.base.delta_offset, publisher.mark
         )
@@ -108,6 +110,7 @@ async def open_line(
             release_channel,
             partition=publisher.where.partition,
             retry_max_s=settings.base_retry_max_s,
+            signer=Signer.read(settings.signing_key_file),
         )
         trainer = OnlineTrainer(
             settings,

@@ -15,6 +15,7 @@ from services.contract.chain import Action, ModelSlot, Position
 from services.contract.errors import Conflict, InvalidInput, NotFound
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.signature import Trusted
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.telemetry import get_logger
 from trainer.log_end import read_to
@@ -56,12 +57,14 @@ async def _newest_release(reader: LogReader, where: TopicPartition, arm: str) ->
     return newest
 
 
-def load_base(release: model_pb2.Release, shape: ModelShape, root: str) -> ModelState:
+def load_base(
+    release: model_pb2.Release, shape: ModelShape, root: str, trusted: Trusted | None = None
+) -> ModelState:
     """The state of a release's base, verified (blocking). Its lineage is the release's: at sequence 0 the
     number was given after the base was written."""
     base = release.base
     state, saved = model_store.load_base(
-        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest
+        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest, trusted=trusted
     )
     if (saved.sequence, saved.chain_hash) != (base.sequence, base.chain_hash):
         raise InvalidInput.one("base.sequence", saved.sequence, f"{base.sequence}, as released")

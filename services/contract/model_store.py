@@ -7,7 +7,8 @@ The state file is written first and the manifest last, each under a temporary na
 manifest that can be read names a state that is whole. A base is named by lineage, sequence and the first
 digits of the state's digest: saving the same state twice is the same base, and runs that share a store do
 not meet. The manifest's SHA-256 goes into BaseRef.manifest_digest and is the chain hash of sequence 0.
-Loading checks manifest, file and state digests, each by name.
+Loading checks the manifest's digest and, where keys are trusted, its signature, then the digests of file and
+state, each by name.
 
 Reference to a manifest: a path or URI of its own (absolute, or with ``://``), else relative to the store's
 root.
@@ -34,6 +35,7 @@ from services.contract.delta import Body, DenseChange, TableChange, check_body, 
 from services.contract.errors import MalformedRecord, NotFound, SchemaMismatch
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState, digest
+from services.contract.signature import Signer, Trusted, canonical
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -70,10 +72,11 @@ def save_base(
     delta_partition: int = 0,
     delta_offset: int = 0,
     metrics: Mapping[str, float] | None = None,
+    signer: Signer | None = None,
 ) -> SavedBase:
     """Writes a state under the store's root; ``delta_offset`` is where its chain goes on in model-deltas.
 
-    The same state saved again is answered from what is there.
+    The same state saved again is answered from what is there. BadDelta when a row is not finite.
     """
     state_digest = digest(state).hex()
     folder = _folder(state.generation, state.policy, state.sequence, state_digest)
@@ -81,6 +84,7 @@ def save_base(
     manifest_path = f"{base}/{folder}/{MANIFEST_NAME}"
     if files.get_file_info(manifest_path).type != arrow_fs.FileType.NotFound:
         return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
+    check_body(body_of(state))
     data = safetensors.numpy.save(_tensors(state))
     manifest = _manifest(state, state_digest, data) | {
         "created_at_us": created_at_us,
@@ -91,19 +95,25 @@ def save_base(
     }
     files.create_dir(f"{base}/{folder}", recursive=True)
     _write(files, f"{base}/{folder}/{STATE_NAME}", data)
-    _write(files, manifest_path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    _write(files, manifest_path, canonical(signer.signed(manifest) if signer else manifest))
     return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
 
 
 def load_base(
-    manifest_uri: str, shape: ModelShape, *, root: str | None = None, manifest_digest: bytes | None = None
+    manifest_uri: str,
+    shape: ModelShape,
+    *,
+    root: str | None = None,
+    manifest_digest: bytes | None = None,
+    trusted: Trusted | None = None,
 ) -> tuple[ModelState, SavedBase]:
-    """The state of a base, with every digest checked (the manifest's too when it is given).
+    """The state of a base, with every digest checked (the manifest's too when it is given), and the signature
+    where keys are trusted.
 
-    NotFound when a file is missing, MalformedRecord when a digest or a column is wrong, SchemaMismatch when
-    it sees other features than ``shape`` says, or is of another shape.
+    NotFound when a file is missing, BadSignature, MalformedRecord when a digest or a column is wrong or a row
+    not finite, SchemaMismatch when it sees other features than ``shape`` says, or is of another shape.
     """
-    saved = _read_manifest(resolve(manifest_uri, root), manifest_digest)
+    saved = read_manifest(manifest_uri, root=root, manifest_digest=manifest_digest, trusted=trusted)
     manifest = saved.manifest
     _check_shape(manifest, shape)
     files, path = _open(saved.manifest_uri)
@@ -116,14 +126,23 @@ def load_base(
     return state, saved
 
 
-def read_manifest(manifest_uri: str, *, root: str | None = None) -> SavedBase:
-    """What the manifest says, without the state."""
-    return _read_manifest(resolve(manifest_uri, root))
+def read_manifest(
+    manifest_uri: str,
+    *,
+    root: str | None = None,
+    manifest_digest: bytes | None = None,
+    trusted: Trusted | None = None,
+) -> SavedBase:
+    """What the manifest says, without the state; its digest and signature checked where they are given."""
+    saved = _read_manifest(resolve(manifest_uri, root), manifest_digest)
+    if trusted is not None:
+        trusted.check(saved.manifest, saved.manifest_uri)
+    return saved
 
 
-def copy_base(manifest_uri: str, root: str) -> SavedBase:
-    """Copies a base into another store, byte for byte, so that its manifest digest stays; verifies the file
-    on the way."""
+def copy_base(manifest_uri: str, root: str, *, signer: Signer | None = None) -> SavedBase:
+    """Copies a base into another store, byte for byte, so that its manifest digest stays, or signed anew;
+    verifies the file on the way."""
     saved = _read_manifest(resolve(manifest_uri, None))
     files, path = _open(saved.manifest_uri)
     data = _read(files, f"{path.rpartition('/')[0]}/{saved.manifest['file']}")
@@ -133,8 +152,9 @@ def copy_base(manifest_uri: str, root: str) -> SavedBase:
     target, base = _open(root)
     target.create_dir(f"{base}/{folder}", recursive=True)
     _write(target, f"{base}/{folder}/{STATE_NAME}", data)
-    _write(target, f"{base}/{folder}/{MANIFEST_NAME}", _read(files, path))
-    return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"), saved.manifest_digest)
+    manifest = canonical(signer.signed(saved.manifest)) if signer else _read(files, path)
+    _write(target, f"{base}/{folder}/{MANIFEST_NAME}", manifest)
+    return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"), hashlib.sha256(manifest).digest())
 
 
 def delete_base(manifest_uri: str) -> None:
@@ -235,6 +255,12 @@ def _manifest(state: ModelState, state_digest: str, data: bytes) -> dict[str, An
         "trained_until_us": state.trained_until_us,
         "open_barriers": {name: sorted(parts) for name, parts in sorted(state.open_barriers.items())},
     }
+
+
+def body_of(state: ModelState) -> Body:
+    """A whole state as one change."""
+    dense = (DenseChange(name, state.dense[name], state.dense_optimizer[name]) for name in model_schema.DENSE)
+    return Body(tuple(table.everything(name) for name, table in state.tables.items()), tuple(dense))
 
 
 def _tensors(state: ModelState) -> dict[str, NDArray]:

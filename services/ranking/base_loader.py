@@ -8,6 +8,7 @@ from services.contract.chain import Position
 from services.contract.errors import MalformedRecord
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.signature import Trusted
 
 
 def position_of(base: model_pb2.BaseRef) -> Position:
@@ -15,11 +16,17 @@ def position_of(base: model_pb2.BaseRef) -> Position:
     return Position(base.sequence, base.epoch, base.chain_hash, base.delta_offset)
 
 
-def load(release: model_pb2.Release, base: model_pb2.BaseRef, shape: ModelShape, root: str) -> ModelState:
+def load(
+    release: model_pb2.Release,
+    base: model_pb2.BaseRef,
+    shape: ModelShape,
+    root: str,
+    trusted: Trusted | None = None,
+) -> ModelState:
     """Reads and verifies a base (blocking, seconds for a large one).
 
     A generation's number is given by release after its manifest was written, so at sequence 0 the release
-    names the lineage; a later base must be of the lineage itself. NotFound, MalformedRecord,
+    names the lineage; a later base must be of the lineage itself. NotFound, BadSignature, MalformedRecord,
     SchemaMismatch.
     """
     lineage = (release.lineage.generation, release.lineage.policy)
@@ -28,7 +35,7 @@ def load(release: model_pb2.Release, base: model_pb2.BaseRef, shape: ModelShape,
             "base.sequence", base.sequence, f"at most the pin {release.pinned_sequence}"
         )
     state, saved = model_store.load_base(
-        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest
+        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest, trusted=trusted
     )
     if saved.sequence != base.sequence or saved.chain_hash != base.chain_hash:
         raise MalformedRecord.one(

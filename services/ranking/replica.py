@@ -18,6 +18,7 @@ from services.contract import id_table, times, topics
 from services.contract.errors import LoopError
 from services.contract.feature_sets import feature_set
 from services.contract.model_schema import shape_of
+from services.contract.signature import Trusted
 from services.ranking import base_loader
 from services.ranking.applied_log import AppliedLog
 from services.ranking.arms import Arms
@@ -57,6 +58,7 @@ class Replica:
     ) -> None:
         self.settings = settings
         self._shape = shape_of(feature_set(settings.feature_set))
+        self._trusted = Trusted.read(settings.trusted_keys_file)
         self._process = process
         self._clock = WallClock()
         self.metrics = Metrics()
@@ -129,7 +131,7 @@ class Replica:
     def _follow(self, release: model_pb2.Release) -> Follower:
         tools = Tools(
             load_base=lambda wish, base: base_loader.load(
-                wish, base, self._shape, self.settings.model_store_uri
+                wish, base, self._shape, self.settings.model_store_uri, self._trusted
             ),
             model_hash=self._shape.model_hash,
             open_feed=self._open_feed,

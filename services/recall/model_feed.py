@@ -19,6 +19,7 @@ from services.contract import delta, topics
 from services.contract.chain import Action, ModelSlot, Position, SlotState, Verdict
 from services.contract.errors import LoopError, NotFound
 from services.contract.model_schema import ModelShape
+from services.contract.signature import Trusted
 from services.recall import metrics
 from services.recall.base_loader import load_base
 from services.recall.release_feed import ReleaseFeed
@@ -63,6 +64,7 @@ class ModelFeed:
         *,
         shape: ModelShape,
         store_uri: str,
+        trusted: Trusted | None = None,
         stale_s: float,
         wall: WallClock,
     ) -> None:
@@ -71,6 +73,7 @@ class ModelFeed:
         self._source = source
         self._shape = shape
         self._store_uri = store_uri
+        self._trusted = trusted
         self._stale_s = stale_s
         self._wall = wall
         self._followed: _Followed | None = None
@@ -139,7 +142,13 @@ class ModelFeed:
         began = time.monotonic()
         try:
             model = await asyncio.to_thread(
-                load_base, self._store_uri, base, self._shape, slot.lineage, self._wall
+                load_base,
+                self._store_uri,
+                base,
+                self._shape,
+                slot.lineage,
+                self._wall,
+                trusted=self._trusted,
             )
         except LoopError:
             metrics.BASES.labels("failed").inc()

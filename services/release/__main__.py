@@ -5,6 +5,8 @@ Down: NOT_SERVING -> calls in progress end -> the log closes -> admin port."""
 from __future__ import annotations
 
 from rec.v1 import release_pb2_grpc
+from services.contract.signature import Trusted
+from services.release.manifests import Manifests
 from services.release.release_log import ReleaseLog
 from services.release.servicer import ReleaseServicer
 from services.release.settings import Settings
@@ -23,7 +25,8 @@ async def serve(process: Process, settings: Settings) -> GrpcServer:
         settings.write_timeout_ms / 1000,
     )
     process.push_close("release log", log.close)
-    servicer = ReleaseServicer(log, WallClock(), lambda error: process.fail("release log", error))
+    manifests = Manifests(settings.model_store_uri, Trusted.read(settings.trusted_keys_file))
+    servicer = ReleaseServicer(log, WallClock(), lambda error: process.fail("release log", error), manifests)
     register = release_pb2_grpc.add_ReleaseServiceServicer_to_server
     server = GrpcServer(settings.grpc, process, [(register, servicer, "rec.v1.ReleaseService")])
     await server.start()

@@ -10,6 +10,7 @@ import grpc
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract.errors import Conflict, Unavailable
+from services.release.manifests import Manifests
 from services.release.registry import Decision, Registry, delta_partition
 from services.release.release_log import ReleaseLog
 from services.runtime.clock import WallClock
@@ -23,7 +24,10 @@ OPEN_TIMEOUT_S = 10.0
 class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     """``on_fenced`` is told when another release has taken the log over: this process must end."""
 
-    def __init__(self, log: ReleaseLog, clock: WallClock, on_fenced: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, log: ReleaseLog, clock: WallClock, on_fenced: Callable[[Exception], None], manifests: Manifests
+    ) -> None:
+        self._manifests = manifests
         self._log = log
         self._clock = clock
         self._on_fenced = on_fenced
@@ -37,6 +41,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         self, request: release_pb2.RegisterGenerationRequest, context: grpc.aio.ServicerContext
     ) -> release_pb2.RegisterGenerationResponse:
         """Numbers a full model; the same manifest digest gets the same number."""
+        await self._manifests.check_generation(request.manifest_uri, request.manifest_digest)
         async with self._turn:
             registry = await self._opened(context)
             delta_end = await self._log.delta_end(delta_partition(registry.next_lineage()))
@@ -55,6 +60,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         self, request: release_pb2.RegisterBaseRequest, context: grpc.aio.ServicerContext
     ) -> release_pb2.RegisterBaseResponse:
         """Records a newer full state of a lineage."""
+        await self._manifests.check_base(request.lineage, request.base)
         async with self._turn:
             registry = await self._opened(context)
             decision = registry.register_base(request.lineage, request.base, self._clock.now_us())

@@ -18,5 +18,9 @@ class Settings(ProcessSettings):
     """Kafka lets one owner per id live: a second release fences the first, which then ends."""
     write_timeout_ms: int = Field(default=5_000, gt=0)
     """A decision that Kafka has not acknowledged by then is answered UNAVAILABLE; the log is read anew."""
+    model_store_uri: str = "out/model-store"
+    """Root of the model store; manifests named relative to it are found there."""
+    trusted_keys_file: str = ""
+    """PEM file of the public keys whose manifests are registered; empty = manifests are not read."""
     read_timeout_ms: int = Field(default=30_000, gt=0)
     """Reading the log to its end; it is compacted, so that more means a stuck broker."""
