@@ -16,6 +16,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import grpc
@@ -39,7 +40,8 @@ from services.runtime.telemetry import get_logger
 from trainer import fit
 from trainer.base import new_state
 from trainer.batch_settings import BatchSettings
-from trainer.day import CUT_COLUMNS, Offsets, Selected, cut_of, day_start_us, select
+from trainer.day import CUT_COLUMNS, Offsets, Selected, cut_of, day_start_us, select, without
+from trainer.orders import Orders, Range
 from trainer.sample_table import batch_of
 
 log = get_logger(__name__)
@@ -94,11 +96,18 @@ class Work:
                 model_store.delete_base(f"{self._store.root}/{name}")
 
 
-def run_key(settings: BatchSettings, shape: ModelShape, cut: Offsets, parent: SavedBase | None) -> str:
+def run_key(
+    settings: BatchSettings,
+    shape: ModelShape,
+    cut: Offsets,
+    parent: SavedBase | None,
+    quarantined: Sequence[Range] = (),
+) -> str:
     """A name for everything that decides the outcome of a run."""
     decides = {
         "day": settings.day,
         "cut": sorted(cut.items()),
+        "quarantined": sorted(quarantined),
         "history_days": settings.history_days,
         "parent": parent.manifest_digest.hex() if parent else "",
         "learning": settings.learning.model_dump(),
@@ -109,19 +118,20 @@ def run_key(settings: BatchSettings, shape: ModelShape, cut: Offsets, parent: Sa
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def train_day(settings: BatchSettings) -> SavedBase:
-    """The day's model, trained or found. Blocking; LoopError says why there is none."""
+def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> SavedBase:
+    """The day's model, trained or found, without what rollbacks have ``quarantined``. Blocking; LoopError
+    says why there is none."""
     start_us = day_start_us(settings.day)
     end_us = start_us + DAY_US
     cut = cut_of(scan(settings.lake_uri, "samples", columns=CUT_COLUMNS), end_us)
     shape = shape_of(feature_set(settings.feature_set))
     origin, parent = _origin(settings, shape)
-    work = Work(settings.model_store_uri, run_key(settings, shape, cut, parent), shape)
+    work = Work(settings.model_store_uri, run_key(settings, shape, cut, parent, quarantined), shape)
     if (before := work.finished()) is not None:
         log.info("day trained before", day=settings.day, uri=before.manifest_uri)
         return before
     selected = select(
-        _rows(settings, start_us, end_us, whole=parent is not None),
+        without(_rows(settings, start_us, end_us, whole=parent is not None), quarantined),
         cut,
         start=None if parent is None else origin.sample_offsets,
         from_us=start_us - (settings.history_days - 1) * DAY_US if parent is None else -(1 << 62),
@@ -183,6 +193,17 @@ def _fit(
     }
 
 
+async def quarantined_by(settings: BatchSettings) -> list[Range]:
+    """What the rollbacks that release knows have quarantined: (partition, start, end) of samples."""
+    async with channel(settings.release_target, settings.grpc_client) as to_release:
+        stub = release_pb2_grpc.ReleaseServiceStub(to_release)
+        answer = await stub.ListReleases(release_pb2.ListReleasesRequest(), timeout=_RPC_TIMEOUT_S)
+    orders = Orders()
+    for record in answer.rollbacks:
+        orders.take(record)
+    return orders.quarantine.ranges()
+
+
 async def register(settings: BatchSettings, saved: SavedBase) -> int:
     """Release's number of the model (the same for the same model); points the arm there when one is named."""
     async with channel(settings.release_target, settings.grpc_client) as to_release:
@@ -214,7 +235,8 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(settings.threads)
     id_table.warm_up()
     try:
-        saved = train_day(settings)
+        quarantined = asyncio.run(quarantined_by(settings)) if settings.register_model else []
+        saved = train_day(settings, quarantined)
         if settings.register_model:
             generation = asyncio.run(register(settings, saved))
             sys.stderr.write(f"generation {generation}\n")

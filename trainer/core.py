@@ -20,6 +20,7 @@ from services.contract.model_state import ModelState, advance
 from trainer.barriers import Barriers
 from trainer.evaluate import Rolling
 from trainer.expiry import Expiry
+from trainer.orders import Quarantine
 from trainer.samples import Bad, Batch, RawRecord, decode
 from trainer.settings import AdmissionSettings, LearningSettings
 from trainer.step import train_step
@@ -57,6 +58,7 @@ class TrainerCore:
         partitions: frozenset[int],
         evaluation_rows: int = 50_000,
         max_record_rows: int = 1_000,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.state = state
         self.touched = Touched()
@@ -68,6 +70,7 @@ class TrainerCore:
         self._admission = admission
         self._epoch = epoch
         self._max_record_rows = max_record_rows
+        self._quarantine = quarantine or Quarantine()
         # Next offsets to read, as far as records were taken in here.
         self.offsets = dict(state.sample_offsets)
         self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
@@ -87,17 +90,23 @@ class TrainerCore:
 
     def train(self, raw: list[RawRecord], now_us: int) -> int:
         """Learns from records, in order; rows trained. A record below its partition's offset was trained
-        before and is left out."""
+        before and is left out, as is one that a rollback has quarantined."""
         fresh = [record for record in raw if record.offset >= self.offsets.get(record.partition, 0)]
         self.counts["records_repeated"] += len(raw) - len(fresh)
-        decoded = decode(fresh, self.state.shape, self._max_record_rows, self._learning)
+        undone = [self._quarantine.covers(record.partition, record.offset) for record in fresh]
+        passed_over = [record for record, is_undone in zip(fresh, undone, strict=True) if is_undone]
+        self.counts["records_passed_over"] += len(passed_over)
+        taken = [record for record, is_undone in zip(fresh, undone, strict=True) if not is_undone]
+        decoded = decode(taken, self.state.shape, self._max_record_rows, self._learning)
         self._reject(list(decoded.bad))
         trained = 0
         for part in decoded.batch.split(self._learning.minibatch_rows) if decoded.batch else []:
             trained += self._step(part)
         for record in fresh:
             self.offsets[record.partition] = max(self.offsets.get(record.partition, 0), record.offset + 1)
-        for barrier in decoded.barriers:
+        # What must not be trained may still hold barriers.
+        skipped = decode(passed_over, self.state.shape, self._max_record_rows, self._learning)
+        for barrier in (*skipped.barriers, *decoded.barriers):
             self.barriers.seen(barrier.barrier_id, barrier.partition)
         if fresh:
             self._steps.append(Step(now_us, dict(self.offsets)))

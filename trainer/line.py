@@ -1,7 +1,7 @@
 """One lineage in training, from its base on: reader, publisher, core, bases, and the loop over them.
 
-Up: fence -> newest base -> own deltas to the end -> samples at the state's offsets. Down: the last delta is
-acknowledged -> base keeper -> publisher -> reader.
+Up: fence -> (an ordered rollback: taking_back.py) -> newest base -> own deltas to the end -> samples at the
+state's offsets. Down: the last delta is acknowledged -> base keeper -> publisher -> reader.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from trainer.bases import BaseKeeper
 from trainer.core import TrainerCore
 from trainer.lineages import lineage_of
 from trainer.online import OnlineTrainer, sample_starts
+from trainer.orders import Orders
 from trainer.publisher import Publisher
 from trainer.settings import OnlineSettings
+from trainer.taking_back import Store, TakingBack
 
 log = get_logger(__name__)
 
@@ -72,9 +74,10 @@ async def open_line(
     release: model_pb2.Release,
     release_channel: grpc.aio.Channel,
     executor: ThreadPoolExecutor,
+    orders: Orders,
 ) -> TrainedLine:
-    """Recovers the lineage that a release names. Conflict when its arm has moved on meanwhile, or its chain
-    is broken; everything opened is given back then."""
+    """Recovers the lineage that a release names, taken back when that is ordered. Conflict when its arm has
+    moved on meanwhile, or its chain is broken; everything opened is given back then."""
     async with AsyncExitStack() as opening:
         reader = LogReader(settings.kafka, settings.name)
         await reader.start()
@@ -83,16 +86,22 @@ async def open_line(
         publisher = Publisher(settings.kafka, generation, policy, settings.publish_retry_ms / 1000)
         await publisher.start()
         opening.push_async_callback(publisher.stop)
-        # Once more behind the fence: the newest base may have come in between.
-        newest = await recovery.wait_for_release(reader, release.arm, settings.release_wait_s)
+        # Once more behind the fence: the newest base, or an order, may have come in between.
+        newest = await recovery.wait_for_release(reader, release.arm, settings.release_wait_s, orders.take)
         if lineage_of(newest) != (generation, policy):
             raise Conflict(f"arm {release.arm} follows {lineage_of(newest)} now, not {(generation, policy)}")
         shape = shape_of(feature_set(settings.feature_set))
-        trusted = Trusted.read(settings.trusted_keys_file)
-        state = await asyncio.to_thread(recovery.load_base, newest, shape, settings.model_store_uri, trusted)
-        recovered = await recovery.replay_deltas(
-            reader, state, publisher.where, newest.base.delta_offset, publisher.mark
-        )
+        store = Store(settings.model_store_uri, shape, Trusted.read(settings.trusted_keys_file))
+        recovered = None
+        if (order := orders.outstanding((generation, policy))) is not None:
+            back = TakingBack((generation, policy), reader, publisher, store, release_channel)
+            recovered = await back.carry_out(order, orders, settings.max_delta_rows)
+        if recovered is None:
+            state = await asyncio.to_thread(recovery.load_base, newest, shape, store.root, store.trusted)
+            recovered = await recovery.replay_deltas(
+                reader, state, publisher.where, newest.base.delta_offset, publisher.mark
+            )
+        state = recovered.state
         publisher.next_offset = recovered.next_offset
         starts, partitions = await sample_starts(reader, state.sample_offsets)
         core = TrainerCore(
@@ -103,6 +112,7 @@ async def open_line(
             partitions=partitions,
             evaluation_rows=settings.evaluation_rows,
             max_record_rows=settings.max_record_rows,
+            quarantine=orders.quarantine,
         )
         reader.assign(starts)
         bases = BaseKeeper(

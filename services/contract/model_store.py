@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from services.contract.signature import Signer, Trusted, canonical
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 STATE_NAME = "state.safetensors"
+_BASE_NAME = re.compile(r"base-(.+)-(\d{12})-[0-9a-f]{12}")
 _TABLE_PARTS = (
     "ids", "rows", "optimizer", "counts", "last_seen_us", "pending_ids", "pending_counts",
     "pending_last_seen_us",
@@ -138,6 +140,19 @@ def read_manifest(
     if trusted is not None:
         trusted.check(saved.manifest, saved.manifest_uri)
     return saved
+
+
+def list_bases(root: str, generation: int, policy: str) -> list[str]:
+    """Manifests of a lineage's bases above sequence 0, newest first; none when there is no such folder."""
+    files, base = _open(root)
+    folder = f"{base}/generation-{generation:06d}"
+    found = files.get_file_info(arrow_fs.FileSelector(folder, allow_not_found=True))
+    named = (_BASE_NAME.fullmatch(info.base_name) for info in found)
+    mine = [(int(name[2]), name[0]) for name in named if name and name[1] == policy and int(name[2])]
+    return [
+        _join(root, f"generation-{generation:06d}/{name}/{MANIFEST_NAME}")
+        for _, name in sorted(mine, reverse=True)
+    ]
 
 
 def copy_base(manifest_uri: str, root: str, *, signer: Signer | None = None) -> SavedBase:

@@ -80,6 +80,31 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
             await self._write(decision)
         return release_pb2.SetArmResponse(release=decision.answer)
 
+    async def RollBack(
+        self, request: release_pb2.RollBackRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.RollBackResponse:
+        """Orders a lineage to be taken back."""
+        wish = model_pb2.Rollback(reason=request.reason)
+        if request.HasField("to_time"):
+            wish.to_time.CopyFrom(request.to_time)
+        elif request.HasField("to_sequence"):
+            wish.to_sequence = request.to_sequence
+        async with self._turn:
+            registry = await self._opened(context)
+            decision = registry.roll_back(request.lineage, wish, self._clock.now_us())
+            await self._write(decision)
+        return release_pb2.RollBackResponse(rollback=decision.answer.rollback)
+
+    async def ReportRollback(
+        self, request: release_pb2.ReportRollbackRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.ReportRollbackResponse:
+        """Keeps what came of an order."""
+        async with self._turn:
+            registry = await self._opened(context)
+            decision = registry.report_rollback(request.rollback, self._clock.now_us())
+            await self._write(decision)
+        return release_pb2.ReportRollbackResponse(revision=decision.answer.revision)
+
     async def ListReleases(
         self, request: release_pb2.ListReleasesRequest, context: grpc.aio.ServicerContext
     ) -> release_pb2.ListReleasesResponse:
@@ -87,7 +112,9 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         async with self._turn:
             registry = await self._opened(context)
             return release_pb2.ListReleasesResponse(
-                generations=[_generation(record) for record in registry.generations], releases=registry.arms
+                generations=[_generation(record) for record in registry.generations],
+                releases=registry.arms,
+                rollbacks=registry.rollbacks,
             )
 
     async def _opened(self, context: grpc.aio.ServicerContext) -> Registry:

@@ -60,6 +60,38 @@ class SetArmResponse(_message.Message):
     release: _model_pb2.Release
     def __init__(self, release: _Optional[_Union[_model_pb2.Release, _Mapping]] = ...) -> None: ...
 
+class RollBackRequest(_message.Message):
+    __slots__ = ("lineage", "to_sequence", "to_time", "reason")
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    TO_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TO_TIME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lineage: _model_pb2.Lineage
+    to_sequence: int
+    to_time: _timestamp_pb2.Timestamp
+    reason: str
+    def __init__(self, lineage: _Optional[_Union[_model_pb2.Lineage, _Mapping]] = ..., to_sequence: _Optional[int] = ..., to_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RollBackResponse(_message.Message):
+    __slots__ = ("rollback",)
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    rollback: _model_pb2.Rollback
+    def __init__(self, rollback: _Optional[_Union[_model_pb2.Rollback, _Mapping]] = ...) -> None: ...
+
+class ReportRollbackRequest(_message.Message):
+    __slots__ = ("lineage", "rollback")
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    lineage: _model_pb2.Lineage
+    rollback: _model_pb2.Rollback
+    def __init__(self, lineage: _Optional[_Union[_model_pb2.Lineage, _Mapping]] = ..., rollback: _Optional[_Union[_model_pb2.Rollback, _Mapping]] = ...) -> None: ...
+
+class ReportRollbackResponse(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    def __init__(self, revision: _Optional[int] = ...) -> None: ...
+
 class ListReleasesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -77,9 +109,11 @@ class Generation(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., parent_generation: _Optional[int] = ..., base: _Optional[_Union[_model_pb2.BaseRef, _Mapping]] = ..., registered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListReleasesResponse(_message.Message):
-    __slots__ = ("generations", "releases")
+    __slots__ = ("generations", "releases", "rollbacks")
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
     RELEASES_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACKS_FIELD_NUMBER: _ClassVar[int]
     generations: _containers.RepeatedCompositeFieldContainer[Generation]
     releases: _containers.RepeatedCompositeFieldContainer[_model_pb2.Release]
-    def __init__(self, generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., releases: _Optional[_Iterable[_Union[_model_pb2.Release, _Mapping]]] = ...) -> None: ...
+    rollbacks: _containers.RepeatedCompositeFieldContainer[_model_pb2.Release]
+    def __init__(self, generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., releases: _Optional[_Iterable[_Union[_model_pb2.Release, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[_model_pb2.Release, _Mapping]]] = ...) -> None: ...

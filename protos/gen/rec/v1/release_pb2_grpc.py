@@ -49,6 +49,16 @@ class ReleaseServiceStub:
                 request_serializer=rec_dot_v1_dot_release__pb2.SetArmRequest.SerializeToString,
                 response_deserializer=rec_dot_v1_dot_release__pb2.SetArmResponse.FromString,
                 _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/rec.v1.ReleaseService/RollBack',
+                request_serializer=rec_dot_v1_dot_release__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.RollBackResponse.FromString,
+                _registered_method=True)
+        self.ReportRollback = channel.unary_unary(
+                '/rec.v1.ReleaseService/ReportRollback',
+                request_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
+                _registered_method=True)
         self.ListReleases = channel.unary_unary(
                 '/rec.v1.ReleaseService/ListReleases',
                 request_serializer=rec_dot_v1_dot_release__pb2.ListReleasesRequest.SerializeToString,
@@ -80,6 +90,21 @@ class ReleaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollBack(self, request, context):
+        """Takes a lineage back: its trainer restores the state, publishes the difference as a new delta and goes on behind
+        the samples trained since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportRollback(self, request, context):
+        """The trainer tells what came of an order. Idempotent by order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListReleases(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -103,6 +128,16 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.SetArm,
                     request_deserializer=rec_dot_v1_dot_release__pb2.SetArmRequest.FromString,
                     response_serializer=rec_dot_v1_dot_release__pb2.SetArmResponse.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.RollBackRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.RollBackResponse.SerializeToString,
+            ),
+            'ReportRollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportRollback,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.SerializeToString,
             ),
             'ListReleases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReleases,
@@ -191,6 +226,60 @@ class ReleaseService:
             '/rec.v1.ReleaseService/SetArm',
             rec_dot_v1_dot_release__pb2.SetArmRequest.SerializeToString,
             rec_dot_v1_dot_release__pb2.SetArmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/RollBack',
+            rec_dot_v1_dot_release__pb2.RollBackRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.RollBackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportRollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/ReportRollback',
+            rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
             options,
             channel_credentials,
             insecure,
