@@ -15,7 +15,7 @@ from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import topics
 from services.runtime.kafka_producer import Producer
 from tests.integration.test_rollback_kafka import order, outcome
-from tests.integration.test_trainer_kafka import WAIT_S, Rig
+from tests.integration.test_trainer_kafka import WAIT_S, Rig, serving
 from tests.trainer_kit import World, new_state, sample_bytes
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
@@ -66,6 +66,8 @@ async def test_a_minute_of_learning_is_taken_back_within_3_seconds(rig: Rig, cap
     store = {"RECLOOP_MODEL_STORE_URI": rig.store, "RECLOOP_REPLICA": "r1"}
     _, port = rig._process(["services.ranking"], **store)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await asyncio.wait_for(channel.channel_ready(), 2 * WAIT_S)
+        await serving(channel)
         ranking = ranking_pb2_grpc.RankingServiceStub(channel)
         await traffic(rig, 5)
         await asyncio.sleep(2)
