@@ -8,10 +8,13 @@ from rec.v1 import release_pb2_grpc
 from services.contract.signature import Trusted
 from services.release.manifests import Manifests
 from services.release.release_log import ReleaseLog
+from services.release.served import ServedSamples
 from services.release.servicer import ReleaseServicer
 from services.release.settings import Settings
+from services.release.steward import SampleTail, Steward
 from services.runtime.clock import WallClock
 from services.runtime.grpc_server import GrpcServer
+from services.runtime.kafka_consumer import LogReader
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 
@@ -26,11 +29,19 @@ async def serve(process: Process, settings: Settings) -> GrpcServer:
     )
     process.push_close("release log", log.close)
     manifests = Manifests(settings.model_store_uri, Trusted.read(settings.trusted_keys_file))
-    servicer = ReleaseServicer(log, WallClock(), lambda error: process.fail("release log", error), manifests)
+    clock, window = WallClock(), ServedSamples(settings.window_s, settings.window_rows)
+    servicer = ReleaseServicer(
+        log, clock, lambda error: process.fail("release log", error), manifests, window
+    )
     register = release_pb2_grpc.add_ReleaseServiceServicer_to_server
     server = GrpcServer(settings.grpc, process, [(register, servicer, "rec.v1.ReleaseService")])
     await server.start()
     await log.opened()
+    reader = LogReader(settings.kafka, f"{settings.name}-samples")
+    await reader.start()
+    process.push_close("samples reader", reader.stop)
+    process.spawn(SampleTail(reader, window).run(), "samples")
+    process.spawn(Steward(settings, window, clock, servicer.decide).run(), "steward")
     server.set_serving(True)
     return server
 

@@ -44,6 +44,10 @@ class Decision:
     events: tuple[model_pb2.ReleaseEvent, ...] = ()
 
 
+# Nothing is wished for.
+NOTHING = Decision(model_pb2.Release())
+
+
 @dataclass
 class _Draft:
     """Numbers the records of one decision and pairs each with its event."""
@@ -237,7 +241,9 @@ class Registry:
         draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
         return draft.decided(wanted)
 
-    def roll_back(self, lineage: model_pb2.Lineage, wish: model_pb2.Rollback, now_us: int) -> Decision:
+    def roll_back(
+        self, lineage: model_pb2.Lineage, wish: model_pb2.Rollback, now_us: int, **evidence: object
+    ) -> Decision:
         """Orders a lineage's trainer to take it back to ``wish``'s target. The same wish while its order is
         open is a repeat.
 
@@ -262,7 +268,7 @@ class Registry:
             arm=f"{generation_key(key[0])}/{key[1]}/rollback/{order.order}", lineage=lineage, rollback=order
         )
         draft = _Draft(self.revision, now_us)
-        return draft.decided(draft.add(record, "rollback_ordered", **_rollback_evidence(order)))
+        return draft.decided(draft.add(record, "rollback_ordered", **_rollback_evidence(order), **evidence))
 
     def report_rollback(self, outcome: model_pb2.Rollback, now_us: int) -> Decision:
         """Takes the trainer's outcome of an order; told again it is a repeat. NotFound, InvalidInput,

@@ -11,8 +11,9 @@ from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract.errors import Conflict, Unavailable
 from services.release.manifests import Manifests
-from services.release.registry import Decision, Registry, delta_partition
+from services.release.registry import NOTHING, Decision, Registry, delta_partition
 from services.release.release_log import ReleaseLog
+from services.release.served import ServedSamples
 from services.runtime.clock import WallClock
 from services.runtime.grpc_client import remaining_s
 from services.runtime.telemetry import counter, gauge
@@ -25,9 +26,15 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     """``on_fenced`` is told when another release has taken the log over: this process must end."""
 
     def __init__(
-        self, log: ReleaseLog, clock: WallClock, on_fenced: Callable[[Exception], None], manifests: Manifests
+        self,
+        log: ReleaseLog,
+        clock: WallClock,
+        on_fenced: Callable[[Exception], None],
+        manifests: Manifests,
+        window: ServedSamples,
     ) -> None:
         self._manifests = manifests
+        self._window = window
         self._log = log
         self._clock = clock
         self._on_fenced = on_fenced
@@ -43,7 +50,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         """Numbers a full model; the same manifest digest gets the same number."""
         await self._manifests.check_generation(request.manifest_uri, request.manifest_digest)
         async with self._turn:
-            registry = await self._opened(context)
+            registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
             delta_end = await self._log.delta_end(delta_partition(registry.next_lineage()))
             decision = registry.register_generation(
                 request.manifest_uri,
@@ -61,23 +68,22 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     ) -> release_pb2.RegisterBaseResponse:
         """Records a newer full state of a lineage."""
         await self._manifests.check_base(request.lineage, request.base)
-        async with self._turn:
-            registry = await self._opened(context)
-            decision = registry.register_base(request.lineage, request.base, self._clock.now_us())
-            await self._write(decision)
+        decision = await self._decided(
+            context, lambda registry, now_us: registry.register_base(request.lineage, request.base, now_us)
+        )
         return release_pb2.RegisterBaseResponse(revision=decision.answer.revision)
 
     async def SetArm(
         self, request: release_pb2.SetArmRequest, context: grpc.aio.ServicerContext
     ) -> release_pb2.SetArmResponse:
         """Points an arm to a lineage or a sequence of one."""
-        async with self._turn:
-            registry = await self._opened(context)
-            pinned = request.pinned_sequence if request.HasField("pinned_sequence") else None
-            decision = registry.set_arm(
-                request.arm, request.lineage, pinned, request.state, self._clock.now_us()
-            )
-            await self._write(decision)
+        pinned = request.pinned_sequence if request.HasField("pinned_sequence") else None
+        decision = await self._decided(
+            context,
+            lambda registry, now_us: registry.set_arm(
+                request.arm, request.lineage, pinned, request.state, now_us
+            ),
+        )
         return release_pb2.SetArmResponse(release=decision.answer)
 
     async def RollBack(
@@ -89,20 +95,18 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
             wish.to_time.CopyFrom(request.to_time)
         elif request.HasField("to_sequence"):
             wish.to_sequence = request.to_sequence
-        async with self._turn:
-            registry = await self._opened(context)
-            decision = registry.roll_back(request.lineage, wish, self._clock.now_us())
-            await self._write(decision)
+        decision = await self._decided(
+            context, lambda registry, now_us: registry.roll_back(request.lineage, wish, now_us)
+        )
         return release_pb2.RollBackResponse(rollback=decision.answer.rollback)
 
     async def ReportRollback(
         self, request: release_pb2.ReportRollbackRequest, context: grpc.aio.ServicerContext
     ) -> release_pb2.ReportRollbackResponse:
         """Keeps what came of an order."""
-        async with self._turn:
-            registry = await self._opened(context)
-            decision = registry.report_rollback(request.rollback, self._clock.now_us())
-            await self._write(decision)
+        decision = await self._decided(
+            context, lambda registry, now_us: registry.report_rollback(request.rollback, now_us)
+        )
         return release_pb2.ReportRollbackResponse(revision=decision.answer.revision)
 
     async def ListReleases(
@@ -110,16 +114,42 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     ) -> release_pb2.ListReleasesResponse:
         """All generations and arms."""
         async with self._turn:
-            registry = await self._opened(context)
+            registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
             return release_pb2.ListReleasesResponse(
                 generations=[_generation(record) for record in registry.generations],
                 releases=registry.arms,
                 rollbacks=registry.rollbacks,
             )
 
-    async def _opened(self, context: grpc.aio.ServicerContext) -> Registry:
+    async def GetServed(
+        self, request: release_pb2.GetServedRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.GetServedResponse:
+        """What each arm served in the window, judged by the labels that came."""
+        arms = self._window.arms()
+        return release_pb2.GetServedResponse(
+            arms=[release_pb2.ServedArm(arm=arm, figures=self._window.window(arm).figures()) for arm in arms]
+        )
+
+    async def decide(
+        self, make: Callable[[Registry], Decision], timeout_s: float = OPEN_TIMEOUT_S
+    ) -> Decision:
+        """Runs a decision over the log's state and writes it, in its turn. Unavailable, Conflict, and what
+        ``make`` raises."""
+        async with self._turn:
+            decision = make(await self._opened(timeout_s))
+            await self._write(decision)
+        return decision
+
+    async def _decided(
+        self, context: grpc.aio.ServicerContext, make: Callable[[Registry, int], Decision]
+    ) -> Decision:
+        now_us = self._clock.now_us()
+        timeout_s = remaining_s(context, OPEN_TIMEOUT_S)
+        return await self.decide(lambda registry: make(registry, now_us), timeout_s)
+
+    async def _opened(self, timeout_s: float) -> Registry:
         try:
-            async with asyncio.timeout(remaining_s(context, OPEN_TIMEOUT_S)):
+            async with asyncio.timeout(timeout_s):
                 return await self._log.opened()
         except TimeoutError as error:
             raise Unavailable("the release log could not be read: Kafka does not answer") from error
@@ -129,7 +159,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
 
     async def _write(self, decision: Decision) -> None:
         if not decision.records:
-            self._repeats.inc()
+            self._repeats.inc(decision is not NOTHING)
             return
         try:
             await self._log.write(decision)

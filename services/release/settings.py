@@ -85,5 +85,16 @@ class Settings(ProcessSettings):
     """When an arm is taken back."""
     test: SequentialRules = SequentialRules()
     """When an arm has won or lost."""
+    baseline_arm: str = "baseline"
+    """The arm that the guard compares with: a small share of the users on a model some minutes old. Without
+    traffic on it there is nothing to compare with, and the guard waits."""
+    look_interval_s: float = Field(default=5.0, gt=0)
+    """Between two looks of the guard."""
+    window_s: float = Field(default=60.0, gt=0)
+    """Wall time of samples that a look judges."""
+    window_rows: int = Field(default=200_000, ge=1_000)
+    """Rows that the window holds at most (about 60 MB, features included)."""
+    rollback_s: float = Field(default=180.0, gt=0)
+    """What the guard orders: the state of so long ago, which is before what its windows have seen."""
     read_timeout_ms: int = Field(default=30_000, gt=0)
     """Reading the log to its end; it is compacted, so that more means a stuck broker."""

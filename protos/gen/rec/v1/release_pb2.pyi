@@ -92,6 +92,31 @@ class ReportRollbackResponse(_message.Message):
     revision: int
     def __init__(self, revision: _Optional[int] = ...) -> None: ...
 
+class GetServedRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServedArm(_message.Message):
+    __slots__ = ("arm", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, arm: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class GetServedResponse(_message.Message):
+    __slots__ = ("arms",)
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    arms: _containers.RepeatedCompositeFieldContainer[ServedArm]
+    def __init__(self, arms: _Optional[_Iterable[_Union[ServedArm, _Mapping]]] = ...) -> None: ...
+
 class ListReleasesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -59,6 +59,11 @@ class ReleaseServiceStub:
                 request_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
                 response_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
                 _registered_method=True)
+        self.GetServed = channel.unary_unary(
+                '/rec.v1.ReleaseService/GetServed',
+                request_serializer=rec_dot_v1_dot_release__pb2.GetServedRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.GetServedResponse.FromString,
+                _registered_method=True)
         self.ListReleases = channel.unary_unary(
                 '/rec.v1.ReleaseService/ListReleases',
                 request_serializer=rec_dot_v1_dot_release__pb2.ListReleasesRequest.SerializeToString,
@@ -105,6 +110,13 @@ class ReleaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServed(self, request, context):
+        """What each arm served lately, judged by the labels that came.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListReleases(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -138,6 +150,11 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.ReportRollback,
                     request_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.FromString,
                     response_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.SerializeToString,
+            ),
+            'GetServed': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServed,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.GetServedRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.GetServedResponse.SerializeToString,
             ),
             'ListReleases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReleases,
@@ -280,6 +297,33 @@ class ReleaseService:
             '/rec.v1.ReleaseService/ReportRollback',
             rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
             rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/GetServed',
+            rec_dot_v1_dot_release__pb2.GetServedRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.GetServedResponse.FromString,
             options,
             channel_credentials,
             insecure,
