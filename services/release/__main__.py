@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from rec.v1 import release_pb2_grpc
 from services.contract.signature import Trusted
+from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
 from services.release.release_log import ReleaseLog
 from services.release.served import ServedSamples
@@ -28,10 +29,17 @@ async def serve(process: Process, settings: Settings) -> GrpcServer:
         settings.write_timeout_ms / 1000,
     )
     process.push_close("release log", log.close)
-    manifests = Manifests(settings.model_store_uri, Trusted.read(settings.trusted_keys_file))
+    trusted = Trusted.read(settings.trusted_keys_file)
+    manifests = Manifests(settings.model_store_uri, trusted)
     clock, window = WallClock(), ServedSamples(settings.window_s, settings.window_rows)
+    gatekeeper = Gatekeeper(settings, window, trusted)
     servicer = ReleaseServicer(
-        log, clock, lambda error: process.fail("release log", error), manifests, window
+        log,
+        clock,
+        lambda error: process.fail("release log", error),
+        manifests=manifests,
+        window=window,
+        gatekeeper=gatekeeper,
     )
     register = release_pb2_grpc.add_ReleaseServiceServicer_to_server
     server = GrpcServer(settings.grpc, process, [(register, servicer, "rec.v1.ReleaseService")])

@@ -7,6 +7,7 @@ The state is the `model-releases` log, one Release per key:
 | ``<arm>`` | what the arm serves |
 | ``generation/<n>`` | a registered full model: its base at sequence 0, its parent |
 | ``generation/<n>/<policy>`` | the newest base of the lineage (n, policy), above sequence 0 |
+| ``generation/<n>/life`` | where the generation stands (lives.py) |
 | ``generation/<n>/<policy>/rollback/<order>`` | an order to take the lineage back, then its outcome |
 
 A decision is a set of new records and their events. The caller writes both, and only when Kafka has
@@ -49,7 +50,7 @@ NOTHING = Decision(model_pb2.Release())
 
 
 @dataclass
-class _Draft:
+class Draft:
     """Numbers the records of one decision and pairs each with its event."""
 
     revision: int
@@ -84,6 +85,7 @@ class Registry:
         self._arms: dict[str, model_pb2.Release] = {}
         self._generations: dict[int, model_pb2.Release] = {}
         self._newest: dict[LineageId, model_pb2.BaseRef] = {}
+        self._lives: dict[int, model_pb2.Life] = {}
         # By order.
         self._rollbacks: dict[int, model_pb2.Release] = {}
 
@@ -94,6 +96,8 @@ class Registry:
             lineage = (record.lineage.generation, record.lineage.policy)
             if record.HasField("rollback"):
                 self._rollbacks[record.rollback.order] = record
+            elif record.HasField("life"):
+                self._lives[record.lineage.generation] = record.life
             elif not record.arm.startswith(GENERATION_PREFIX):
                 self._arms[record.arm] = record
             elif record.arm == generation_key(record.lineage.generation):
@@ -119,6 +123,10 @@ class Registry:
     def rollbacks(self) -> list[model_pb2.Release]:
         """By order."""
         return [self._rollbacks[order] for order in sorted(self._rollbacks)]
+
+    def life(self, generation: int) -> model_pb2.Life:
+        """What was last decided about a generation; empty when nothing was."""
+        return self._lives.get(generation, model_pb2.Life())
 
     def known(self, manifest_digest: bytes) -> model_pb2.Release | None:
         """The generation registered under a manifest digest."""
@@ -159,7 +167,7 @@ class Registry:
             delta_partition=delta_partition((number, policy)),
             delta_offset=delta_end,
         )
-        draft = _Draft(self.revision, now_us)
+        draft = Draft(self.revision, now_us)
         answer = draft.add(
             model_pb2.Release(
                 arm=generation_key(number), lineage=lineage, base=base, parent_generation=parent
@@ -196,7 +204,7 @@ class Registry:
                 f"{key[0]}/{key[1]} is not newer than the known one at sequence {known.sequence}, "
                 f"epoch {known.epoch}, offset {known.delta_offset}"
             )
-        draft = _Draft(self.revision, now_us)
+        draft = Draft(self.revision, now_us)
         draft.add(
             model_pb2.Release(arm=f"{generation_key(key[0])}/{key[1]}", lineage=lineage, base=base),
             "base_registered",
@@ -223,6 +231,18 @@ class Registry:
 
         Raises InvalidInput, NotFound (the lineage), Conflict (`online` must serve; too many arms).
         """
+        wanted = self.pointed(name, lineage, pinned, state)
+        before = self._arms.get(name)
+        if before is not None and _same_wish(before, wanted):
+            return Decision(before)
+        draft = Draft(self.revision, now_us)
+        draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
+        return draft.decided(wanted)
+
+    def pointed(
+        self, name: str, lineage: model_pb2.Lineage, pinned: int | None, state: model_pb2.ReleaseState
+    ) -> model_pb2.Release:
+        """The record of ``set_arm``, with its errors."""
         checks.refuse(checks.bad_arm(name, state))
         key = (lineage.generation, lineage.policy)
         self._require_lineage(key)
@@ -233,13 +253,7 @@ class Registry:
         first = self._generations[lineage.generation].base
         newest = self._newest.get(key, first)
         base = newest if pinned is None or newest.sequence <= pinned else first
-        wanted = model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
-        before = self._arms.get(name)
-        if before is not None and _same_wish(before, wanted):
-            return Decision(before)
-        draft = _Draft(self.revision, now_us)
-        draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
-        return draft.decided(wanted)
+        return model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
 
     def roll_back(
         self, lineage: model_pb2.Lineage, wish: model_pb2.Rollback, now_us: int, **evidence: object
@@ -267,7 +281,7 @@ class Registry:
         record = model_pb2.Release(
             arm=f"{generation_key(key[0])}/{key[1]}/rollback/{order.order}", lineage=lineage, rollback=order
         )
-        draft = _Draft(self.revision, now_us)
+        draft = Draft(self.revision, now_us)
         return draft.decided(draft.add(record, "rollback_ordered", **_rollback_evidence(order), **evidence))
 
     def report_rollback(self, outcome: model_pb2.Rollback, now_us: int) -> Decision:
@@ -284,7 +298,7 @@ class Registry:
             raise Conflict(f"order {outcome.order} has another outcome already")
         told = model_pb2.Release(arm=record.arm, lineage=record.lineage, rollback=record.rollback)
         told.rollback.MergeFrom(outcome)
-        draft = _Draft(self.revision, now_us)
+        draft = Draft(self.revision, now_us)
         name = "rollback_failed" if outcome.error else "rolled_back"
         return draft.decided(draft.add(told, name, **_rollback_evidence(told.rollback)))
 

@@ -9,17 +9,27 @@ import grpc
 
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
-from services.contract.errors import Conflict, Unavailable
+from services.contract.errors import Conflict, InvalidInput, Unavailable
+from services.release import lives
+from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
-from services.release.registry import NOTHING, Decision, Registry, delta_partition
+from services.release.registry import NOTHING, ONLINE_ARM, Decision, Registry, delta_partition
 from services.release.release_log import ReleaseLog
 from services.release.served import ServedSamples
+from services.release.states import Step
 from services.runtime.clock import WallClock
 from services.runtime.grpc_client import remaining_s
 from services.runtime.telemetry import counter, gauge
 
 # A caller without a deadline waits no longer than this for Kafka to come back.
 OPEN_TIMEOUT_S = 10.0
+_STEPS = {
+    release_pb2.GENERATION_STEP_SHADOW: Step.SHADOWED,
+    release_pb2.GENERATION_STEP_COMPARE: Step.COMPARED,
+    release_pb2.GENERATION_STEP_PROMOTE: Step.PROMOTED,
+    release_pb2.GENERATION_STEP_REJECT: Step.REJECTED,
+    release_pb2.GENERATION_STEP_ROLL_BACK: Step.ROLLED_BACK,
+}
 
 
 class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
@@ -30,9 +40,12 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         log: ReleaseLog,
         clock: WallClock,
         on_fenced: Callable[[Exception], None],
+        *,
         manifests: Manifests,
         window: ServedSamples,
+        gatekeeper: Gatekeeper,
     ) -> None:
+        self._gatekeeper = gatekeeper
         self._manifests = manifests
         self._window = window
         self._log = log
@@ -116,10 +129,44 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         async with self._turn:
             registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
             return release_pb2.ListReleasesResponse(
-                generations=[_generation(record) for record in registry.generations],
+                generations=[_generation(registry, record) for record in registry.generations],
                 releases=registry.arms,
                 rollbacks=registry.rollbacks,
             )
+
+    async def GateGeneration(
+        self, request: release_pb2.GateGenerationRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.GateGenerationResponse:
+        """Judges a full model on what the online arm served lately, and keeps the verdict."""
+        async with self._turn:
+            registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
+            lives.state_of(registry, request.generation)
+            first = next(one for one in registry.generations if one.lineage.generation == request.generation)
+        # Aside: seconds for a large model, in which others decide.
+        verdict = await self._gatekeeper.judge(first.base, ONLINE_ARM)
+        decision = await self._decided(
+            context, lambda registry, now_us: lives.gated(registry, request.generation, verdict, now_us)
+        )
+        return release_pb2.GateGenerationResponse(
+            state=decision.answer.life.state, evidence_json=decision.events[0].evidence_json
+        )
+
+    async def StepGeneration(
+        self, request: release_pb2.StepGenerationRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.StepGenerationResponse:
+        """Takes a generation one step on."""
+        step = _STEPS.get(request.step)
+        if step is None:
+            raise InvalidInput.one(
+                "step", request.step, ", ".join(sorted(str(one) for one in _STEPS.values()))
+            )
+        decision = await self._decided(
+            context,
+            lambda registry, now_us: lives.stepped(
+                registry, request.generation, step, now_us, shares=request.shares, reason=request.reason
+            ),
+        )
+        return release_pb2.StepGenerationResponse(state=decision.answer.life.state)
 
     async def GetServed(
         self, request: release_pb2.GetServedRequest, context: grpc.aio.ServicerContext
@@ -171,10 +218,14 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         self._revision.set(decision.events[-1].revision)
 
 
-def _generation(record: model_pb2.Release) -> release_pb2.Generation:
+def _generation(registry: Registry, record: model_pb2.Release) -> release_pb2.Generation:
     return release_pb2.Generation(
         generation=record.lineage.generation,
         parent_generation=record.parent_generation,
         base=record.base,
         registered_at=record.decided_at,
+        life=model_pb2.Life(
+            state=str(lives.state_of(registry, record.lineage.generation)),
+            shares=registry.life(record.lineage.generation).shares,
+        ),
     )

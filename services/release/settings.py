@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from services.runtime.settings import Group, GrpcServerSettings, ProcessSettings
+from services.contract.feature_sets import WORLD
+from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
 
 
 class GateRules(Group):
@@ -77,6 +78,8 @@ class Settings(ProcessSettings):
     """A decision that Kafka has not acknowledged by then is answered UNAVAILABLE; the log is read anew."""
     model_store_uri: str = "out/model-store"
     """Root of the model store; manifests named relative to it are found there."""
+    feature_set: FeatureSetName = WORLD
+    """The features that models see (contract.feature_sets); for the gate, which scores them."""
     trusted_keys_file: str = ""
     """PEM file of the public keys whose manifests are registered; empty = manifests are not read."""
     gate: GateRules = GateRules()

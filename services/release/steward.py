@@ -25,9 +25,10 @@ from services.runtime.kafka_consumer import LogReader
 from services.runtime.telemetry import counter, gauge, get_logger
 
 log = get_logger(__name__)
-Decide = Callable[[Callable[[Registry], Decision]], Coroutine[Any, Any, Decision]]
+Decide = Callable[[Callable[[Registry], Decision], float], Coroutine[Any, Any, Decision]]
 _POLL_MS = 200
 _RETRY_S = 0.5
+_TURN_S = 1.0
 
 
 class SampleTail:
@@ -87,7 +88,9 @@ class Steward:
         for arm in self._window.arms():
             for name, value in self._window.window(arm).figures().items():
                 self._figures.labels(arm, name).set(value)
-        await self._decide(self._guarded)
+        # Others decide too: their turn is not taken without need, nor for long while Kafka is away.
+        if self._settings.baseline_arm in self._window.arms():
+            await self._decide(self._guarded, _TURN_S)
 
     def _guarded(self, registry: Registry) -> Decision:
         """At most one order a look: its outcome changes what the next one sees."""

@@ -126,7 +126,7 @@ class Rig:
     def now_us(self) -> int:
         return NOW_US
 
-    async def decide(self, make) -> Decision:
+    async def decide(self, make, timeout_s: float) -> Decision:
         decision = make(self.registry)
         self.registry.take(decision.records)
         if decision is not NOTHING:

@@ -3,12 +3,28 @@ import datetime
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from rec.model.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class GenerationStep(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GENERATION_STEP_UNSPECIFIED: _ClassVar[GenerationStep]
+    GENERATION_STEP_SHADOW: _ClassVar[GenerationStep]
+    GENERATION_STEP_COMPARE: _ClassVar[GenerationStep]
+    GENERATION_STEP_PROMOTE: _ClassVar[GenerationStep]
+    GENERATION_STEP_REJECT: _ClassVar[GenerationStep]
+    GENERATION_STEP_ROLL_BACK: _ClassVar[GenerationStep]
+GENERATION_STEP_UNSPECIFIED: GenerationStep
+GENERATION_STEP_SHADOW: GenerationStep
+GENERATION_STEP_COMPARE: GenerationStep
+GENERATION_STEP_PROMOTE: GenerationStep
+GENERATION_STEP_REJECT: GenerationStep
+GENERATION_STEP_ROLL_BACK: GenerationStep
 
 class RegisterGenerationRequest(_message.Message):
     __slots__ = ("manifest_uri", "manifest_digest", "parent_generation")
@@ -92,6 +108,45 @@ class ReportRollbackResponse(_message.Message):
     revision: int
     def __init__(self, revision: _Optional[int] = ...) -> None: ...
 
+class GateGenerationRequest(_message.Message):
+    __slots__ = ("generation",)
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    def __init__(self, generation: _Optional[int] = ...) -> None: ...
+
+class GateGenerationResponse(_message.Message):
+    __slots__ = ("state", "evidence_json")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_JSON_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    evidence_json: str
+    def __init__(self, state: _Optional[str] = ..., evidence_json: _Optional[str] = ...) -> None: ...
+
+class StepGenerationRequest(_message.Message):
+    __slots__ = ("generation", "step", "shares", "reason")
+    class SharesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    step: GenerationStep
+    shares: _containers.ScalarMap[str, float]
+    reason: str
+    def __init__(self, generation: _Optional[int] = ..., step: _Optional[_Union[GenerationStep, str]] = ..., shares: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class StepGenerationResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    def __init__(self, state: _Optional[str] = ...) -> None: ...
+
 class GetServedRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -122,16 +177,18 @@ class ListReleasesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Generation(_message.Message):
-    __slots__ = ("generation", "parent_generation", "base", "registered_at")
+    __slots__ = ("generation", "parent_generation", "base", "registered_at", "life")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PARENT_GENERATION_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     REGISTERED_AT_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
     generation: int
     parent_generation: int
     base: _model_pb2.BaseRef
     registered_at: _timestamp_pb2.Timestamp
-    def __init__(self, generation: _Optional[int] = ..., parent_generation: _Optional[int] = ..., base: _Optional[_Union[_model_pb2.BaseRef, _Mapping]] = ..., registered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    life: _model_pb2.Life
+    def __init__(self, generation: _Optional[int] = ..., parent_generation: _Optional[int] = ..., base: _Optional[_Union[_model_pb2.BaseRef, _Mapping]] = ..., registered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., life: _Optional[_Union[_model_pb2.Life, _Mapping]] = ...) -> None: ...
 
 class ListReleasesResponse(_message.Message):
     __slots__ = ("generations", "releases", "rollbacks")

@@ -59,6 +59,16 @@ class ReleaseServiceStub:
                 request_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
                 response_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
                 _registered_method=True)
+        self.GateGeneration = channel.unary_unary(
+                '/rec.v1.ReleaseService/GateGeneration',
+                request_serializer=rec_dot_v1_dot_release__pb2.GateGenerationRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.GateGenerationResponse.FromString,
+                _registered_method=True)
+        self.StepGeneration = channel.unary_unary(
+                '/rec.v1.ReleaseService/StepGeneration',
+                request_serializer=rec_dot_v1_dot_release__pb2.StepGenerationRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.StepGenerationResponse.FromString,
+                _registered_method=True)
         self.GetServed = channel.unary_unary(
                 '/rec.v1.ReleaseService/GetServed',
                 request_serializer=rec_dot_v1_dot_release__pb2.GetServedRequest.SerializeToString,
@@ -110,6 +120,20 @@ class ReleaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GateGeneration(self, request, context):
+        """Judges a full model on the newest samples that were served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StepGeneration(self, request, context):
+        """Takes a generation one step on: to shadow, into an experiment, to everybody, out, or back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServed(self, request, context):
         """What each arm served lately, judged by the labels that came.
         """
@@ -150,6 +174,16 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.ReportRollback,
                     request_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.FromString,
                     response_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.SerializeToString,
+            ),
+            'GateGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GateGeneration,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.GateGenerationRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.GateGenerationResponse.SerializeToString,
+            ),
+            'StepGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.StepGeneration,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.StepGenerationRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.StepGenerationResponse.SerializeToString,
             ),
             'GetServed': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServed,
@@ -297,6 +331,60 @@ class ReleaseService:
             '/rec.v1.ReleaseService/ReportRollback',
             rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
             rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GateGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/GateGeneration',
+            rec_dot_v1_dot_release__pb2.GateGenerationRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.GateGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StepGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/StepGeneration',
+            rec_dot_v1_dot_release__pb2.StepGenerationRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.StepGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,
