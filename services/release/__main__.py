@@ -1,11 +1,14 @@
-"""``python -m services.release``: wiring only.
+"""``python -m services.release``: wiring only (with a command: commands.py).
 
 Down: NOT_SERVING -> calls in progress end -> the log closes -> admin port."""
 
 from __future__ import annotations
 
+import sys
+
 from rec.v1 import release_pb2_grpc
 from services.contract.signature import Trusted
+from services.release.commands import COMMANDS, command
 from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
 from services.release.release_log import ReleaseLog
@@ -48,8 +51,9 @@ async def serve(process: Process, settings: Settings) -> GrpcServer:
     reader = LogReader(settings.kafka, f"{settings.name}-samples")
     await reader.start()
     process.push_close("samples reader", reader.stop)
-    process.spawn(SampleTail(reader, window).run(), "samples")
-    process.spawn(Steward(settings, window, clock, servicer.decide).run(), "steward")
+    steward = Steward(settings, window, clock, servicer.decide, gatekeeper)
+    process.spawn(SampleTail(reader, window, steward.promotion.served).run(), "samples")
+    process.spawn(steward.run(), "steward")
     server.set_serving(True)
     return server
 
@@ -61,5 +65,7 @@ async def main(process: Process) -> None:
 
 
 if __name__ == "__main__":
+    if COMMANDS.keys() & {*sys.argv[1:]}:
+        raise SystemExit(command(sys.argv[1:]))
     settings = load(Settings)
     run(settings, main)

@@ -7,6 +7,7 @@ be judged where no label is: its scores of a few fixed rows (canaries) and the s
 
 | check | asks |
 |---|---|
+| loadable | is it the model that was registered, whole and of this shape |
 | rows, positives | is there enough to judge by |
 | finite | are all scores and parameters numbers |
 | auc, log_loss | not worse than what was served, by more than a margin |
@@ -50,9 +51,10 @@ class Parameters:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """``passed`` when every check is good."""
+    """``passed`` when every check is good. ``error``: why the model could not even be loaded."""
 
     checks: tuple[Check, ...]
+    error: str = ""
 
     @property
     def passed(self) -> bool:
@@ -61,7 +63,8 @@ class GateVerdict:
 
     def evidence(self) -> dict[str, object]:
         """Every check with its figure and limits."""
-        return {"failed": failed(self.checks), "checks": [check.said() for check in self.checks]}
+        found = {"failed": failed(self.checks), "checks": [check.said() for check in self.checks]}
+        return found | ({"error": self.error} if self.error else {})
 
 
 def judge(

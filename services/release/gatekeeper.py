@@ -8,10 +8,11 @@ import numpy as np
 
 from rec.model.v1 import model_pb2
 from services.contract import columns, model_store
-from services.contract.errors import Conflict
+from services.contract.errors import Conflict, InvalidInput, NotFound
 from services.contract.feature_sets import feature_set
 from services.contract.model_schema import shape_of
 from services.contract.signature import Trusted
+from services.release.evidence import Check
 from services.release.gate import GateVerdict, Judged, judge
 from services.release.scoring import score, sizes
 from services.release.served import ServedRows, ServedSamples
@@ -31,14 +32,17 @@ class Gatekeeper:
         self._shape = shape_of(feature_set(settings.feature_set))
 
     async def judge(self, base: model_pb2.BaseRef, arm: str) -> GateVerdict:
-        """The verdict on a full model, by what ``arm`` served. NotFound, MalformedRecord, SchemaMismatch: the
-        model cannot be loaded. Conflict: nothing was served with its features."""
+        """The verdict on a full model, by what ``arm`` served; one that cannot be loaded does not pass.
+        Conflict: nothing was served with its features."""
         rows = [one for one in self._window.newest(arm) if one.sample.schema_hash == self._shape.schema_hash]
         if not rows:
             raise Conflict(
                 f"arm {arm} has served nothing in the last {self._settings.window_s} s to judge by"
             )
-        return await asyncio.to_thread(self._judged, base, rows)
+        try:
+            return await asyncio.to_thread(self._judged, base, rows)
+        except (InvalidInput, NotFound) as error:
+            return GateVerdict((Check("loadable", 0.0, low=1),), str(error))
 
     def _judged(self, base: model_pb2.BaseRef, rows: list[ServedRows]) -> GateVerdict:
         state, _ = model_store.load_base(

@@ -56,12 +56,13 @@ def stepped(
     *,
     shares: Mapping[str, float] | None = None,
     reason: str = "",
+    **found: object,
 ) -> Decision:
     """A step of the table above. InvalidInput (shares), NotFound (generation, arm), Conflict (not allowed
     from where it stands, another generation is the candidate, backwards)."""
     state = after(state_of(registry, generation), step)
     draft = Draft(registry.revision, now_us)
-    evidence: dict[str, object] = {"reason": reason}
+    evidence: dict[str, object] = {"reason": reason, **found}
     checked: dict[str, float] = {}
     if step is Step.COMPARED:
         checked = check_shares(shares or {})

@@ -65,6 +65,17 @@ class SequentialRules(Group):
     """Of each arm: the variance is one of many users."""
 
 
+class PromotionRules(Group):
+    """How a full model is tried by itself (promotion.py)."""
+
+    shadow_s: float = Field(default=30.0, ge=0)
+    """Trained aside before users get it: until it has caught up with the samples behind its cut."""
+    candidate_share: float = Field(default=0.1, gt=0, lt=1)
+    """Of the users, in the experiment."""
+    max_users: int = Field(default=100_000, ge=2)
+    """Of the smaller arm; a model that is not proven better by then is rejected."""
+
+
 class Settings(ProcessSettings):
     """Numbers generations and decides what each arm serves."""
 
@@ -88,6 +99,10 @@ class Settings(ProcessSettings):
     """When an arm is taken back."""
     test: SequentialRules = SequentialRules()
     """When an arm has won or lost."""
+    auto_promote: bool = False
+    """New full models are gated, shadowed, compared and promoted or rejected without a person."""
+    promotion: PromotionRules = PromotionRules()
+    """How, when they are."""
     baseline_arm: str = "baseline"
     """The arm that the guard compares with: a small share of the users on a model some minutes old. Without
     traffic on it there is nothing to compare with, and the guard waits."""

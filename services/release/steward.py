@@ -2,6 +2,7 @@
 baseline.
 
     samples --> window (served.py) --every look--> guard (guard.py) --rollback--> order (registry.py)
+                                               '--> promotion (promotion.py) --step--> life (lives.py)
 
 The guard of an arm is on as long as there is a baseline arm with traffic. Rows that the arm served before
 the newest rollback of its lineage are not held against it; while an order has no outcome, nothing is
@@ -10,15 +11,19 @@ ordered."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from rec.model.v1 import model_pb2
 from services.contract import times, topics
 from services.contract.errors import LoopError, Unavailable
+from services.release import lives
+from services.release.gatekeeper import Gatekeeper
 from services.release.guard import Guard, GuardVerdict
-from services.release.registry import NOTHING, Decision, Registry
-from services.release.served import ServedSamples
+from services.release.promotion import NextStep, Promotion
+from services.release.registry import NOTHING, ONLINE_ARM, Decision, Registry
+from services.release.served import ServedRows, ServedSamples
 from services.release.settings import Settings
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import LogReader
@@ -34,8 +39,11 @@ _TURN_S = 1.0
 class SampleTail:
     """Feeds the window with samples from the end that the log has when it starts."""
 
-    def __init__(self, reader: LogReader, window: ServedSamples) -> None:
+    def __init__(
+        self, reader: LogReader, window: ServedSamples, served: Callable[[ServedRows], None]
+    ) -> None:
         self._reader = reader
+        self._served = served
         self._window = window
         self._records = counter("release_samples", "Records of samples, by what became of them.", ["outcome"])
         self._told: dict[str, int] = {}
@@ -56,7 +64,8 @@ class SampleTail:
                 continue
             for records in found.values():
                 for record in records:
-                    self._window.add(record.value or b"")
+                    if (rows := self._window.add(record.value or b"")) is not None:
+                        self._served(rows)
             for name, count in self._window.counts.items():
                 self._records.labels(name).inc(count - self._told.get(name, 0))
                 self._told[name] = count
@@ -65,7 +74,16 @@ class SampleTail:
 class Steward:
     """``decide`` runs a decision over the registry and writes it."""
 
-    def __init__(self, settings: Settings, window: ServedSamples, clock: WallClock, decide: Decide) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        window: ServedSamples,
+        clock: WallClock,
+        decide: Decide,
+        gatekeeper: Gatekeeper,
+    ) -> None:
+        self._gatekeeper = gatekeeper
+        self.promotion = Promotion(settings.promotion, settings.test)
         self._settings = settings
         self._window = window
         self._clock = clock
@@ -91,6 +109,34 @@ class Steward:
         # Others decide too: their turn is not taken without need, nor for long while Kafka is away.
         if self._settings.baseline_arm in self._window.arms():
             await self._decide(self._guarded, _TURN_S)
+        if self._settings.auto_promote:
+            await self._advance()
+
+    async def _advance(self) -> None:
+        """One step of the generation under way."""
+        due: list[tuple[NextStep, model_pb2.BaseRef]] = []
+
+        def find(registry: Registry) -> Decision:
+            step = self.promotion.look(registry, time.monotonic())
+            if step is not None:
+                first = {one.lineage.generation: one.base for one in registry.generations}
+                due.append((step, first[step.generation]))
+            return NOTHING
+
+        await self._decide(find, _TURN_S)
+        for step, base in due:
+            await self._decide(await self._made(step, base), _TURN_S)
+
+    async def _made(self, due: NextStep, base: model_pb2.BaseRef) -> Callable[[Registry], Decision]:
+        now_us = self._clock.now_us()
+        if due.step is None:
+            verdict = await self._gatekeeper.judge(base, ONLINE_ARM)
+            return lambda registry: lives.gated(registry, due.generation, verdict, now_us)
+        step, share = due.step, self._settings.promotion.candidate_share
+        shares = {ONLINE_ARM: 1 - share, lives.CANDIDATE_ARM: share}
+        return lambda registry: lives.stepped(
+            registry, due.generation, step, now_us, shares=shares, reason="auto_promote", **due.evidence
+        )
 
     def _guarded(self, registry: Registry) -> Decision:
         """At most one order a look: its outcome changes what the next one sees."""

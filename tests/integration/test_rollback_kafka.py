@@ -141,6 +141,30 @@ async def test_a_new_generation_does_not_learn_what_was_undone(rig: Rig) -> None
     assert chain.state.samples_trained == 120
 
 
+async def test_the_command_line_takes_a_lineage_back_and_refuses_by_name(rig: Rig) -> None:
+    rig.trainer()
+    await rig.send(20)
+    good = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent)
+    await rig.send(20)
+    await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent)
+
+    async def said(*argv: str) -> tuple[int, str]:
+        target = f"127.0.0.1:{rig.release_port}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.release", "--target", target, *argv,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        out, _ = await process.communicate()
+        return process.returncode or 0, out.decode()
+
+    code, out = await said("rollback", "1", "--sequence", str(good.state.sequence))
+    assert (code, json.loads(out)["done"]["restored_sequence"]) == (0, str(good.state.sequence))
+    code, out = await said("status")
+    assert code == 0 and '"state": "promoted"' in out
+    code, out = await said("promote", "7")
+    assert (code, "NOT_FOUND: generation 7" in out) == (2, True)
+
+
 async def test_a_target_that_nothing_reaches_back_to_is_reported_and_training_goes_on(rig: Rig) -> None:
     rig.trainer()
     await rig.send(20)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from rec.events.v1.events_pb2 import TrainingSample
 from rec.model.v1 import model_pb2
 from services.contract import columns, model_net, model_store
 from services.contract.errors import Conflict, InvalidInput, NotFound
@@ -15,10 +16,11 @@ from services.release import lives
 from services.release.evidence import Check
 from services.release.gate import GateVerdict
 from services.release.gatekeeper import Gatekeeper
+from services.release.promotion import NextStep, Promotion
 from services.release.registry import Decision, Registry
 from services.release.scoring import score, sizes
-from services.release.served import ServedSamples
-from services.release.settings import GateRules, Settings
+from services.release.served import ServedRows, ServedSamples
+from services.release.settings import GateRules, PromotionRules, SequentialRules, Settings
 from services.release.states import Step
 from tests.feature_kit import SHAPE
 from tests.trainer_kit import START_US, World, new_core, sample_bytes
@@ -206,5 +208,67 @@ async def test_the_gatekeeper_lets_a_trained_model_pass_and_no_other(tmp_path):
     assert {"log_loss", "calibration", "canary_shift"} <= set(
         (await verdict(upside_down)).evidence()["failed"]
     )
+    saved = model_store.save_base(str(tmp_path), state, created_at_us=1)
+    state_file = tmp_path / saved.manifest_uri.replace("manifest.json", "state.safetensors")
+    state_file.write_bytes(state_file.read_bytes()[:-4])
+    broken = await verdict(state)
+    assert broken.evidence()["failed"] == ["loadable"] and "file_sha256" in str(broken.evidence()["error"])
     with pytest.raises(Conflict, match="served nothing"):
         await Gatekeeper(settings, ServedSamples(60.0, 100), None).judge(model_pb2.BaseRef(), "online")
+
+
+def clicks(promotion: Promotion, arm: str, rate: float, users: int = 400) -> None:
+    random = np.random.default_rng(len(arm))
+    for user in range(users):
+        labels = (random.random(20) < rate).astype(np.float32)
+        sample = TrainingSample(user_id=user + 1)
+        promotion.served(ServedRows(0.0, arm, 1, 1, labels, labels, np.ones_like(labels), sample))
+
+
+@pytest.mark.parametrize(("rate", "step"), [(0.3, Step.PROMOTED), (0.05, Step.REJECTED), (0.15, None)])
+def test_a_full_model_is_tried_step_by_step_and_the_test_decides(rate, step):
+    rig = Rig()
+    promotion = Promotion(PromotionRules(shadow_s=10), SequentialRules())
+    assert promotion.look(rig.registry, 0.0) == NextStep(2, None)
+    rig.gate(2)
+    assert promotion.look(rig.registry, 1.0) == NextStep(2, Step.SHADOWED)
+    rig.step(2, Step.SHADOWED)
+    # Not counted: nobody has been given the candidate yet.
+    clicks(promotion, "online", 0.9)
+    assert promotion.look(rig.registry, 2.0) is None
+    assert promotion.look(rig.registry, 11.9) is None
+    found = promotion.look(rig.registry, 12.0)
+    assert found is not None and found.step is Step.COMPARED
+    rig.step(2, Step.COMPARED, shares=SHARES, **found.evidence)
+    assert promotion.look(rig.registry, 13.0) is None
+    clicks(promotion, "online", 0.15)
+    clicks(promotion, "candidate", rate)
+    clicks(promotion, "frozen", 0.9)
+    found = promotion.look(rig.registry, 14.0)
+    assert (found and found.step) == step
+    if found is not None and step is not None:
+        decision = rig.step(2, step, **found.evidence)
+        evidence = json.loads(decision.events[0].evidence_json)
+        assert evidence["users"] == 400 and evidence["p_value"] < 0.05
+        assert promotion.look(rig.registry, 15.0) is None
+
+
+def test_what_is_not_proven_better_is_rejected_in_the_end():
+    rig = Rig()
+    promotion = Promotion(PromotionRules(max_users=300), SequentialRules())
+    rig.to_experiment()
+    promotion.look(rig.registry, 0.0)
+    clicks(promotion, "online", 0.15)
+    clicks(promotion, "candidate", 0.15)
+    found = promotion.look(rig.registry, 1.0)
+    assert found is not None and (found.step, found.evidence["verdict"]) == (Step.REJECTED, "open")
+
+
+def test_the_candidate_that_is_tried_is_finished_before_a_newer_one_begins():
+    rig = Rig(4)
+    promotion = Promotion(PromotionRules(shadow_s=0), SequentialRules())
+    assert promotion.look(rig.registry, 0.0) == NextStep(4, None)
+    rig.gate(3)
+    rig.step(3, Step.SHADOWED)
+    found = promotion.look(rig.registry, 0.0)
+    assert found is not None and (found.generation, found.step) == (3, Step.COMPARED)

@@ -11,6 +11,7 @@ import pytest
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from rec.model.v1 import model_pb2
 from services.contract import columns
+from services.release.gatekeeper import Gatekeeper
 from services.release.registry import NOTHING, Decision, Registry
 from services.release.served import ServedSamples, rows_of
 from services.release.settings import GuardRules, Settings
@@ -120,7 +121,9 @@ class Rig:
         self.decisions: list[Decision] = []
         self.window = window(max_rows=1_000_000)
         settings = Settings(guard=GuardRules(min_requests=50))
-        self.steward = Steward(settings, self.window, self, self.decide)  # type: ignore[arg-type]
+        self.steward = Steward(  # type: ignore[arg-type]
+            settings, self.window, self, self.decide, Gatekeeper(settings, self.window, None)
+        )
         self.random = np.random.default_rng(3)
 
     def now_us(self) -> int:
