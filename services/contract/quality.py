@@ -1,7 +1,8 @@
 """How good scores are, judged by labels: the same figures in the trainer, in the gate and in the guard. Pure.
 
 A row is positive when its label is above 0. Where negatives were left out, ``weights`` [n] say how many
-rows each stands for; the AUC needs none, since its negatives are a fair draw."""
+rows each stands for; the AUC needs none, since its negatives are a fair draw.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """``python -m services.release``: wiring only (with a command: commands.py).
 
-Down: NOT_SERVING -> calls in progress end -> the log closes -> admin port."""
+Down: NOT_SERVING -> calls in progress end -> the log closes -> admin port.
+"""
 
 from __future__ import annotations
 

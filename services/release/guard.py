@@ -14,7 +14,8 @@ happens to one. Both are judged on the same window of samples.
 A figure is beyond chance when it is so by ``sigmas`` standard errors, taken over requests (rows of one
 request are one draw). Below ``min_requests`` on either side nothing is said. One breach in a window is
 noise often enough: it takes ``breaches`` windows in a row to order a rollback; scores of another population
-or a forecast that is off tenfold take one."""
+or a forecast that is off tenfold take one.
+"""
 
 from __future__ import annotations
 

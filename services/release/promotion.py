@@ -5,7 +5,8 @@
 One step a look, of the newest generation that is under way. The experiment counts clicks by user from the
 moment that this process saw it begin; a restart begins the counting anew, which costs time and no validity:
 the test that is read is a new one. When ``max_users`` of the smaller arm are in and nothing is proven, the
-generation is rejected: what is not better is not worth the change."""
+generation is rejected: what is not better is not worth the change.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A record of `samples` is rows of one request. Corrections are left out: the row was counted when it was
 said. The window is wall time since the record was read; what does not fit into ``max_rows`` leaves first,
-counted."""
+counted.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """What release does by itself: reads what the arms serve, and takes an arm back that is worse than its
-baseline.
+baseline and, when told to, takes full models from the gate to everybody.
 
     samples --> window (served.py) --every look--> guard (guard.py) --rollback--> order (registry.py)
                                                '--> promotion (promotion.py) --step--> life (lives.py)
 
 The guard of an arm is on as long as there is a baseline arm with traffic. Rows that the arm served before
 the newest rollback of its lineage are not held against it; while an order has no outcome, nothing is
-ordered."""
+ordered.
+"""
 
 from __future__ import annotations
 
