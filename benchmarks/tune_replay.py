@@ -26,9 +26,9 @@ from services.contract.feature_sets import FEATURE_SETS, MOVIELENS
 from services.contract.features_asof import encode_asof
 from services.contract.ids import hash_key
 from services.contract.model_state import ModelState
+from services.contract.quality import auc, log_loss
 from services.contract.view_events import ACTED, LISTED, SHOWN
 from services.contract.view_log import EventLog, Labels
-from trainer.evaluate import auc, log_loss
 from trainer.rows import initial_dense
 from trainer.samples import Batch
 from trainer.settings import AdmissionSettings, LearningSettings

@@ -43,6 +43,7 @@ from services.contract.lake_history import write_history
 from services.contract.lake_store import LakeStore
 from services.contract.model_schema import shape_of
 from services.contract.model_store import SavedBase, copy_base, load_base, save_base
+from services.contract.signature import Signer
 from services.contract.times import set_us
 from services.runtime import grpc_client, redis_client
 
@@ -97,7 +98,8 @@ async def _seed_dataset(
     items = [Item(item_id=hash_key(i.key), item_key=i.key, category=i.category) for i in listed]
     if not registered:
         manifest = day0.manifest_in(day0.untrained_base_folder(settings.feature_set, settings.model_seed))
-        await release.register(copy_base(str(manifest), settings.model_store_uri))
+        signer = Signer.read(settings.signing_key_file)
+        await release.register(copy_base(str(manifest), settings.model_store_uri, signer=signer))
     count = await seed_catalog.write(settings.kafka, items)
     _say(f"catalogue of {count:,} items, untrained generation 1")
     await _settled(settings)
@@ -162,6 +164,7 @@ def _moved_base(base: Path, settings: SeedSettings, by_us: int) -> SavedBase:
         state,
         created_at_us=time.time_ns() // 1000,
         metrics=saved.manifest.get("metrics"),
+        signer=Signer.read(settings.signing_key_file),
     )
 
 

@@ -88,6 +88,8 @@ class SeedSettings(_Command):
     """Where world.json is written: the moment that the world's clock counts from."""
     model_store_uri: str = "out/model-store"
     """Root of the stack's model store; generation 1 is copied there."""
+    signing_key_file: str = ""
+    """PEM file of the private key that signs generation 1; empty = it is not signed."""
     lake_uri: str = ""
     """Where day 0 is written as the history of before the topics, so that audits and backfills count what the
     first states were made of; empty = nowhere."""

@@ -42,6 +42,11 @@ class RunPaths:
         return self.root / "redis"
 
     @property
+    def model_keys(self) -> Path:
+        """The key pair of the stack's manifests (contract.signature)."""
+        return self.root / "model-keys"
+
+    @property
     def flink(self) -> RunPaths:
         """The join on Flink has a state, logs and checkpoints of its own."""
         return RunPaths(self.root / "flink")

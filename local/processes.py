@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local import compiled
-from local.paths import REPOSITORY
+from local.paths import REPOSITORY, RunPaths
 from local.ports import HOST, Ports
 from services.contract import topics
+from services.contract.signature import SIGNING_NAME, TRUSTED_NAME
 from services.contract.topics import Topic
 
 SERVICE_GRACE_S = 15.0
@@ -103,6 +104,7 @@ class Addresses:
 
 def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[str, str]:
     """What every process of a stack, and every command against it, gets: addresses first, ``extra`` wins."""
+    keys = RunPaths(Path(addresses.run_dir)).model_keys
     targets = {f"RECLOOP_{name.upper()}_TARGET": addresses.target(name) for name in addresses.ports.services}
     return {
         **RUNTIME,
@@ -114,6 +116,8 @@ def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[s
         "RECLOOP_MODEL_STORE_URI": addresses.model_store_uri,
         "RECLOOP_LAKE_URI": addresses.lake_uri,
         "RECLOOP_RUN_DIR": addresses.run_dir,
+        "RECLOOP_SIGNING_KEY_FILE": str(keys / SIGNING_NAME),
+        "RECLOOP_TRUSTED_KEYS_FILE": str(keys / TRUSTED_NAME),
         **extra,
     }
 
@@ -128,6 +132,8 @@ def process_environment(
         "RECLOOP_GRPC__PORT": str(ports.grpc),
         "RECLOOP_GRPC__ADMIN_PORT": str(ports.admin),
         "RECLOOP_GRPC__METRICS_PORT": str(ports.metrics),
+        # Who only reads models cannot sign one.
+        **({} if spec.name == "trainer" else {"RECLOOP_SIGNING_KEY_FILE": ""}),
         **spec.env,
         **own,
     }

@@ -35,6 +35,7 @@ from local.readiness import wait_serving
 from local.servers import Servers
 from local.stack_config import StackConfig
 from local.state import ProcessState, StackState, write_state
+from services.contract.signature import make_keys
 
 WATCH_S = 1.0
 
@@ -85,6 +86,7 @@ class Stack:
         own_kafka, own_redis = self.config.kafka_bootstrap is None, self.config.redis_url is None
         require_free(self.config.ports.by_user(redis=own_redis, kafka=own_kafka))
         self._clean()
+        make_keys(self.paths.model_keys)
         try:
             self._set_status("starting")
             try:

@@ -17,6 +17,7 @@ from services.contract import model_store
 from services.contract.errors import LoopError
 from services.contract.model_state import ModelState
 from services.contract.model_store import SavedBase
+from services.contract.signature import Signer
 from services.runtime.telemetry import counter, get_logger, histogram
 
 log = get_logger(__name__)
@@ -29,8 +30,17 @@ _SAVE_FAILURES = (OSError, LoopError)
 class BaseKeeper:
     """``offer`` a state; ``run`` saves and registers it."""
 
-    def __init__(self, root: str, channel: grpc.aio.Channel, *, partition: int, retry_max_s: float) -> None:
+    def __init__(
+        self,
+        root: str,
+        channel: grpc.aio.Channel,
+        *,
+        partition: int,
+        retry_max_s: float,
+        signer: Signer | None = None,
+    ) -> None:
         self._root = root
+        self._signer = signer
         self._release = release_pb2_grpc.ReleaseServiceStub(channel)
         self._partition = partition
         self._retry_max_s = retry_max_s
@@ -83,6 +93,7 @@ class BaseKeeper:
             created_at_us=state.created_at_us,
             delta_partition=self._partition,
             delta_offset=delta_offset,
+            signer=self._signer,
         )
         self._seconds.observe(time.perf_counter() - started)
         return saved

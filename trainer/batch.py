@@ -16,6 +16,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import grpc
@@ -32,13 +33,15 @@ from services.contract.lake_store import LakeStore
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
 from services.contract.model_store import SavedBase
+from services.contract.signature import Signer, Trusted
 from services.runtime.grpc_client import channel
 from services.runtime.settings import load
 from services.runtime.telemetry import get_logger
 from trainer import fit
 from trainer.base import new_state
 from trainer.batch_settings import BatchSettings
-from trainer.day import CUT_COLUMNS, Offsets, Selected, below, cut_of, day_start_us, select
+from trainer.day import CUT_COLUMNS, Offsets, Selected, below, cut_of, day_start_us, select, without
+from trainer.orders import Orders, Range
 from trainer.sample_columns import SampleColumns
 from trainer.sample_table import batch_of, usable
 from trainer.schemas import SetsOnDemand
@@ -95,11 +98,18 @@ class Work:
                 model_store.delete_base(f"{self._store.root}/{name}")
 
 
-def run_key(settings: BatchSettings, shape: ModelShape, cut: Offsets, parent: SavedBase | None) -> str:
+def run_key(
+    settings: BatchSettings,
+    shape: ModelShape,
+    cut: Offsets,
+    parent: SavedBase | None,
+    quarantined: Sequence[Range] = (),
+) -> str:
     """A name for everything that decides the outcome of a run."""
     decides = {
         "day": settings.day,
         "cut": sorted(cut.items()),
+        "quarantined": sorted(quarantined),
         "history_days": settings.history_days,
         "parent": parent.manifest_digest.hex() if parent else "",
         "learning": settings.learning.model_dump(),
@@ -110,20 +120,22 @@ def run_key(settings: BatchSettings, shape: ModelShape, cut: Offsets, parent: Sa
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def train_day(settings: BatchSettings) -> SavedBase:
-    """The day's model, trained or found. Blocking; LoopError says why there is none."""
+def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> SavedBase:
+    """The day's model, trained or found, without what rollbacks have ``quarantined``. Blocking; LoopError
+    says why there is none."""
     start_us = day_start_us(settings.day)
     end_us = start_us + DAY_US
     cut = cut_of(scan(settings.lake_uri, "samples", columns=CUT_COLUMNS), end_us)
     sets = SetsOnDemand(settings.kafka, settings.name, settings.feature_set)
     shape = shape_of(sets.chosen())
     origin, parent = _origin(settings, shape)
-    work = Work(settings.model_store_uri, run_key(settings, shape, cut, parent), shape)
+    work = Work(settings.model_store_uri, run_key(settings, shape, cut, parent, quarantined), shape)
     if (before := work.finished()) is not None:
         log.info("day trained before", day=settings.day, uri=before.manifest_uri)
         return before
     start = None if parent is None else origin.sample_offsets
-    rows = below(_rows(settings, start_us, end_us, whole=parent is not None), cut, start)
+    rows = without(_rows(settings, start_us, end_us, whole=parent is not None), quarantined)
+    rows = below(rows, cut, start)
     features = SampleColumns(shape, sets.of(pc.unique(rows["schema_hash"]).to_pylist()).shape)
     rows, left_out = usable(rows, features)
     selected = select(
@@ -144,6 +156,7 @@ def train_day(settings: BatchSettings) -> SavedBase:
         created_at_us=state.created_at_us,
         parent_generation=parent.generation if parent else 0,
         metrics=figures,
+        signer=Signer.read(settings.signing_key_file),
     )
     work.done(saved)
     return saved
@@ -152,7 +165,8 @@ def train_day(settings: BatchSettings) -> SavedBase:
 def _origin(settings: BatchSettings, shape: ModelShape) -> tuple[ModelState, SavedBase | None]:
     if settings.parent is None:
         return new_state(shape, settings.learning), None
-    return model_store.load_base(settings.parent, shape, root=settings.model_store_uri)
+    trusted = Trusted.read(settings.trusted_keys_file)
+    return model_store.load_base(settings.parent, shape, root=settings.model_store_uri, trusted=trusted)
 
 
 def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -> pa.Table:
@@ -188,6 +202,17 @@ def _fit(
     }
 
 
+async def quarantined_by(settings: BatchSettings) -> list[Range]:
+    """What the rollbacks that release knows have quarantined: (partition, start, end) of samples."""
+    async with channel(settings.release_target, settings.grpc_client) as to_release:
+        stub = release_pb2_grpc.ReleaseServiceStub(to_release)
+        answer = await stub.ListReleases(release_pb2.ListReleasesRequest(), timeout=_RPC_TIMEOUT_S)
+    orders = Orders()
+    for record in answer.rollbacks:
+        orders.take(record)
+    return orders.quarantine.ranges()
+
+
 async def register(settings: BatchSettings, saved: SavedBase) -> int:
     """Release's number of the model (the same for the same model); points the arm there when one is named."""
     async with channel(settings.release_target, settings.grpc_client) as to_release:
@@ -219,7 +244,8 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(settings.threads)
     id_table.warm_up()
     try:
-        saved = train_day(settings)
+        quarantined = asyncio.run(quarantined_by(settings)) if settings.register_model else []
+        saved = train_day(settings, quarantined)
         if settings.register_model:
             generation = asyncio.run(register(settings, saved))
             sys.stderr.write(f"generation {generation}\n")

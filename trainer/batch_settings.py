@@ -50,6 +50,10 @@ class BatchSettings(ProcessSettings):
     """Where the samples are."""
     model_store_uri: str = "out/model-store"
     """Where the model goes, and what a killed run goes on from."""
+    signing_key_file: str = ""
+    """PEM file of the private key that signs manifests; empty = they are not signed."""
+    trusted_keys_file: str = ""
+    """PEM file of the public keys whose manifests may be a parent; empty = signatures are not checked."""
     release_target: str = "127.0.0.1:7058"
     """host:port of the release service, which numbers the model."""
     register_model: bool = True

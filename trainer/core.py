@@ -20,6 +20,7 @@ from services.contract.model_state import ModelState, advance
 from trainer.barriers import Barriers
 from trainer.evaluate import Rolling
 from trainer.expiry import Expiry
+from trainer.orders import Quarantine
 from trainer.sample_columns import Known
 from trainer.samples import Bad, Batch, RawRecord, decode
 from trainer.settings import AdmissionSettings, LearningSettings
@@ -66,6 +67,7 @@ class TrainerCore:
         evaluation_rows: int = 50_000,
         max_record_rows: int = 1_000,
         known: Known | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.state = state
         self.touched = Touched()
@@ -78,6 +80,7 @@ class TrainerCore:
         self._epoch = epoch
         self._max_record_rows = max_record_rows
         self._known = known
+        self._quarantine = quarantine or Quarantine()
         # Next offsets to read, as far as records were taken in here.
         self.offsets = dict(state.sample_offsets)
         self._barrier_us = 0
@@ -103,12 +106,17 @@ class TrainerCore:
 
     def train(self, raw: list[RawRecord], now_us: int, *, refuse_unknown: bool = True) -> int:
         """Learns from records, in order; rows trained. A record below its partition's offset was trained
-        before and is left out. Without ``refuse_unknown``: UnknownSchema, and nothing has changed."""
+        before and is left out, as is one that a rollback has quarantined. Without ``refuse_unknown``:
+        UnknownSchema, and nothing has changed."""
         fresh = [record for record in raw if record.offset >= self.offsets.get(record.partition, 0)]
-        decoded = decode(fresh, self.state.shape, self._max_record_rows, self._learning, self._known)
+        undone = [self._quarantine.covers(record.partition, record.offset) for record in fresh]
+        passed_over = [record for record, is_undone in zip(fresh, undone, strict=True) if is_undone]
+        taken = [record for record, is_undone in zip(fresh, undone, strict=True) if not is_undone]
+        decoded = decode(taken, self.state.shape, self._max_record_rows, self._learning, self._known)
         if decoded.unknown and not refuse_unknown:
             raise UnknownSchema(decoded.unknown)
         self.counts["records_repeated"] += len(raw) - len(fresh)
+        self.counts["records_passed_over"] += len(passed_over)
         self.counts["records_lacking_columns"] += decoded.lacking
         self._reject(list(decoded.bad))
         trained = 0
@@ -116,7 +124,9 @@ class TrainerCore:
             trained += self._step(part)
         for record in fresh:
             self.offsets[record.partition] = max(self.offsets.get(record.partition, 0), record.offset + 1)
-        for barrier in decoded.barriers:
+        # What must not be trained may still hold barriers.
+        skipped = decode(passed_over, self.state.shape, self._max_record_rows, self._learning, self._known)
+        for barrier in (*skipped.barriers, *decoded.barriers):
             if self.barriers.seen(barrier.barrier_id, barrier.partition):
                 self._barrier_us = max(self._barrier_us, barrier.occurred_us)
         if fresh:

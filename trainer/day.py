@@ -10,7 +10,7 @@ the end of its window decided (no action), of an impression at or after the day'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,15 @@ def below(samples: pa.Table, cut: Mapping[int, int], start: Mapping[int, int] | 
         if one < len(starts):
             starts[one] = first
     return samples.filter(pa.array((offset < ends[partition]) & (offset >= starts[partition])))
+
+
+def without(samples: pa.Table, quarantined: Sequence[tuple[int, int, int]]) -> pa.Table:
+    """The rows outside of ranges (partition, start, end): what a rollback has undone is not learned again."""
+    partition, offset = samples["partition"].to_numpy(), samples["offset"].to_numpy()
+    kept = np.ones(len(samples), bool)
+    for one, start, end in quarantined:
+        kept &= (partition != one) | (offset < start) | (offset >= end)
+    return samples.filter(pa.array(kept))
 
 
 def newest_labels(samples: pa.Table) -> pa.Table:

@@ -9,31 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_EDGE = 1e-7
-
-
-def auc(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
-    """Area under the ROC curve, ties counted as one half; NaN when only one class is there."""
-    positives = float((labels > 0).sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
-        return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    rank = last - (counts - 1) / 2
-    above = float(rank[inverse[labels > 0]].sum()) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
-
-
-def log_loss(
-    labels: NDArray[np.float32], scores: NDArray[np.float32], weights: NDArray[np.float32] | None = None
-) -> float:
-    """Mean, by ``weights`` [n] if given, of -log of the probability given to what happened; NaN without
-    rows."""
-    if not len(labels):
-        return float("nan")
-    given = np.where(labels > 0, scores, 1 - scores).clip(_EDGE, 1)
-    return float(np.average(-np.log(given), weights=weights))
+from services.contract.quality import auc, log_loss
 
 
 class Rolling:

@@ -30,9 +30,9 @@ from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.feature_view import view_from
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
+from services.contract.quality import auc, log_loss
 from services.contract.view_registry import FeatureSet
 from trainer.base import new_state
-from trainer.evaluate import auc, log_loss
 from trainer.sample_table import batch_of, in_order
 from trainer.samples import Batch
 from trainer.settings import AdmissionSettings, LearningSettings

@@ -1,7 +1,7 @@
 """One lineage in training, from its base on: reader, publisher, core, bases, and the loop over them.
 
-Up: fence -> newest base -> own deltas to the end -> samples at the state's offsets. Down: the last delta is
-acknowledged -> base keeper -> publisher -> reader.
+Up: fence -> (an ordered rollback: taking_back.py) -> newest base -> own deltas to the end -> samples at the
+state's offsets. Down: the last delta is acknowledged -> base keeper -> publisher -> reader.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import grpc
 from rec.model.v1 import model_pb2
 from services.contract import times
 from services.contract.errors import Conflict
+from services.contract.signature import Signer, Trusted
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.telemetry import get_logger
 from trainer import recovery
@@ -22,10 +23,12 @@ from trainer.bases import BaseKeeper
 from trainer.core import TrainerCore
 from trainer.lineages import lineage_of
 from trainer.online import OnlineTrainer, sample_starts
+from trainer.orders import Orders
 from trainer.pace import Pace
 from trainer.publisher import Publisher
 from trainer.schemas import Schemas
 from trainer.settings import OnlineSettings
+from trainer.taking_back import Store, TakingBack
 
 log = get_logger(__name__)
 
@@ -72,11 +75,13 @@ async def open_line(
     release: model_pb2.Release,
     release_channel: grpc.aio.Channel,
     executor: ThreadPoolExecutor,
+    *,
     schemas: Schemas,
+    orders: Orders,
 ) -> TrainedLine:
-    """Recovers the lineage that a release names. SchemaMismatch when the model sees what is not served;
-    Conflict when its arm has moved on meanwhile, or its chain
-    is broken; everything opened is given back then."""
+    """Recovers the lineage that a release names, taken back when that is ordered. SchemaMismatch when the
+    model sees what is not served; Conflict when its arm has moved on meanwhile, or its chain is broken;
+    everything opened is given back then."""
     async with AsyncExitStack() as opening:
         reader = LogReader(settings.kafka, settings.name)
         await reader.start()
@@ -85,16 +90,23 @@ async def open_line(
         publisher = Publisher(settings.kafka, generation, policy, settings.publish_retry_ms / 1000)
         await publisher.start()
         opening.push_async_callback(publisher.stop)
-        # Once more behind the fence: the newest base may have come in between.
-        newest = await recovery.wait_for_release(reader, release.arm, settings.release_wait_s)
+        # Once more behind the fence: the newest base, or an order, may have come in between.
+        newest = await recovery.wait_for_release(reader, release.arm, settings.release_wait_s, orders.take)
         if lineage_of(newest) != (generation, policy):
             raise Conflict(f"arm {release.arm} follows {lineage_of(newest)} now, not {(generation, policy)}")
-        state = await asyncio.to_thread(recovery.load_base, newest, settings.model_store_uri)
+        store = Store(settings.model_store_uri, Trusted.read(settings.trusted_keys_file))
+        recovered = None
+        if (order := orders.outstanding((generation, policy))) is not None:
+            back = TakingBack((generation, policy), reader, publisher, store, release_channel)
+            recovered = await back.carry_out(order, orders, settings.max_delta_rows)
+        if recovered is None:
+            state = await asyncio.to_thread(recovery.load_base, newest, store.root, trusted=store.trusted)
+            recovered = await recovery.replay_deltas(
+                reader, state, publisher.where, newest.base.delta_offset, publisher.mark
+            )
+        state = recovered.state
         await schemas.learn(settings.publish_retry_ms / 1000, lambda: False)
         schemas.growing.seen_by(state.shape)
-        recovered = await recovery.replay_deltas(
-            reader, state, publisher.where, newest.base.delta_offset, publisher.mark
-        )
         publisher.next_offset = recovered.next_offset
         starts, partitions = await sample_starts(reader, state.sample_offsets)
         core = TrainerCore(
@@ -106,6 +118,7 @@ async def open_line(
             evaluation_rows=settings.evaluation_rows,
             max_record_rows=settings.max_record_rows,
             known=schemas.growing.shape,
+            quarantine=orders.quarantine,
         )
         reader.assign(starts)
         bases = BaseKeeper(
@@ -113,6 +126,7 @@ async def open_line(
             release_channel,
             partition=publisher.where.partition,
             retry_max_s=settings.base_retry_max_s,
+            signer=Signer.read(settings.signing_key_file),
         )
         trainer = OnlineTrainer(
             settings,

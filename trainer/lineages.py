@@ -9,7 +9,8 @@
 So a generation is switched by two decisions of release: the candidate arm is pointed to the new lineage, and
 when that one has caught up, the arm itself. A lineage that nobody follows any more is trained on for
 ``lineage_linger_s``, until the last replica of ranking has swapped; then it publishes what it has learned
-and ends. Each lineage has its own reader, offsets and chain: nothing that one learns reaches the other.
+and ends. An order of release to take a lineage back drops its line, with what it has learned and not published, and
+opens it anew: opening carries the order out (taking_back.py). Each lineage has its own reader, offsets and chain: nothing that one learns reaches the other.
 """
 
 # ruff: noqa: E501 - a table row is one line
@@ -18,12 +19,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
 from rec.model.v1 import model_pb2
 from services.contract.errors import LoopError
 from services.runtime.telemetry import counter, gauge, get_logger
+from trainer.orders import Orders
 
 log = get_logger(__name__)
 LineageId = tuple[int, str]
@@ -42,7 +43,7 @@ class Line(Protocol):
         """Gives everything back; after ``run`` has ended."""
 
 
-OpenLine = Callable[[model_pb2.Release], Coroutine[Any, Any, Line]]
+OpenLine = Callable[[model_pb2.Release, Orders], Coroutine[Any, Any, Line]]
 
 
 def lineage_of(release: model_pb2.Release) -> LineageId:
@@ -95,11 +96,15 @@ class Lineages:
         self._left_s: dict[LineageId, float] = {}
         self._retry_at_s: dict[LineageId, float] = {}
         self._own: LineageId | None = None
+        self._orders = Orders()
+        # The newest order that a line was opened with.
+        self._obeyed: dict[LineageId, int] = {}
         self._failures = counter("trainer_lineage_failures", "Lineages beside the own one that failed.")
         self._trained = gauge("trainer_lineages", "Lineages in training.")
 
     def take(self, release: model_pb2.Release) -> None:
         """A record of model-releases; ``settle`` acts on it."""
+        self._orders.take(release)
         known = self._releases.get(release.arm)
         if release.arm in self._arms and (known is None or release.revision >= known.revision):
             self._releases[release.arm] = release
@@ -109,6 +114,7 @@ class Lineages:
 
         Waits for a line to open only as long as there is none at all."""
         await self._reap()
+        await self._drop_ordered()
         wanted = followed(self._releases, self._arms)
         now_s = self._clock()
         for lineage, release in wanted.items():
@@ -116,7 +122,8 @@ class Lineages:
             known = lineage in self._lines or lineage in self._opening
             if not known and now_s >= self._retry_at_s.get(lineage, 0.0):
                 name = f"open {lineage[0]}/{lineage[1]}"
-                self._opening[lineage] = asyncio.create_task(self._open(release), name=name)
+                self._obeyed[lineage] = self._order_of(lineage)
+                self._opening[lineage] = asyncio.create_task(self._open(release, self._orders), name=name)
         if self._own is None:
             await asyncio.gather(*self._opening.values(), return_exceptions=True)
         self._start()
@@ -156,6 +163,21 @@ class Lineages:
             else:
                 self._failed(lineage, error)
 
+    def _order_of(self, lineage: LineageId) -> int:
+        order = self._orders.outstanding(lineage)
+        return 0 if order is None else order.order
+
+    async def _drop_ordered(self) -> None:
+        """Lines that are to be taken back end at once: what they would publish is what is to go."""
+        for lineage in list(self._lines):
+            if self._order_of(lineage) <= self._obeyed.get(lineage, 0):
+                continue
+            log.info("line dropped: a rollback is ordered", lineage=f"{lineage[0]}/{lineage[1]}")
+            self._tasks[lineage].cancel()
+            await self._end(lineage)
+            if lineage == self._own:
+                self._own = None
+
     def _take_over(self, first: LineageId | None) -> None:
         """The first arm's lineage becomes the own one, once it is trained."""
         wanted = self._releases.get(self._arms[0])
@@ -188,6 +210,6 @@ class Lineages:
         line, task = self._lines.pop(lineage), self._tasks.pop(lineage)
         self._left_s.pop(lineage, None)
         line.stop()
-        with suppress(Exception):  # told by _reap, or of a line that nobody follows
-            await task
+        # Told by _reap, of a line that nobody follows, or cancelled for a rollback.
+        await asyncio.gather(task, return_exceptions=True)
         await line.close()

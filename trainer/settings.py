@@ -138,6 +138,10 @@ class OnlineSettings(ProcessSettings):
     """Pause before a lineage aside that could not be trained is tried again."""
     model_store_uri: str = "out/model-store"
     """Where bases are kept."""
+    signing_key_file: str = ""
+    """PEM file of the private key that signs manifests; empty = they are not signed."""
+    trusted_keys_file: str = ""
+    """PEM file of the public keys whose manifests are loaded; empty = signatures are not checked."""
     release_target: str = "127.0.0.1:7058"
     """host:port of the release service, which is told of new bases."""
     publish_interval_ms: int = Field(default=500, ge=10)

@@ -22,6 +22,7 @@ from services.runtime.telemetry import freeze_after_load
 from trainer import recovery
 from trainer.line import TrainedLine, open_line
 from trainer.lineages import Line, Lineages
+from trainer.orders import Orders
 from trainer.release_tail import ReleaseTail
 from trainer.schemas import Schemas
 from trainer.settings import OnlineSettings
@@ -41,8 +42,6 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
     await reader.start()
     process.push_close("release reader", reader.stop)
     await asyncio.to_thread(id_table.warm_up)
-    first = await recovery.wait_for_release(reader, settings.arm, settings.release_wait_s)
-
     to_release = channel(settings.release_target, settings.grpc_client)
     process.push_close("release channel", to_release.close)
     # One thread for all lineages: what one learns aside takes turns with what serves.
@@ -52,8 +51,8 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
     process.push_close("views reader", schemas.stop)
     await schemas.start()
 
-    async def opening(release: model_pb2.Release) -> Line:
-        return await open_line(settings, release, to_release, executor, schemas)
+    async def opening(release: model_pb2.Release, orders: Orders) -> Line:
+        return await open_line(settings, release, to_release, executor, schemas=schemas, orders=orders)
 
     def own(line: Line) -> None:
         assert isinstance(line, TrainedLine)
@@ -67,7 +66,8 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
         retry_s=settings.lineage_retry_s,
     )
     process.push_close("lineages", lineages.close)
-    lineages.take(first)
+    # All that release has said, so that nothing is trained that was quarantined before this start.
+    await recovery.wait_for_release(reader, settings.arm, settings.release_wait_s, lineages.take)
     await lineages.settle()
     process.spawn(ReleaseTail(reader, lineages).run(), "releases")
     freeze_after_load()

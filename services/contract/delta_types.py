@@ -38,6 +38,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class RolledBack:
+    """What a delta that takes its lineage back says of it; ranges are (partition, start, end) of samples."""
+
+    order: int
+    restored_sequence: int
+    quarantined: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Header:
     """DeltaHeader with plain types; times in microseconds. See the proto for each field."""
 
@@ -54,6 +63,7 @@ class Header:
     barrier_ids: tuple[str, ...] = ()
     trained_until_us: int = 0
     open_barriers: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    rollback: RolledBack | None = None
 
     @property
     def lineage(self) -> tuple[int, str]:
@@ -154,6 +164,10 @@ def _header_violations(header: Header) -> Iterator[FieldViolation]:
         yield FieldViolation("sequence", str(header.sequence), "at least 1")
     if header.epoch < 1:
         yield FieldViolation("epoch", str(header.epoch), "at least 1")
+    back = header.rollback
+    if back is not None and back.restored_sequence >= header.sequence:
+        wanted = f"below {header.sequence}"
+        yield FieldViolation("rollback.restored_sequence", str(back.restored_sequence), wanted)
     if len(header.previous_hash) != HASH_BYTES:
         yield FieldViolation("previous_hash", f"{len(header.previous_hash)} bytes", f"{HASH_BYTES} bytes")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rec.model.v1 import model_pb2
 from services.contract import columns, model_schema, times
-from services.contract.delta_types import Body, DenseChange, Header, Step, TableChange
+from services.contract.delta_types import Body, DenseChange, Header, RolledBack, Step, TableChange
 
 
 def header_proto(header: Header) -> model_pb2.DeltaHeader:
@@ -33,6 +33,8 @@ def header_proto(header: Header) -> model_pb2.DeltaHeader:
         )
     for barrier_id, partitions in sorted(header.open_barriers.items()):
         proto.open_barriers.add(barrier_id=barrier_id, partitions=sorted(partitions))
+    if header.rollback is not None:
+        proto.rollback.CopyFrom(rollback_proto(header.rollback))
     return proto
 
 
@@ -54,7 +56,22 @@ def header_of(proto: model_pb2.DeltaHeader) -> Header:
         barrier_ids=tuple(proto.barrier_ids),
         trained_until_us=times.to_us(proto.trained_until),
         open_barriers={b.barrier_id: frozenset(b.partitions) for b in proto.open_barriers},
+        rollback=rollback_of(proto.rollback) if proto.HasField("rollback") else None,
     )
+
+
+def rollback_proto(back: RolledBack) -> model_pb2.RolledBack:
+    """The message of what a rollback did."""
+    proto = model_pb2.RolledBack(order=back.order, restored_sequence=back.restored_sequence)
+    for partition, start, end in back.quarantined:
+        proto.quarantined.add(partition=partition, start=start, end=end)
+    return proto
+
+
+def rollback_of(proto: model_pb2.RolledBack) -> RolledBack:
+    """What a rollback did, of its message."""
+    ranges = tuple((one.partition, one.start, one.end) for one in proto.quarantined)
+    return RolledBack(proto.order, proto.restored_sequence, ranges)
 
 
 def _offsets_proto(offsets: Mapping[int, int]) -> list[model_pb2.PartitionOffset]:

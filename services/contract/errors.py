@@ -4,6 +4,7 @@
     ├── InvalidInput        the caller's fault; says field, value and what is allowed
     │   ├── SchemaMismatch  encoded under a schema that this process does not know
     │   └── MalformedRecord bytes that do not decode (dead letter, never a retry)
+    │       └── BadSignature  a manifest that no trusted key has signed
     ├── Unavailable         a dependency or this process cannot answer now
     │   └── Overloaded      a bounded queue is full
     ├── DeadlineSpent       the deadline ended before the work did
@@ -53,6 +54,10 @@ class SchemaMismatch(InvalidInput):
 
 class MalformedRecord(InvalidInput):
     """Bytes that do not decode."""
+
+
+class BadSignature(MalformedRecord):
+    """A manifest that no trusted key has signed as it stands."""
 
 
 class Unavailable(LoopError):

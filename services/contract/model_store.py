@@ -7,7 +7,8 @@ The state file is written first and the manifest last, each under a temporary na
 manifest that can be read names a state that is whole. A base is named by lineage, sequence and the first
 digits of the state's digest: saving the same state twice is the same base, and runs that share a store do
 not meet. The manifest's SHA-256 goes into BaseRef.manifest_digest and is the chain hash of sequence 0.
-Loading checks manifest, file and state digests, each by name.
+Loading checks the manifest's digest and, where keys are trusted, its signature, then the digests of file and
+state, each by name.
 
 Reference to a manifest: a path or URI of its own (absolute, or with ``://``), else relative to the store's
 root.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,11 +36,13 @@ from services.contract.delta import Body, DenseChange, TableChange, check_body, 
 from services.contract.errors import MalformedRecord, NotFound, SchemaMismatch
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState, digest
+from services.contract.signature import Signer, Trusted, canonical
 from services.contract.view_registry import CATEGORY_COLUMN
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 STATE_NAME = "state.safetensors"
+_BASE_NAME = re.compile(r"base-(.+)-(\d{12})-[0-9a-f]{12}")
 _TABLE_PARTS = (
     "ids", "rows", "optimizer", "counts", "last_seen_us", "pending_ids", "pending_counts",
     "pending_last_seen_us",
@@ -71,10 +75,11 @@ def save_base(
     delta_partition: int = 0,
     delta_offset: int = 0,
     metrics: Mapping[str, float] | None = None,
+    signer: Signer | None = None,
 ) -> SavedBase:
     """Writes a state under the store's root; ``delta_offset`` is where its chain goes on in model-deltas.
 
-    The same state saved again is answered from what is there.
+    The same state saved again is answered from what is there. BadDelta when a row is not finite.
     """
     state_digest = digest(state).hex()
     folder = _folder(state.generation, state.policy, state.sequence, state_digest)
@@ -82,6 +87,7 @@ def save_base(
     manifest_path = f"{base}/{folder}/{MANIFEST_NAME}"
     if files.get_file_info(manifest_path).type != arrow_fs.FileType.NotFound:
         return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
+    check_body(body_of(state))
     data = safetensors.numpy.save(_tensors(state))
     manifest = _manifest(state, state_digest, data) | {
         "created_at_us": created_at_us,
@@ -92,7 +98,7 @@ def save_base(
     }
     files.create_dir(f"{base}/{folder}", recursive=True)
     _write(files, f"{base}/{folder}/{STATE_NAME}", data)
-    _write(files, manifest_path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    _write(files, manifest_path, canonical(signer.signed(manifest) if signer else manifest))
     return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
 
 
@@ -102,14 +108,15 @@ def load_base(
     *,
     root: str | None = None,
     manifest_digest: bytes | None = None,
+    trusted: Trusted | None = None,
 ) -> tuple[ModelState, SavedBase]:
-    """The state of a base, with every digest checked (the manifest's too when it is given). ``shape``: what
-    it must be; None takes what the manifest says.
+    """The state of a base, with every digest checked (the manifest's too when it is given), and the signature
+    where keys are trusted. ``shape``: what it must be; None takes what the manifest says.
 
-    NotFound when a file is missing, MalformedRecord when a digest or a column is wrong, SchemaMismatch when
-    it sees other features than ``shape`` says, or is of another shape.
+    NotFound when a file is missing, BadSignature, MalformedRecord when a digest or a column is wrong or a row
+    not finite, SchemaMismatch when it sees other features than ``shape`` says, or is of another shape.
     """
-    saved = _read_manifest(resolve(manifest_uri, root), manifest_digest)
+    saved = read_manifest(manifest_uri, root=root, manifest_digest=manifest_digest, trusted=trusted)
     manifest = saved.manifest
     shape = shape_in(saved) if shape is None else shape
     _check_shape(manifest, shape)
@@ -123,9 +130,18 @@ def load_base(
     return state, saved
 
 
-def read_manifest(manifest_uri: str, *, root: str | None = None) -> SavedBase:
-    """What the manifest says, without the state."""
-    return _read_manifest(resolve(manifest_uri, root))
+def read_manifest(
+    manifest_uri: str,
+    *,
+    root: str | None = None,
+    manifest_digest: bytes | None = None,
+    trusted: Trusted | None = None,
+) -> SavedBase:
+    """What the manifest says, without the state; its digest and signature checked where they are given."""
+    saved = _read_manifest(resolve(manifest_uri, root), manifest_digest)
+    if trusted is not None:
+        trusted.check(saved.manifest, saved.manifest_uri)
+    return saved
 
 
 def shape_in(saved: SavedBase) -> ModelShape:
@@ -143,9 +159,22 @@ def shape_in(saved: SavedBase) -> ModelShape:
         raise MalformedRecord.one("manifest", f"{saved.manifest_uri}: {error!r}", "named columns") from error
 
 
-def copy_base(manifest_uri: str, root: str) -> SavedBase:
-    """Copies a base into another store, byte for byte, so that its manifest digest stays; verifies the file
-    on the way."""
+def list_bases(root: str, generation: int, policy: str) -> list[str]:
+    """Manifests of a lineage's bases above sequence 0, newest first; none when there is no such folder."""
+    files, base = _open(root)
+    folder = f"{base}/generation-{generation:06d}"
+    found = files.get_file_info(arrow_fs.FileSelector(folder, allow_not_found=True))
+    named = (_BASE_NAME.fullmatch(info.base_name) for info in found)
+    mine = [(int(name[2]), name[0]) for name in named if name and name[1] == policy and int(name[2])]
+    return [
+        _join(root, f"generation-{generation:06d}/{name}/{MANIFEST_NAME}")
+        for _, name in sorted(mine, reverse=True)
+    ]
+
+
+def copy_base(manifest_uri: str, root: str, *, signer: Signer | None = None) -> SavedBase:
+    """Copies a base into another store, byte for byte, so that its manifest digest stays, or signed anew;
+    verifies the file on the way."""
     saved = _read_manifest(resolve(manifest_uri, None))
     files, path = _open(saved.manifest_uri)
     data = _read(files, f"{path.rpartition('/')[0]}/{saved.manifest['file']}")
@@ -155,8 +184,9 @@ def copy_base(manifest_uri: str, root: str) -> SavedBase:
     target, base = _open(root)
     target.create_dir(f"{base}/{folder}", recursive=True)
     _write(target, f"{base}/{folder}/{STATE_NAME}", data)
-    _write(target, f"{base}/{folder}/{MANIFEST_NAME}", _read(files, path))
-    return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"), saved.manifest_digest)
+    manifest = canonical(signer.signed(saved.manifest)) if signer else _read(files, path)
+    _write(target, f"{base}/{folder}/{MANIFEST_NAME}", manifest)
+    return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"), hashlib.sha256(manifest).digest())
 
 
 def delete_base(manifest_uri: str) -> None:
@@ -257,6 +287,12 @@ def _manifest(state: ModelState, state_digest: str, data: bytes) -> dict[str, An
         "trained_until_us": state.trained_until_us,
         "open_barriers": {name: sorted(parts) for name, parts in sorted(state.open_barriers.items())},
     }
+
+
+def body_of(state: ModelState) -> Body:
+    """A whole state as one change."""
+    dense = (DenseChange(name, state.dense[name], state.dense_optimizer[name]) for name in model_schema.DENSE)
+    return Body(tuple(table.everything(name) for name, table in state.tables.items()), tuple(dense))
 
 
 def _tensors(state: ModelState) -> dict[str, NDArray]:

@@ -7,6 +7,7 @@ from services.contract import model_store
 from services.contract.chain import Position
 from services.contract.errors import MalformedRecord
 from services.contract.model_state import ModelState
+from services.contract.signature import Trusted
 from services.contract.view_registry import FeatureSet
 from services.ranking.served_sets import ServedSets
 
@@ -17,12 +18,16 @@ def position_of(base: model_pb2.BaseRef) -> Position:
 
 
 def load(
-    release: model_pb2.Release, base: model_pb2.BaseRef, sets: ServedSets, root: str
+    release: model_pb2.Release,
+    base: model_pb2.BaseRef,
+    sets: ServedSets,
+    root: str,
+    trusted: Trusted | None = None,
 ) -> tuple[ModelState, FeatureSet]:
     """Reads and verifies a base (blocking, seconds for a large one); with the features that it sees.
 
     A generation's number is given by release after its manifest was written, so at sequence 0 the release
-    names the lineage; a later base must be of the lineage itself. NotFound, MalformedRecord,
+    names the lineage; a later base must be of the lineage itself. NotFound, BadSignature, MalformedRecord,
     SchemaMismatch: not all of its features are served.
     """
     lineage = (release.lineage.generation, release.lineage.policy)
@@ -30,10 +35,14 @@ def load(
         raise MalformedRecord.one(
             "base.sequence", base.sequence, f"at most the pin {release.pinned_sequence}"
         )
-    shape = model_store.shape_in(model_store.read_manifest(base.manifest_uri, root=root))
+    # Verified before it is believed: its columns decide what is looked for.
+    manifest = model_store.read_manifest(
+        base.manifest_uri, root=root, manifest_digest=base.manifest_digest, trusted=trusted
+    )
+    shape = model_store.shape_in(manifest)
     features = sets.features(shape)
     state, saved = model_store.load_base(
-        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest
+        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest, trusted=trusted
     )
     if saved.sequence != base.sequence or saved.chain_hash != base.chain_hash:
         raise MalformedRecord.one(

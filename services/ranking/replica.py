@@ -18,6 +18,7 @@ from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import id_table, times, topics
 from services.contract.errors import LoopError
 from services.contract.feature_sets import feature_set
+from services.contract.signature import Trusted
 from services.contract.view_growth import GrowingSet
 from services.ranking import base_loader
 from services.ranking.applied_log import AppliedLog
@@ -61,6 +62,7 @@ class Replica:
         self.settings = settings
         named = feature_set(settings.feature_set)
         self.sets = sets or ServedSets(GrowingSet(settings.feature_set, named))
+        self._trusted = Trusted.read(settings.trusted_keys_file)
         self._process = process
         self._clock = WallClock()
         self.metrics = Metrics()
@@ -133,7 +135,7 @@ class Replica:
     def _follow(self, release: model_pb2.Release) -> Follower:
         tools = Tools(
             load_base=lambda wish, base: base_loader.load(
-                wish, base, self.sets, self.settings.model_store_uri
+                wish, base, self.sets, self.settings.model_store_uri, self._trusted
             ),
             open_feed=self._open_feed,
             scorer=self.scorer,

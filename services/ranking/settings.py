@@ -24,6 +24,8 @@ class Settings(ProcessSettings):
     (contract.view_growth)."""
     model_store_uri: str = "out/model-store"
     """Root of the model store; manifests named relative to it are found there."""
+    trusted_keys_file: str = ""
+    """PEM file of the public keys whose manifests are loaded; empty = signatures are not checked."""
     arms: tuple[str, ...] = ()
     """Arms to load; empty loads every arm of model-releases. Each holds a full state of its own."""
     default_arm: str = "online"

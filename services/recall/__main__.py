@@ -19,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rec.v1 import recall_pb2_grpc
 from services.contract.feature_sets import feature_set
+from services.contract.signature import Trusted
 from services.contract.view_clicks import last_clicks_view
 from services.recall import metrics
 from services.recall.catalog_feed import CatalogFeed
@@ -77,6 +78,7 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
         releases,
         vectors,
         store_uri=settings.model_store_uri,
+        trusted=Trusted.read(settings.trusted_keys_file),
         stale_s=settings.vectors_stale_ms / 1000,
         wall=wall,
     )

@@ -18,6 +18,7 @@ from rec.model.v1.model_pb2 import BaseRef, Release
 from services.contract import delta, topics
 from services.contract.chain import Action, ModelSlot, Position, SlotState, Verdict
 from services.contract.errors import LoopError, NotFound
+from services.contract.signature import Trusted
 from services.recall import metrics
 from services.recall.base_loader import load_base
 from services.recall.release_feed import ReleaseFeed
@@ -61,6 +62,7 @@ class ModelFeed:
         source: VectorSource,
         *,
         store_uri: str,
+        trusted: Trusted | None = None,
         stale_s: float,
         wall: WallClock,
     ) -> None:
@@ -68,6 +70,7 @@ class ModelFeed:
         self._releases = releases
         self._source = source
         self._store_uri = store_uri
+        self._trusted = trusted
         self._stale_s = stale_s
         self._wall = wall
         self._followed: _Followed | None = None
@@ -136,7 +139,7 @@ class ModelFeed:
         began = time.monotonic()
         try:
             model, slot.model_hash = await asyncio.to_thread(
-                load_base, self._store_uri, base, slot.lineage, self._wall
+                load_base, self._store_uri, base, slot.lineage, self._wall, trusted=self._trusted
             )
         except LoopError:
             metrics.BASES.labels("failed").inc()

@@ -48,6 +48,8 @@ class RecallSettings(ProcessSettings):
     """The feature set of which a view says a user's last clicks (contract.feature_sets)."""
     model_store_uri: str = "out/model-store"
     """Folder or object store of the bases that model-releases names."""
+    trusted_keys_file: str = ""
+    """PEM file of the public keys whose manifests are loaded; empty = signatures are not checked."""
     arm: str = "online"
     """The arm whose item and user vectors are served."""
     default_deadline_ms: int = Field(default=200, gt=0)

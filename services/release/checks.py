@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from rec.model.v1 import model_pb2
+from services.contract import times
 from services.contract.errors import FieldViolation, InvalidInput
 
 DIGEST_BYTES = 32
 MAX_URI_CHARS = 2_048
+MAX_REASON_CHARS = 500
 _ARM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
@@ -52,6 +54,28 @@ def bad_policy(policy: str) -> list[FieldViolation]:
     if _ARM_NAME.fullmatch(policy):
         return []
     return [FieldViolation("lineage.policy", policy[:100], f"must match {_ARM_NAME.pattern}")]
+
+
+def bad_target(wish: model_pb2.Rollback, now_us: int) -> list[FieldViolation]:
+    """A rollback needs a target, and one that lies behind."""
+    wrong = []
+    if wish.WhichOneof("target") is None:
+        wrong.append(FieldViolation("target", "none", "to_sequence or to_time"))
+    if wish.HasField("to_time") and not 0 < times.to_us(wish.to_time) < now_us:
+        wrong.append(FieldViolation("to_time", wish.to_time.ToJsonString(), "a moment that has passed"))
+    if not 1 <= len(wish.reason) <= MAX_REASON_CHARS:
+        wrong.append(FieldViolation("reason", f"{len(wish.reason)} characters", f"1 to {MAX_REASON_CHARS}"))
+    return wrong
+
+
+def bad_outcome(outcome: model_pb2.Rollback) -> list[FieldViolation]:
+    """Exactly one of what was done and why not."""
+    if outcome.HasField("done") == bool(outcome.error):
+        return [FieldViolation("rollback", "both or neither", "either done or error")]
+    if outcome.HasField("done") and outcome.done.restored_sequence >= outcome.sequence:
+        allowed = f"below sequence {outcome.sequence}"
+        return [FieldViolation("done.restored_sequence", str(outcome.done.restored_sequence), allowed)]
+    return []
 
 
 def bad_arm(name: str, state: int) -> list[FieldViolation]:

@@ -7,6 +7,8 @@ The state is the `model-releases` log, one Release per key:
 | ``<arm>`` | what the arm serves |
 | ``generation/<n>`` | a registered full model: its base at sequence 0, its parent |
 | ``generation/<n>/<policy>`` | the newest base of the lineage (n, policy) (the first: above 0) |
+| ``generation/<n>/life`` | where the generation stands (lives.py) |
+| ``generation/<n>/<policy>/rollback/<order>`` | an order to take the lineage back, then its outcome |
 
 A decision is a set of new records and their events. The caller writes both, and only when Kafka has
 acknowledged them are they taken into the registry (``take``): what is in the registry stands in the log.
@@ -43,8 +45,12 @@ class Decision:
     events: tuple[model_pb2.ReleaseEvent, ...] = ()
 
 
+# Nothing is wished for.
+NOTHING = Decision(model_pb2.Release())
+
+
 @dataclass
-class _Draft:
+class Draft:
     """Numbers the records of one decision and pairs each with its event."""
 
     revision: int
@@ -79,13 +85,20 @@ class Registry:
         self._arms: dict[str, model_pb2.Release] = {}
         self._generations: dict[int, model_pb2.Release] = {}
         self._newest: dict[LineageId, model_pb2.BaseRef] = {}
+        self._lives: dict[int, model_pb2.Life] = {}
+        # By order.
+        self._rollbacks: dict[int, model_pb2.Release] = {}
 
     def take(self, records: Iterable[model_pb2.Release]) -> None:
         """Folds acknowledged records in, in log order."""
         for record in records:
             self.revision = max(self.revision, record.revision)
             lineage = (record.lineage.generation, record.lineage.policy)
-            if not record.arm.startswith(GENERATION_PREFIX):
+            if record.HasField("rollback"):
+                self._rollbacks[record.rollback.order] = record
+            elif record.HasField("life"):
+                self._lives[record.lineage.generation] = record.life
+            elif not record.arm.startswith(GENERATION_PREFIX):
                 self._arms[record.arm] = record
             elif record.arm == generation_key(record.lineage.generation):
                 self._generations[record.lineage.generation] = record
@@ -105,6 +118,15 @@ class Registry:
     def generations(self) -> list[model_pb2.Release]:
         """By number."""
         return [self._generations[number] for number in sorted(self._generations)]
+
+    @property
+    def rollbacks(self) -> list[model_pb2.Release]:
+        """By order."""
+        return [self._rollbacks[order] for order in sorted(self._rollbacks)]
+
+    def life(self, generation: int) -> model_pb2.Life:
+        """What was last decided about a generation; empty when nothing was."""
+        return self._lives.get(generation, model_pb2.Life())
 
     def known(self, manifest_digest: bytes) -> model_pb2.Release | None:
         """The generation registered under a manifest digest."""
@@ -145,7 +167,7 @@ class Registry:
             delta_partition=delta_partition((number, policy)),
             delta_offset=delta_end,
         )
-        draft = _Draft(self.revision, now_us)
+        draft = Draft(self.revision, now_us)
         answer = draft.add(
             model_pb2.Release(
                 arm=generation_key(number), lineage=lineage, base=base, parent_generation=parent
@@ -182,7 +204,7 @@ class Registry:
                 f"{key[0]}/{key[1]} is not newer than the known one at sequence {known.sequence}, "
                 f"epoch {known.epoch}, offset {known.delta_offset}"
             )
-        draft = _Draft(self.revision, now_us)
+        draft = Draft(self.revision, now_us)
         draft.add(
             model_pb2.Release(arm=f"{generation_key(key[0])}/{key[1]}", lineage=lineage, base=base),
             "base_registered",
@@ -213,6 +235,26 @@ class Registry:
         ``delta_end`` is then the end offset, now, of the partition that it will live in. Raises InvalidInput,
         NotFound (the lineage), Conflict (`online` must serve; too many arms).
         """
+        wanted = self.pointed(name, lineage, pinned, state, delta_end)
+        before = self._arms.get(name)
+        if before is not None and _same_wish(before, wanted):
+            return Decision(before)
+        draft = Draft(self.revision, now_us)
+        if not self._known((lineage.generation, lineage.policy)):
+            key = f"{generation_key(lineage.generation)}/{lineage.policy}"
+            draft.add(model_pb2.Release(arm=key, lineage=lineage, base=wanted.base), "lineage_begun")
+        draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
+        return draft.decided(wanted)
+
+    def pointed(
+        self,
+        name: str,
+        lineage: model_pb2.Lineage,
+        pinned: int | None,
+        state: model_pb2.ReleaseState,
+        delta_end: int = 0,
+    ) -> model_pb2.Release:
+        """The record of ``set_arm``, with its errors."""
         key = (lineage.generation, lineage.policy)
         checks.refuse([*checks.bad_arm(name, state), *checks.bad_policy(key[1])])
         begins = pinned is None and key[0] in self._generations and not self._known(key)
@@ -227,16 +269,54 @@ class Registry:
             first.delta_offset = delta_end
         newest = self._newest.get(key, first)
         base = newest if pinned is None or newest.sequence <= pinned else first
-        wanted = model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
-        before = self._arms.get(name)
-        if before is not None and _same_wish(before, wanted):
-            return Decision(before)
-        draft = _Draft(self.revision, now_us)
-        if begins:
-            began = model_pb2.Release(arm=f"{generation_key(key[0])}/{key[1]}", lineage=lineage, base=first)
-            draft.add(began, "lineage_begun")
-        draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
-        return draft.decided(wanted)
+        return model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
+
+    def roll_back(
+        self, lineage: model_pb2.Lineage, wish: model_pb2.Rollback, now_us: int, **evidence: object
+    ) -> Decision:
+        """Orders a lineage's trainer to take it back to ``wish``'s target. The same wish while its order is
+        open is a repeat.
+
+        Raises InvalidInput (no target, or one in the future), NotFound (the lineage), Conflict (another order
+        of the lineage is open).
+        """
+        checks.refuse(checks.bad_target(wish, now_us))
+        key = (lineage.generation, lineage.policy)
+        self._require_lineage(key)
+        for record in self.rollbacks:
+            known = record.rollback
+            if record.lineage != lineage or _has_outcome(known):
+                continue
+            if (known.to_sequence, known.to_time) == (wish.to_sequence, wish.to_time):
+                return Decision(record)
+            raise Conflict(f"order {known.order} of {key[0]}/{key[1]} has no outcome yet")
+        order = model_pb2.Rollback()
+        order.CopyFrom(wish)
+        order.order = self.revision + 1
+        times.set_us(order.ordered_at, now_us)
+        record = model_pb2.Release(
+            arm=f"{generation_key(key[0])}/{key[1]}/rollback/{order.order}", lineage=lineage, rollback=order
+        )
+        draft = Draft(self.revision, now_us)
+        return draft.decided(draft.add(record, "rollback_ordered", **_rollback_evidence(order), **evidence))
+
+    def report_rollback(self, outcome: model_pb2.Rollback, now_us: int) -> Decision:
+        """Takes the trainer's outcome of an order; told again it is a repeat. NotFound, InvalidInput,
+        Conflict (another outcome)."""
+        record = self._rollbacks.get(outcome.order)
+        if record is None:
+            raise NotFound(f"order {outcome.order}: known are {sorted(self._rollbacks) or 'none'}")
+        checks.refuse(checks.bad_outcome(outcome))
+        if _has_outcome(record.rollback):
+            known = record.rollback
+            if (known.done, known.sequence, known.error) == (outcome.done, outcome.sequence, outcome.error):
+                return Decision(record)
+            raise Conflict(f"order {outcome.order} has another outcome already")
+        told = model_pb2.Release(arm=record.arm, lineage=record.lineage, rollback=record.rollback)
+        told.rollback.MergeFrom(outcome)
+        draft = Draft(self.revision, now_us)
+        name = "rollback_failed" if outcome.error else "rolled_back"
+        return draft.decided(draft.add(told, name, **_rollback_evidence(told.rollback)))
 
     def _known(self, key: LineageId) -> bool:
         return key[0] in self._generations and (key[1] == FIRST_POLICY or key in self._newest)
@@ -275,6 +355,32 @@ def _same_wish(one: model_pb2.Release, other: model_pb2.Release) -> bool:
         and one.HasField("pinned_sequence") == other.HasField("pinned_sequence")
         and one.pinned_sequence == other.pinned_sequence
     )
+
+
+def _has_outcome(order: model_pb2.Rollback) -> bool:
+    return order.HasField("done") or bool(order.error)
+
+
+def _rollback_evidence(order: model_pb2.Rollback) -> dict[str, object]:
+    to_time = times.to_us(order.to_time) if order.HasField("to_time") else None
+    found: dict[str, object] = {
+        "order": order.order,
+        "to_sequence": order.to_sequence if to_time is None else None,
+        "to_time_us": to_time,
+        "reason": order.reason,
+    }
+    if order.error:
+        return found | {"error": order.error}
+    if not order.HasField("done"):
+        return found
+    return found | {
+        "restored_sequence": order.done.restored_sequence,
+        "sequence": order.sequence,
+        "epoch": order.epoch,
+        "rows": order.rows,
+        "published_s": (times.to_us(order.published_at) - times.to_us(order.ordered_at)) / times.MICROS,
+        "quarantined": [[one.partition, one.start, one.end] for one in order.done.quarantined],
+    }
 
 
 def _evidence(record: model_pb2.Release) -> dict[str, object]:

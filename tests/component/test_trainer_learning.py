@@ -20,11 +20,11 @@ from rec.events.v1.events_pb2 import TrainingSample
 from services.contract import columns, model_net, model_schema, model_state, model_store
 from services.contract.join_labels import keeps_negative
 from services.contract.model_state import ModelState
+from services.contract.quality import auc
 from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import START_US, World, barrier_bytes, new_core, sample_bytes
 from trainer.base import main
 from trainer.core import TrainerCore
-from trainer.evaluate import auc
 from trainer.samples import RawRecord
 from trainer.settings import LearningSettings
 

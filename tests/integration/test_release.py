@@ -6,23 +6,27 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
-from services.contract import topics
+from services.contract import columns, model_store, topics
+from services.contract.model_state import ModelState
 from services.release.__main__ import serve
 from services.release.registry import delta_partition
 from services.release.release_log import END_MARK
-from services.release.settings import Settings
+from services.release.scoring import score
+from services.release.settings import GateRules, Settings
 from services.runtime.grpc_client import channel
 from services.runtime.grpc_errors import reason_of, violations_of
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process
 from services.runtime.settings import GrpcServerSettings, KafkaSettings
+from tests.trainer_kit import World, new_core, sample_bytes
 
 pytestmark = pytest.mark.integration
 ONLINE = model_pb2.Lineage(generation=1, policy="online")
@@ -170,3 +174,77 @@ async def test_malformed_record_of_the_log_is_ignored_and_counted(private_kafka)
     async with running(settings) as (stub, _):
         assert not (await stub.ListReleases(release_pb2.ListReleasesRequest())).releases
         assert (await stub.RegisterGeneration(registration(1))).generation == 1
+
+
+async def test_a_full_model_is_judged_on_what_was_served_and_goes_on_step_by_step(
+    private_kafka, tmp_path: Path
+) -> None:
+    settings = settings_for(
+        private_kafka.bootstrap,
+        model_store_uri=str(tmp_path),
+        gate=GateRules(min_rows=300, min_positives=5),
+    )
+    world = World(seed=1, users=20, items=40)
+    core = new_core()
+    core.train(world.records(150), now_us=1)
+    async with running(settings) as (stub, _):
+        for _ in range(2):
+            saved = model_store.save_base(str(tmp_path), core.state, created_at_us=1)
+            await stub.RegisterGeneration(
+                release_pb2.RegisterGenerationRequest(
+                    manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest
+                )
+            )
+            core.state.samples_trained += 1
+        await send_served(settings.kafka, world, core.state)
+        gate = release_pb2.GateGenerationRequest(generation=2)
+        for _ in range(100):
+            served = (await stub.GetServed(release_pb2.GetServedRequest())).arms
+            if served and served[0].figures["requests"] >= 60:
+                break
+            await asyncio.sleep(0.2)
+        answer = await stub.GateGeneration(gate)
+        assert answer.state == "gated", answer
+        assert (served[0].arm, served[0].figures["requests"]) == ("online", 60)
+
+        def step(name: str, **more: object) -> release_pb2.StepGenerationRequest:
+            number = release_pb2.GenerationStep.Value(f"GENERATION_STEP_{name}")
+            return release_pb2.StepGenerationRequest(generation=2, step=number, **more)
+
+        assert (await stub.StepGeneration(step("SHADOW"))).state == "shadow"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.StepGeneration(step("COMPARE", shares={"online": 0.5, "candidate": 0.4}))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert violations_of(refused.value) == [("shares", "sum 0.9: a sum of 1")]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.StepGeneration(step("UNSPECIFIED"))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await stub.StepGeneration(step("COMPARE", shares={"online": 0.5, "candidate": 0.5}))
+        assert (await stub.StepGeneration(step("PROMOTE", reason="looked at"))).state == "promoted"
+    # Another process finds all of it in the log.
+    async with running(settings) as (stub, _):
+        listed = await stub.ListReleases(release_pb2.ListReleasesRequest())
+        assert [one.life.state for one in listed.generations] == ["superseded", "promoted"]
+        arms = {one.arm: (one.lineage.generation, one.state) for one in listed.releases}
+        assert arms["online"] == (2, model_pb2.RELEASE_STATE_SERVING)
+        assert arms["candidate"] == (2, model_pb2.RELEASE_STATE_RETIRED)
+    events = [
+        model_pb2.ReleaseEvent.FromString(value or b"").decision
+        for _, value in await records_of(settings.kafka, topics.RELEASE_EVENTS.name)
+    ]
+    decided = [one for one in events if one not in ("generation_registered", "arm_created", "arm_set")]
+    assert decided == ["gate_passed", "shadow_started", "ab_started", "promoted", "superseded"]
+
+
+async def send_served(kafka: KafkaSettings, world: World, state: ModelState) -> None:
+    """Samples that the online arm served with the scores of a model."""
+    producer = Producer(kafka, "test")
+    await producer.start()
+    try:
+        for n in range(60):
+            sample = world.sample(rows=10)
+            sample.arm, sample.model.lineage.generation = "online", 1
+            sample.scores = columns.encode(score(state, sample), columns.F32)
+            await producer.send(topics.SAMPLES.name, sample_bytes(sample), partition=n % 4)
+    finally:
+        await producer.stop()

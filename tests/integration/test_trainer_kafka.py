@@ -67,8 +67,8 @@ class Rig:
                 "RECLOOP_RELEASE_TARGET": f"127.0.0.1:{self.release_port}",
                 "RECLOOP_PUBLISH_INTERVAL_MS": "100",
                 "RECLOOP_BASE_INTERVAL_S": "1",
-                **settings,
             }
+        environment |= settings
         with (self._folder / f"{module[0]}-{port}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *module], stdout=log, stderr=log, env=environment

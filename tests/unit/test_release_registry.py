@@ -229,3 +229,76 @@ def test_a_lineage_that_does_not_exist_cannot_be_pinned_and_a_bad_policy_is_name
     for policy in ("", "Hourly", "a/b", "x" * 33):
         with pytest.raises(InvalidInput, match=r"lineage\.policy"):
             registry.set_arm("x", model_pb2.Lineage(generation=1, policy=policy), None, SERVING, 5)
+
+
+def wish(to_sequence: int = 5, reason: str = "poison") -> model_pb2.Rollback:
+    return model_pb2.Rollback(to_sequence=to_sequence, reason=reason)
+
+
+def outcome(registry: Registry, **changes: object) -> model_pb2.Rollback:
+    told = model_pb2.Rollback()
+    told.CopyFrom(registry.rollbacks[-1].rollback)
+    told.ClearField("done")
+    if "error" not in changes:
+        told.done.order, told.done.restored_sequence = told.order, 5
+        told.done.quarantined.add(partition=1, start=10, end=20)
+        told.sequence, told.epoch, told.rows = 9, 2, 33
+        told.published_at.FromMicroseconds(1_500_000)
+    for name, value in changes.items():
+        setattr(told, name, value)
+    return told
+
+
+def test_a_rollback_is_ordered_once_and_its_outcome_kept_with_its_evidence() -> None:
+    registry = with_first()
+    ordered = taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
+    assert ordered.answer.rollback.order == ordered.answer.revision
+    assert ordered.answer.arm == f"generation/1/online/rollback/{ordered.answer.revision}"
+    assert registry.roll_back(ONLINE, wish(), now_us=2_000_000).records == ()
+    with pytest.raises(Conflict, match="no outcome yet"):
+        registry.roll_back(ONLINE, wish(to_sequence=4), now_us=2_000_000)
+    done = taken(registry, registry.report_rollback(outcome(registry), now_us=3_000_000))
+    evidence = json.loads(done.events[0].evidence_json)
+    assert done.events[0].decision == "rolled_back"
+    assert evidence["published_s"] == 0.5
+    assert evidence["quarantined"] == [[1, 10, 20]]
+    assert registry.report_rollback(outcome(registry), now_us=3_000_000).records == ()
+    with pytest.raises(Conflict, match="another outcome"):
+        registry.report_rollback(outcome(registry, sequence=10), now_us=3_000_000)
+    taken(registry, registry.roll_back(ONLINE, wish(), now_us=4_000_000))
+    assert [record.rollback.HasField("done") for record in registry.rollbacks] == [True, False]
+    # What the arms serve is not touched: the difference comes as a delta.
+    assert arm(registry, "online").base.sequence == 0
+
+
+def test_a_rollback_that_cannot_be_carried_out_says_why() -> None:
+    registry = with_first()
+    taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
+    failed = taken(registry, registry.report_rollback(outcome(registry, error="no base"), now_us=2_000_000))
+    assert (failed.events[0].decision, failed.answer.rollback.error) == ("rollback_failed", "no base")
+    assert registry.roll_back(ONLINE, wish(), now_us=3_000_000).records
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        (model_pb2.Rollback(reason="why"), "target"),
+        (model_pb2.Rollback(to_sequence=1), "reason"),
+        (model_pb2.Rollback(to_sequence=1, reason="x" * 501), "reason"),
+        (model_pb2.Rollback(to_time={"seconds": 50}, reason="why"), "to_time"),
+    ],
+)
+def test_a_rollback_to_nowhere_is_refused_by_field(bad: model_pb2.Rollback, field: str) -> None:
+    with pytest.raises(InvalidInput, match=field):
+        with_first().roll_back(ONLINE, bad, now_us=40_000_000)
+
+
+def test_orders_and_outcomes_of_nothing_are_refused() -> None:
+    registry = with_first()
+    with pytest.raises(NotFound):
+        registry.roll_back(model_pb2.Lineage(generation=3, policy="online"), wish(), now_us=1)
+    with pytest.raises(NotFound):
+        registry.report_rollback(model_pb2.Rollback(order=99, error="x"), now_us=1)
+    taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
+    with pytest.raises(InvalidInput, match="either done or error"):
+        registry.report_rollback(model_pb2.Rollback(order=registry.rollbacks[0].rollback.order), now_us=1)

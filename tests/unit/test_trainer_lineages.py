@@ -9,6 +9,7 @@ import pytest
 from rec.model.v1 import model_pb2
 from services.contract.errors import Conflict
 from trainer.lineages import Lineages, followed
+from trainer.orders import Orders
 
 ARMS = ("online", "candidate")
 SERVING, SHADOW, RETIRED = (
@@ -59,6 +60,8 @@ class Rig:
         self.now_s = 100.0
         self.lines: list[FakeLine] = []
         self.own: list[int] = []
+        # Of each opening, the order that it was to carry out.
+        self.taken_back: list[int] = []
         self.refused: dict[int, Exception] = {}
         self.lineages = Lineages(
             ARMS,
@@ -69,7 +72,9 @@ class Rig:
             clock=lambda: self.now_s,
         )
 
-    async def open(self, asked: model_pb2.Release) -> FakeLine:
+    async def open(self, asked: model_pb2.Release, orders: Orders) -> FakeLine:
+        order = orders.outstanding((asked.lineage.generation, "online"))
+        self.taken_back.append(0 if order is None else order.order)
         generation = asked.lineage.generation
         if generation in self.refused:
             raise self.refused[generation]
@@ -168,6 +173,42 @@ async def test_the_first_line_must_open() -> None:
     rig.refused[1] = Conflict("no such base")
     with pytest.raises(Conflict, match="no such base"):
         await rig.say(release("online", 1, 1))
+
+
+def ordered(generation: int, order: int, *, done: bool = False) -> model_pb2.Release:
+    lineage = model_pb2.Lineage(generation=generation, policy="online")
+    release = model_pb2.Release(arm=f"generation/{generation}/online/rollback/{order}", lineage=lineage)
+    release.rollback.order = order
+    if done:
+        release.rollback.done.order = order
+    return release
+
+
+async def test_an_order_drops_the_line_and_opens_it_once_more_and_only_once() -> None:
+    rig = Rig()
+    await rig.say(release("online", 1, 1), release("candidate", 2, 2, SHADOW))
+    await rig.say(ordered(1, 3))
+    assert (rig.trained, rig.own, rig.taken_back) == ([2, 1], [1, 1], [0, 0, 3])
+    await rig.say(after_s=1)
+    await rig.say(ordered(1, 3, done=True))
+    assert len(rig.lines) == 3
+    await rig.say(ordered(2, 4))
+    assert (rig.trained, rig.taken_back[-1]) == ([1, 2], 4)
+    assert rig.own == [1, 1]
+
+
+async def test_an_order_that_a_start_finds_is_carried_out_by_the_first_opening() -> None:
+    rig = Rig()
+    await rig.say(ordered(1, 3), release("online", 1, 4))
+    assert rig.taken_back == [3]
+
+
+async def test_a_line_that_cannot_be_taken_back_ends_the_process_when_it_is_the_own_one() -> None:
+    rig = Rig()
+    await rig.say(release("online", 1, 1))
+    rig.refused[1] = Conflict("broken chain")
+    with pytest.raises(Conflict, match="broken chain"):
+        await rig.say(ordered(1, 3))
 
 
 async def test_an_older_revision_and_arms_of_others_change_nothing() -> None:

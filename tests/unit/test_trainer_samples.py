@@ -7,9 +7,10 @@ import pytest
 
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from services.contract import columns
+from services.contract.quality import auc, log_loss
 from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import World, barrier_bytes, sample_bytes
-from trainer.evaluate import Rolling, auc, log_loss
+from trainer.evaluate import Rolling
 from trainer.online import bounded, min_row_bytes
 from trainer.samples import RawRecord, decode
 from trainer.settings import LearningSettings

@@ -26,13 +26,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rec.model.v1 import model_pb2 as rec_dot_model_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rec/v1/release.proto\x12\x06rec.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rec/model/v1/model.proto\"e\n\x19RegisterGenerationRequest\x12\x14\n\x0cmanifest_uri\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x19\n\x11parent_generation\x18\x03 \x01(\x04\"U\n\x1aRegisterGenerationResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12#\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\"b\n\x13RegisterBaseRequest\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12#\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\"(\n\x14RegisterBaseResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\xa1\x01\n\rSetArmRequest\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12&\n\x07lineage\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12\x1c\n\x0fpinned_sequence\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.rec.model.v1.ReleaseStateB\x12\n\x10_pinned_sequence\"8\n\x0eSetArmResponse\x12&\n\x07release\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Release\"\x15\n\x13ListReleasesRequest\"\x93\x01\n\nGeneration\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x19\n\x11parent_generation\x18\x02 \x01(\x04\x12#\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\x12\x31\n\rregistered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x14ListReleasesResponse\x12\'\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x12.rec.v1.Generation\x12\'\n\x08releases\x18\x02 \x03(\x0b\x32\x15.rec.model.v1.Release2\xbc\x02\n\x0eReleaseService\x12[\n\x12RegisterGeneration\x12!.rec.v1.RegisterGenerationRequest\x1a\".rec.v1.RegisterGenerationResponse\x12I\n\x0cRegisterBase\x12\x1b.rec.v1.RegisterBaseRequest\x1a\x1c.rec.v1.RegisterBaseResponse\x12\x37\n\x06SetArm\x12\x15.rec.v1.SetArmRequest\x1a\x16.rec.v1.SetArmResponse\x12I\n\x0cListReleases\x12\x1b.rec.v1.ListReleasesRequest\x1a\x1c.rec.v1.ListReleasesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rec/v1/release.proto\x12\x06rec.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rec/model/v1/model.proto\"e\n\x19RegisterGenerationRequest\x12\x14\n\x0cmanifest_uri\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x19\n\x11parent_generation\x18\x03 \x01(\x04\"U\n\x1aRegisterGenerationResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12#\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\"b\n\x13RegisterBaseRequest\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12#\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\"(\n\x14RegisterBaseResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\xa1\x01\n\rSetArmRequest\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12&\n\x07lineage\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12\x1c\n\x0fpinned_sequence\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.rec.model.v1.ReleaseStateB\x12\n\x10_pinned_sequence\"8\n\x0eSetArmResponse\x12&\n\x07release\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Release\"\x99\x01\n\x0fRollBackRequest\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12\x15\n\x0bto_sequence\x18\x02 \x01(\x04H\x00\x12-\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x08\n\x06target\"<\n\x10RollBackResponse\x12(\n\x08rollback\x18\x01 \x01(\x0b\x32\x16.rec.model.v1.Rollback\"i\n\x15ReportRollbackRequest\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12(\n\x08rollback\x18\x02 \x01(\x0b\x32\x16.rec.model.v1.Rollback\"*\n\x16ReportRollbackResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"+\n\x15GateGenerationRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\">\n\x16GateGenerationResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x15\n\revidence_json\x18\x02 \x01(\t\"\xcb\x01\n\x15StepGenerationRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12$\n\x04step\x18\x02 \x01(\x0e\x32\x16.rec.v1.GenerationStep\x12\x39\n\x06shares\x18\x03 \x03(\x0b\x32).rec.v1.StepGenerationRequest.SharesEntry\x12\x0e\n\x06reason\x18\x04 \x01(\t\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\'\n\x16StepGenerationResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\x12\n\x10GetServedRequest\"y\n\tServedArm\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12/\n\x07\x66igures\x18\x02 \x03(\x0b\x32\x1e.rec.v1.ServedArm.FiguresEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"4\n\x11GetServedResponse\x12\x1f\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x11.rec.v1.ServedArm\"\x15\n\x13ListReleasesRequest\"\xb5\x01\n\nGeneration\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x19\n\x11parent_generation\x18\x02 \x01(\x04\x12#\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\x12\x31\n\rregistered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x04life\x18\x05 \x01(\x0b\x32\x12.rec.model.v1.Life\"\x92\x01\n\x14ListReleasesResponse\x12\'\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x12.rec.v1.Generation\x12\'\n\x08releases\x18\x02 \x03(\x0b\x32\x15.rec.model.v1.Release\x12(\n\trollbacks\x18\x03 \x03(\x0b\x32\x15.rec.model.v1.Release*\xc2\x01\n\x0eGenerationStep\x12\x1f\n\x1bGENERATION_STEP_UNSPECIFIED\x10\x00\x12\x1a\n\x16GENERATION_STEP_SHADOW\x10\x01\x12\x1b\n\x17GENERATION_STEP_COMPARE\x10\x02\x12\x1b\n\x17GENERATION_STEP_PROMOTE\x10\x03\x12\x1a\n\x16GENERATION_STEP_REJECT\x10\x04\x12\x1d\n\x19GENERATION_STEP_ROLL_BACK\x10\x05\x32\xb0\x05\n\x0eReleaseService\x12[\n\x12RegisterGeneration\x12!.rec.v1.RegisterGenerationRequest\x1a\".rec.v1.RegisterGenerationResponse\x12I\n\x0cRegisterBase\x12\x1b.rec.v1.RegisterBaseRequest\x1a\x1c.rec.v1.RegisterBaseResponse\x12\x37\n\x06SetArm\x12\x15.rec.v1.SetArmRequest\x1a\x16.rec.v1.SetArmResponse\x12=\n\x08RollBack\x12\x17.rec.v1.RollBackRequest\x1a\x18.rec.v1.RollBackResponse\x12O\n\x0eReportRollback\x12\x1d.rec.v1.ReportRollbackRequest\x1a\x1e.rec.v1.ReportRollbackResponse\x12O\n\x0eGateGeneration\x12\x1d.rec.v1.GateGenerationRequest\x1a\x1e.rec.v1.GateGenerationResponse\x12O\n\x0eStepGeneration\x12\x1d.rec.v1.StepGenerationRequest\x1a\x1e.rec.v1.StepGenerationResponse\x12@\n\tGetServed\x12\x18.rec.v1.GetServedRequest\x1a\x19.rec.v1.GetServedResponse\x12I\n\x0cListReleases\x12\x1b.rec.v1.ListReleasesRequest\x1a\x1c.rec.v1.ListReleasesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rec.v1.release_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STEPGENERATIONREQUEST_SHARESENTRY']._loaded_options = None
+  _globals['_STEPGENERATIONREQUEST_SHARESENTRY']._serialized_options = b'8\001'
+  _globals['_SERVEDARM_FIGURESENTRY']._loaded_options = None
+  _globals['_SERVEDARM_FIGURESENTRY']._serialized_options = b'8\001'
+  _globals['_GENERATIONSTEP']._serialized_start=1924
+  _globals['_GENERATIONSTEP']._serialized_end=2118
   _globals['_REGISTERGENERATIONREQUEST']._serialized_start=91
   _globals['_REGISTERGENERATIONREQUEST']._serialized_end=192
   _globals['_REGISTERGENERATIONRESPONSE']._serialized_start=194
@@ -45,12 +51,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETARMREQUEST']._serialized_end=585
   _globals['_SETARMRESPONSE']._serialized_start=587
   _globals['_SETARMRESPONSE']._serialized_end=643
-  _globals['_LISTRELEASESREQUEST']._serialized_start=645
-  _globals['_LISTRELEASESREQUEST']._serialized_end=666
-  _globals['_GENERATION']._serialized_start=669
-  _globals['_GENERATION']._serialized_end=816
-  _globals['_LISTRELEASESRESPONSE']._serialized_start=818
-  _globals['_LISTRELEASESRESPONSE']._serialized_end=922
-  _globals['_RELEASESERVICE']._serialized_start=925
-  _globals['_RELEASESERVICE']._serialized_end=1241
+  _globals['_ROLLBACKREQUEST']._serialized_start=646
+  _globals['_ROLLBACKREQUEST']._serialized_end=799
+  _globals['_ROLLBACKRESPONSE']._serialized_start=801
+  _globals['_ROLLBACKRESPONSE']._serialized_end=861
+  _globals['_REPORTROLLBACKREQUEST']._serialized_start=863
+  _globals['_REPORTROLLBACKREQUEST']._serialized_end=968
+  _globals['_REPORTROLLBACKRESPONSE']._serialized_start=970
+  _globals['_REPORTROLLBACKRESPONSE']._serialized_end=1012
+  _globals['_GATEGENERATIONREQUEST']._serialized_start=1014
+  _globals['_GATEGENERATIONREQUEST']._serialized_end=1057
+  _globals['_GATEGENERATIONRESPONSE']._serialized_start=1059
+  _globals['_GATEGENERATIONRESPONSE']._serialized_end=1121
+  _globals['_STEPGENERATIONREQUEST']._serialized_start=1124
+  _globals['_STEPGENERATIONREQUEST']._serialized_end=1327
+  _globals['_STEPGENERATIONREQUEST_SHARESENTRY']._serialized_start=1282
+  _globals['_STEPGENERATIONREQUEST_SHARESENTRY']._serialized_end=1327
+  _globals['_STEPGENERATIONRESPONSE']._serialized_start=1329
+  _globals['_STEPGENERATIONRESPONSE']._serialized_end=1368
+  _globals['_GETSERVEDREQUEST']._serialized_start=1370
+  _globals['_GETSERVEDREQUEST']._serialized_end=1388
+  _globals['_SERVEDARM']._serialized_start=1390
+  _globals['_SERVEDARM']._serialized_end=1511
+  _globals['_SERVEDARM_FIGURESENTRY']._serialized_start=1465
+  _globals['_SERVEDARM_FIGURESENTRY']._serialized_end=1511
+  _globals['_GETSERVEDRESPONSE']._serialized_start=1513
+  _globals['_GETSERVEDRESPONSE']._serialized_end=1565
+  _globals['_LISTRELEASESREQUEST']._serialized_start=1567
+  _globals['_LISTRELEASESREQUEST']._serialized_end=1588
+  _globals['_GENERATION']._serialized_start=1591
+  _globals['_GENERATION']._serialized_end=1772
+  _globals['_LISTRELEASESRESPONSE']._serialized_start=1775
+  _globals['_LISTRELEASESRESPONSE']._serialized_end=1921
+  _globals['_RELEASESERVICE']._serialized_start=2121
+  _globals['_RELEASESERVICE']._serialized_end=2809
 # @@protoc_insertion_point(module_scope)

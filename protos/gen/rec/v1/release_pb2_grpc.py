@@ -49,6 +49,31 @@ class ReleaseServiceStub:
                 request_serializer=rec_dot_v1_dot_release__pb2.SetArmRequest.SerializeToString,
                 response_deserializer=rec_dot_v1_dot_release__pb2.SetArmResponse.FromString,
                 _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/rec.v1.ReleaseService/RollBack',
+                request_serializer=rec_dot_v1_dot_release__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.RollBackResponse.FromString,
+                _registered_method=True)
+        self.ReportRollback = channel.unary_unary(
+                '/rec.v1.ReleaseService/ReportRollback',
+                request_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
+                _registered_method=True)
+        self.GateGeneration = channel.unary_unary(
+                '/rec.v1.ReleaseService/GateGeneration',
+                request_serializer=rec_dot_v1_dot_release__pb2.GateGenerationRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.GateGenerationResponse.FromString,
+                _registered_method=True)
+        self.StepGeneration = channel.unary_unary(
+                '/rec.v1.ReleaseService/StepGeneration',
+                request_serializer=rec_dot_v1_dot_release__pb2.StepGenerationRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.StepGenerationResponse.FromString,
+                _registered_method=True)
+        self.GetServed = channel.unary_unary(
+                '/rec.v1.ReleaseService/GetServed',
+                request_serializer=rec_dot_v1_dot_release__pb2.GetServedRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.GetServedResponse.FromString,
+                _registered_method=True)
         self.ListReleases = channel.unary_unary(
                 '/rec.v1.ReleaseService/ListReleases',
                 request_serializer=rec_dot_v1_dot_release__pb2.ListReleasesRequest.SerializeToString,
@@ -80,6 +105,42 @@ class ReleaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollBack(self, request, context):
+        """Takes a lineage back: its trainer restores the state, publishes the difference as a new delta and goes on behind
+        the samples trained since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportRollback(self, request, context):
+        """The trainer tells what came of an order. Idempotent by order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GateGeneration(self, request, context):
+        """Judges a full model on the newest samples that were served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StepGeneration(self, request, context):
+        """Takes a generation one step on: to shadow, into an experiment, to everybody, out, or back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServed(self, request, context):
+        """What each arm served lately, judged by the labels that came.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListReleases(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -103,6 +164,31 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.SetArm,
                     request_deserializer=rec_dot_v1_dot_release__pb2.SetArmRequest.FromString,
                     response_serializer=rec_dot_v1_dot_release__pb2.SetArmResponse.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.RollBackRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.RollBackResponse.SerializeToString,
+            ),
+            'ReportRollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportRollback,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.ReportRollbackRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.ReportRollbackResponse.SerializeToString,
+            ),
+            'GateGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GateGeneration,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.GateGenerationRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.GateGenerationResponse.SerializeToString,
+            ),
+            'StepGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.StepGeneration,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.StepGenerationRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.StepGenerationResponse.SerializeToString,
+            ),
+            'GetServed': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServed,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.GetServedRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.GetServedResponse.SerializeToString,
             ),
             'ListReleases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReleases,
@@ -191,6 +277,141 @@ class ReleaseService:
             '/rec.v1.ReleaseService/SetArm',
             rec_dot_v1_dot_release__pb2.SetArmRequest.SerializeToString,
             rec_dot_v1_dot_release__pb2.SetArmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/RollBack',
+            rec_dot_v1_dot_release__pb2.RollBackRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.RollBackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportRollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/ReportRollback',
+            rec_dot_v1_dot_release__pb2.ReportRollbackRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.ReportRollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GateGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/GateGeneration',
+            rec_dot_v1_dot_release__pb2.GateGenerationRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.GateGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StepGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/StepGeneration',
+            rec_dot_v1_dot_release__pb2.StepGenerationRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.StepGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/GetServed',
+            rec_dot_v1_dot_release__pb2.GetServedRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.GetServedResponse.FromString,
             options,
             channel_credentials,
             insecure,

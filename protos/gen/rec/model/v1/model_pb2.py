@@ -25,15 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rec/model/v1/model.proto\x12\x0crec.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\x07Lineage\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06policy\x18\x02 \x01(\t\"H\n\x0cModelVersion\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"4\n\x0fPartitionOffset\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"s\n\tTrainStep\x12/\n\x0b\x66inished_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0esample_offsets\x18\x02 \x03(\x0b\x32\x1d.rec.model.v1.PartitionOffset\"<\n\x0eParameterDelta\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\"\xa3\x03\n\x0b\x44\x65ltaHeader\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x15\n\rprevious_hash\x18\x04 \x01(\x0c\x12\x12\n\nmodel_hash\x18\x05 \x01(\x06\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0esample_offsets\x18\x07 \x03(\x0b\x32\x1d.rec.model.v1.PartitionOffset\x12&\n\x05steps\x18\x08 \x03(\x0b\x32\x17.rec.model.v1.TrainStep\x12\x17\n\x0fsamples_trained\x18\t \x01(\x04\x12\x13\n\x0b\x62\x61rrier_ids\x18\n \x03(\t\x12\x31\n\rtrained_until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\ropen_barriers\x18\x0c \x03(\x0b\x32\x19.rec.model.v1.OpenBarrier\"5\n\x0bOpenBarrier\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x03(\r\"_\n\tDeltaBody\x12(\n\x06tables\x18\x01 \x03(\x0b\x32\x18.rec.model.v1.TableDelta\x12(\n\x05\x64\x65nse\x18\x02 \x03(\x0b\x32\x19.rec.model.v1.DenseTensor\"\xcf\x01\n\nTableDelta\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x01(\x0c\x12\x0c\n\x04rows\x18\x03 \x01(\x0c\x12\x11\n\toptimizer\x18\x04 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x05 \x01(\x0c\x12\x14\n\x0clast_seen_us\x18\x06 \x01(\x0c\x12\x13\n\x0b\x65xpired_ids\x18\x07 \x01(\x0c\x12\x13\n\x0bpending_ids\x18\x08 \x01(\x0c\x12\x16\n\x0epending_counts\x18\t \x01(\x0c\x12\x1c\n\x14pending_last_seen_us\x18\n \x01(\x0c\"M\n\x0b\x44\x65nseTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x11\n\toptimizer\x18\x04 \x01(\x0c\"\x9c\x01\n\x07\x42\x61seRef\x12\x14\n\x0cmanifest_uri\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x17\n\x0f\x64\x65lta_partition\x18\x06 \x01(\r\x12\x14\n\x0c\x64\x65lta_offset\x18\x07 \x01(\x03\"\x9d\x02\n\x07Release\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12&\n\x07lineage\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12#\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\x12\x1c\n\x0fpinned_sequence\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.rec.model.v1.ReleaseState\x12.\n\ndecided_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12\x19\n\x11parent_generation\x18\x08 \x01(\x04\x42\x12\n\x10_pinned_sequence\"\x86\x01\n\x0cReleaseEvent\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12.\n\ndecided_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64\x65\x63ision\x18\x03 \x01(\t\x12\x15\n\revidence_json\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x04*}\n\x0cReleaseState\x12\x1d\n\x19RELEASE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15RELEASE_STATE_SERVING\x10\x01\x12\x18\n\x14RELEASE_STATE_SHADOW\x10\x02\x12\x19\n\x15RELEASE_STATE_RETIRED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rec/model/v1/model.proto\x12\x0crec.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\x07Lineage\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06policy\x18\x02 \x01(\t\"H\n\x0cModelVersion\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"4\n\x0fPartitionOffset\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"s\n\tTrainStep\x12/\n\x0b\x66inished_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0esample_offsets\x18\x02 \x03(\x0b\x32\x1d.rec.model.v1.PartitionOffset\"<\n\x0eParameterDelta\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\"\xcf\x03\n\x0b\x44\x65ltaHeader\x12&\n\x07lineage\x18\x01 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x15\n\rprevious_hash\x18\x04 \x01(\x0c\x12\x12\n\nmodel_hash\x18\x05 \x01(\x06\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0esample_offsets\x18\x07 \x03(\x0b\x32\x1d.rec.model.v1.PartitionOffset\x12&\n\x05steps\x18\x08 \x03(\x0b\x32\x17.rec.model.v1.TrainStep\x12\x17\n\x0fsamples_trained\x18\t \x01(\x04\x12\x13\n\x0b\x62\x61rrier_ids\x18\n \x03(\t\x12\x31\n\rtrained_until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\ropen_barriers\x18\x0c \x03(\x0b\x32\x19.rec.model.v1.OpenBarrier\x12*\n\x08rollback\x18\r \x01(\x0b\x32\x18.rec.model.v1.RolledBack\"<\n\x0bOffsetRange\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\"f\n\nRolledBack\x12\r\n\x05order\x18\x01 \x01(\x04\x12\x19\n\x11restored_sequence\x18\x02 \x01(\x04\x12.\n\x0bquarantined\x18\x03 \x03(\x0b\x32\x19.rec.model.v1.OffsetRange\"5\n\x0bOpenBarrier\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x03(\r\"_\n\tDeltaBody\x12(\n\x06tables\x18\x01 \x03(\x0b\x32\x18.rec.model.v1.TableDelta\x12(\n\x05\x64\x65nse\x18\x02 \x03(\x0b\x32\x19.rec.model.v1.DenseTensor\"\xcf\x01\n\nTableDelta\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x01(\x0c\x12\x0c\n\x04rows\x18\x03 \x01(\x0c\x12\x11\n\toptimizer\x18\x04 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x05 \x01(\x0c\x12\x14\n\x0clast_seen_us\x18\x06 \x01(\x0c\x12\x13\n\x0b\x65xpired_ids\x18\x07 \x01(\x0c\x12\x13\n\x0bpending_ids\x18\x08 \x01(\x0c\x12\x16\n\x0epending_counts\x18\t \x01(\x0c\x12\x1c\n\x14pending_last_seen_us\x18\n \x01(\x0c\"M\n\x0b\x44\x65nseTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x11\n\toptimizer\x18\x04 \x01(\x0c\"\x9c\x01\n\x07\x42\x61seRef\x12\x14\n\x0cmanifest_uri\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x17\n\x0f\x64\x65lta_partition\x18\x06 \x01(\r\x12\x14\n\x0c\x64\x65lta_offset\x18\x07 \x01(\x03\"\xc1\x02\n\x08Rollback\x12\r\n\x05order\x18\x01 \x01(\x04\x12\x15\n\x0bto_sequence\x18\x02 \x01(\x04H\x00\x12-\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12.\n\nordered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04\x64one\x18\x06 \x01(\x0b\x32\x18.rec.model.v1.RolledBack\x12\x10\n\x08sequence\x18\x07 \x01(\x04\x12\r\n\x05\x65poch\x18\x08 \x01(\x04\x12\x0c\n\x04rows\x18\t \x01(\x04\x12\x30\n\x0cpublished_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x0b \x01(\tB\x08\n\x06target\"\x84\x01\n\x04Life\x12\r\n\x05state\x18\x01 \x01(\t\x12.\n\x06shares\x18\x02 \x03(\x0b\x32\x1e.rec.model.v1.Life.SharesEntry\x12\x0e\n\x06reason\x18\x03 \x01(\t\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xe9\x02\n\x07Release\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12&\n\x07lineage\x18\x02 \x01(\x0b\x32\x15.rec.model.v1.Lineage\x12#\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x15.rec.model.v1.BaseRef\x12\x1c\n\x0fpinned_sequence\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.rec.model.v1.ReleaseState\x12.\n\ndecided_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12\x19\n\x11parent_generation\x18\x08 \x01(\x04\x12(\n\x08rollback\x18\t \x01(\x0b\x32\x16.rec.model.v1.Rollback\x12 \n\x04life\x18\n \x01(\x0b\x32\x12.rec.model.v1.LifeB\x12\n\x10_pinned_sequence\"\x86\x01\n\x0cReleaseEvent\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12.\n\ndecided_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64\x65\x63ision\x18\x03 \x01(\t\x12\x15\n\revidence_json\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x04*}\n\x0cReleaseState\x12\x1d\n\x19RELEASE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15RELEASE_STATE_SERVING\x10\x01\x12\x18\n\x14RELEASE_STATE_SHADOW\x10\x02\x12\x19\n\x15RELEASE_STATE_RETIRED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rec.model.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RELEASESTATE']._serialized_start=1876
-  _globals['_RELEASESTATE']._serialized_end=2001
+  _globals['_LIFE_SHARESENTRY']._loaded_options = None
+  _globals['_LIFE_SHARESENTRY']._serialized_options = b'8\001'
+  _globals['_RELEASESTATE']._serialized_start=2621
+  _globals['_RELEASESTATE']._serialized_end=2746
   _globals['_LINEAGE']._serialized_start=75
   _globals['_LINEAGE']._serialized_end=120
   _globals['_MODELVERSION']._serialized_start=122
@@ -45,19 +47,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARAMETERDELTA']._serialized_start=367
   _globals['_PARAMETERDELTA']._serialized_end=427
   _globals['_DELTAHEADER']._serialized_start=430
-  _globals['_DELTAHEADER']._serialized_end=849
-  _globals['_OPENBARRIER']._serialized_start=851
-  _globals['_OPENBARRIER']._serialized_end=904
-  _globals['_DELTABODY']._serialized_start=906
-  _globals['_DELTABODY']._serialized_end=1001
-  _globals['_TABLEDELTA']._serialized_start=1004
-  _globals['_TABLEDELTA']._serialized_end=1211
-  _globals['_DENSETENSOR']._serialized_start=1213
-  _globals['_DENSETENSOR']._serialized_end=1290
-  _globals['_BASEREF']._serialized_start=1293
-  _globals['_BASEREF']._serialized_end=1449
-  _globals['_RELEASE']._serialized_start=1452
-  _globals['_RELEASE']._serialized_end=1737
-  _globals['_RELEASEEVENT']._serialized_start=1740
-  _globals['_RELEASEEVENT']._serialized_end=1874
+  _globals['_DELTAHEADER']._serialized_end=893
+  _globals['_OFFSETRANGE']._serialized_start=895
+  _globals['_OFFSETRANGE']._serialized_end=955
+  _globals['_ROLLEDBACK']._serialized_start=957
+  _globals['_ROLLEDBACK']._serialized_end=1059
+  _globals['_OPENBARRIER']._serialized_start=1061
+  _globals['_OPENBARRIER']._serialized_end=1114
+  _globals['_DELTABODY']._serialized_start=1116
+  _globals['_DELTABODY']._serialized_end=1211
+  _globals['_TABLEDELTA']._serialized_start=1214
+  _globals['_TABLEDELTA']._serialized_end=1421
+  _globals['_DENSETENSOR']._serialized_start=1423
+  _globals['_DENSETENSOR']._serialized_end=1500
+  _globals['_BASEREF']._serialized_start=1503
+  _globals['_BASEREF']._serialized_end=1659
+  _globals['_ROLLBACK']._serialized_start=1662
+  _globals['_ROLLBACK']._serialized_end=1983
+  _globals['_LIFE']._serialized_start=1986
+  _globals['_LIFE']._serialized_end=2118
+  _globals['_LIFE_SHARESENTRY']._serialized_start=2073
+  _globals['_LIFE_SHARESENTRY']._serialized_end=2118
+  _globals['_RELEASE']._serialized_start=2121
+  _globals['_RELEASE']._serialized_end=2482
+  _globals['_RELEASEEVENT']._serialized_start=2485
+  _globals['_RELEASEEVENT']._serialized_end=2619
 # @@protoc_insertion_point(module_scope)

@@ -64,7 +64,7 @@ class ParameterDelta(_message.Message):
     def __init__(self, header: _Optional[bytes] = ..., body: _Optional[bytes] = ..., hash: _Optional[bytes] = ...) -> None: ...
 
 class DeltaHeader(_message.Message):
-    __slots__ = ("lineage", "sequence", "epoch", "previous_hash", "model_hash", "created_at", "sample_offsets", "steps", "samples_trained", "barrier_ids", "trained_until", "open_barriers")
+    __slots__ = ("lineage", "sequence", "epoch", "previous_hash", "model_hash", "created_at", "sample_offsets", "steps", "samples_trained", "barrier_ids", "trained_until", "open_barriers", "rollback")
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class DeltaHeader(_message.Message):
     BARRIER_IDS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     OPEN_BARRIERS_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     lineage: Lineage
     sequence: int
     epoch: int
@@ -89,7 +90,28 @@ class DeltaHeader(_message.Message):
     barrier_ids: _containers.RepeatedScalarFieldContainer[str]
     trained_until: _timestamp_pb2.Timestamp
     open_barriers: _containers.RepeatedCompositeFieldContainer[OpenBarrier]
-    def __init__(self, lineage: _Optional[_Union[Lineage, _Mapping]] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample_offsets: _Optional[_Iterable[_Union[PartitionOffset, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[TrainStep, _Mapping]]] = ..., samples_trained: _Optional[int] = ..., barrier_ids: _Optional[_Iterable[str]] = ..., trained_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., open_barriers: _Optional[_Iterable[_Union[OpenBarrier, _Mapping]]] = ...) -> None: ...
+    rollback: RolledBack
+    def __init__(self, lineage: _Optional[_Union[Lineage, _Mapping]] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample_offsets: _Optional[_Iterable[_Union[PartitionOffset, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[TrainStep, _Mapping]]] = ..., samples_trained: _Optional[int] = ..., barrier_ids: _Optional[_Iterable[str]] = ..., trained_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., open_barriers: _Optional[_Iterable[_Union[OpenBarrier, _Mapping]]] = ..., rollback: _Optional[_Union[RolledBack, _Mapping]] = ...) -> None: ...
+
+class OffsetRange(_message.Message):
+    __slots__ = ("partition", "start", "end")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    start: int
+    end: int
+    def __init__(self, partition: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class RolledBack(_message.Message):
+    __slots__ = ("order", "restored_sequence", "quarantined")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    order: int
+    restored_sequence: int
+    quarantined: _containers.RepeatedCompositeFieldContainer[OffsetRange]
+    def __init__(self, order: _Optional[int] = ..., restored_sequence: _Optional[int] = ..., quarantined: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ...) -> None: ...
 
 class OpenBarrier(_message.Message):
     __slots__ = ("barrier_id", "partitions")
@@ -161,8 +183,51 @@ class BaseRef(_message.Message):
     delta_offset: int
     def __init__(self, manifest_uri: _Optional[str] = ..., manifest_digest: _Optional[bytes] = ..., sequence: _Optional[int] = ..., chain_hash: _Optional[bytes] = ..., epoch: _Optional[int] = ..., delta_partition: _Optional[int] = ..., delta_offset: _Optional[int] = ...) -> None: ...
 
+class Rollback(_message.Message):
+    __slots__ = ("order", "to_sequence", "to_time", "reason", "ordered_at", "done", "sequence", "epoch", "rows", "published_at", "error")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    TO_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TO_TIME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ORDERED_AT_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    order: int
+    to_sequence: int
+    to_time: _timestamp_pb2.Timestamp
+    reason: str
+    ordered_at: _timestamp_pb2.Timestamp
+    done: RolledBack
+    sequence: int
+    epoch: int
+    rows: int
+    published_at: _timestamp_pb2.Timestamp
+    error: str
+    def __init__(self, order: _Optional[int] = ..., to_sequence: _Optional[int] = ..., to_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., ordered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., done: _Optional[_Union[RolledBack, _Mapping]] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., rows: _Optional[int] = ..., published_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Life(_message.Message):
+    __slots__ = ("state", "shares", "reason")
+    class SharesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    shares: _containers.ScalarMap[str, float]
+    reason: str
+    def __init__(self, state: _Optional[str] = ..., shares: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class Release(_message.Message):
-    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation")
+    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation", "rollback", "life")
     ARM_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +236,8 @@ class Release(_message.Message):
     DECIDED_AT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PARENT_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
     arm: str
     lineage: Lineage
     base: BaseRef
@@ -179,7 +246,9 @@ class Release(_message.Message):
     decided_at: _timestamp_pb2.Timestamp
     revision: int
     parent_generation: int
-    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., parent_generation: _Optional[int] = ...) -> None: ...
+    rollback: Rollback
+    life: Life
+    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., parent_generation: _Optional[int] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., life: _Optional[_Union[Life, _Mapping]] = ...) -> None: ...
 
 class ReleaseEvent(_message.Message):
     __slots__ = ("arm", "decided_at", "decision", "evidence_json", "revision")

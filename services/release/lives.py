@@ -1,0 +1,143 @@
+"""Steps of a generation's life (states.py) as decisions: its new state, and what the arms serve then. Pure.
+
+| step | arms |
+|---|---|
+| shadow | `candidate` follows it, SHADOW: trained aside and scored, not served |
+| compare | `candidate` is SERVING, for its share of the users |
+| promote | `online` follows it, `candidate` is RETIRED, the generation before is superseded |
+| reject | `candidate` is RETIRED |
+| roll back | `online` goes back to the newest superseded generation, which is promoted again |
+
+Only a newer generation is promoted: going back is a step of its own, so that no late decision about an old
+model undoes a newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rec.model.v1 import model_pb2
+from services.contract.errors import Conflict, NotFound
+from services.release.experiment import check_shares
+from services.release.gate import GateVerdict
+from services.release.registry import FIRST_POLICY, ONLINE_ARM, Decision, Draft, Registry, generation_key
+from services.release.states import State, Step, after
+
+CANDIDATE_ARM = "candidate"
+_ON_CANDIDATE = (State.SHADOW, State.AB)
+SERVING = model_pb2.RELEASE_STATE_SERVING
+
+
+def state_of(registry: Registry, generation: int) -> State:
+    """Where a generation stands; NotFound. The first one is promoted by being the first."""
+    known = [one.lineage.generation for one in registry.generations]
+    if generation not in known:
+        raise NotFound(f"generation {generation}: known are {known or 'none'}")
+    life = registry.life(generation)
+    if life.state:
+        return State(life.state)
+    return State.PROMOTED if generation == known[0] else State.REGISTERED
+
+
+def gated(registry: Registry, generation: int, verdict: GateVerdict, now_us: int) -> Decision:
+    """What the gate said. Conflict when the generation is not at the gate."""
+    step = Step.GATE_PASSED if verdict.passed else Step.GATE_FAILED
+    draft = Draft(registry.revision, now_us)
+    state = after(state_of(registry, generation), step)
+    answer = _live(registry, draft, generation, state, step=step, evidence=verdict.evidence())
+    return draft.decided(answer)
+
+
+def stepped(
+    registry: Registry,
+    generation: int,
+    step: Step,
+    now_us: int,
+    *,
+    shares: Mapping[str, float] | None = None,
+    reason: str = "",
+    **found: object,
+) -> Decision:
+    """A step of the table above. InvalidInput (shares), NotFound (generation, arm), Conflict (not allowed
+    from where it stands, another generation is the candidate, backwards)."""
+    state = after(state_of(registry, generation), step)
+    draft = Draft(registry.revision, now_us)
+    evidence: dict[str, object] = {"reason": reason, **found}
+    checked: dict[str, float] = {}
+    if step is Step.COMPARED:
+        checked = check_shares(shares or {})
+        if unknown := set(checked) - {ONLINE_ARM, CANDIDATE_ARM}:
+            raise NotFound(f"arm {', '.join(sorted(unknown))}: compared are {ONLINE_ARM} and {CANDIDATE_ARM}")
+        evidence["shares"] = checked
+    answer = _live(registry, draft, generation, state, step=step, evidence=evidence, shares=checked)
+    if step is Step.SHADOWED:
+        _require_free(registry, generation)
+        _point(registry, draft, CANDIDATE_ARM, generation, model_pb2.RELEASE_STATE_SHADOW)
+    elif step is Step.COMPARED:
+        _point(registry, draft, CANDIDATE_ARM, generation, SERVING)
+    elif step is Step.PROMOTED:
+        serving = _serving(registry)
+        if generation <= serving:
+            raise Conflict(
+                f"generation {generation} goes backwards: {serving} is served; roll {serving} back"
+            )
+        _point(registry, draft, ONLINE_ARM, generation, SERVING)
+        _retire(registry, draft, generation)
+        if state_of(registry, serving) is State.PROMOTED:
+            by = {"by": generation}
+            _live(registry, draft, serving, State.SUPERSEDED, step=Step.SUPERSEDED, evidence=by)
+    elif step is Step.REJECTED:
+        _retire(registry, draft, generation)
+    elif step is Step.ROLLED_BACK:
+        known = [one.lineage.generation for one in registry.generations]
+        before = [one for one in known if state_of(registry, one) is State.SUPERSEDED]
+        if not before:
+            raise Conflict(f"generation {generation} has none before it to go back to")
+        _point(registry, draft, ONLINE_ARM, before[-1], SERVING)
+        instead = {"instead_of": generation}
+        _live(registry, draft, before[-1], State.PROMOTED, step=Step.PROMOTED, evidence=instead)
+    return draft.decided(answer)
+
+
+def _live(
+    registry: Registry,
+    draft: Draft,
+    generation: int,
+    state: State,
+    *,
+    step: Step,
+    evidence: Mapping[str, object],
+    shares: Mapping[str, float] | None = None,
+) -> model_pb2.Release:
+    life = model_pb2.Life(state=str(state), shares=shares, reason=str(evidence.get("reason", "")))
+    record = model_pb2.Release(
+        arm=f"{generation_key(generation)}/life",
+        lineage=model_pb2.Lineage(generation=generation, policy=FIRST_POLICY),
+        life=life,
+    )
+    before = str(state_of(registry, generation))
+    return draft.add(record, str(step), **{**evidence, "state_before": before, "state_after": str(state)})
+
+
+def _point(
+    registry: Registry, draft: Draft, arm: str, generation: int, state: model_pb2.ReleaseState
+) -> None:
+    lineage = model_pb2.Lineage(generation=generation, policy=FIRST_POLICY)
+    draft.add(registry.pointed(arm, lineage, None, state), "arm_set", because="life of the generation")
+
+
+def _retire(registry: Registry, draft: Draft, generation: int) -> None:
+    for release in registry.arms:
+        if release.arm == CANDIDATE_ARM and release.lineage.generation == generation:
+            _point(registry, draft, CANDIDATE_ARM, generation, model_pb2.RELEASE_STATE_RETIRED)
+
+
+def _serving(registry: Registry) -> int:
+    return next(int(one.lineage.generation) for one in registry.arms if one.arm == ONLINE_ARM)
+
+
+def _require_free(registry: Registry, generation: int) -> None:
+    for one in registry.generations:
+        number = one.lineage.generation
+        if number != generation and state_of(registry, number) in _ON_CANDIDATE:
+            raise Conflict(f"generation {number} is the candidate: one at a time")

@@ -1,0 +1,157 @@
+"""A/B arms: who gets which, and a test that may be looked at all the time without lying."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.contract.errors import InvalidInput
+from services.release.experiment import (
+    ArmClicks,
+    SequentialTest,
+    arm_of,
+    check_shares,
+    half_width,
+    likelihood_ratio,
+)
+from services.release.settings import SequentialRules
+
+HALVES = {"a": 0.5, "b": 0.5}
+ALPHA = 0.05
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"a": 0.5, "b": 0.4},
+        {"a": 0.5, "b": 0.6},
+        {"a": 1.0},
+        {},
+        {"a": 1.5, "b": -0.5},
+        {"a": 1.0, "b": 0.0},
+        {"a": math.nan, "b": 0.5},
+        {"A b": 0.5, "b": 0.5},
+    ],
+    ids=str,
+)
+def test_shares_that_are_no_shares_are_refused(shares):
+    with pytest.raises(InvalidInput, match="shares"):
+        check_shares(shares)
+
+
+def test_shares_that_sum_to_one_but_for_rounding_are_taken():
+    assert check_shares({"c": 0.1, "b": 0.2, "a": 0.7}) == {"a": 0.7, "b": 0.2, "c": 0.1}
+    assert check_shares(dict.fromkeys("abc", 1 / 3))
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_user_stays_in_an_arm_and_only_moves_when_its_share_shrinks(user_id):
+    assert arm_of(user_id, "x", HALVES) == arm_of(user_id, "x", dict(reversed(HALVES.items())))
+    if arm_of(user_id, "x", {"a": 0.1, "b": 0.9}) == "a":
+        assert arm_of(user_id, "x", HALVES) == "a"
+
+
+def test_arms_get_their_shares_and_experiments_are_independent():
+    shares = {"a": 0.2, "b": 0.3, "c": 0.5}
+    users = range(1, 20_001)
+    arms = [arm_of(user, "one", shares) for user in users]
+    counts = Counter(arms)
+    for arm, share in shares.items():
+        # Five standard deviations of a binomial.
+        assert abs(counts[arm] - share * 20_000) < 5 * math.sqrt(20_000 * share * (1 - share))
+    same = sum(arm == arm_of(user, "two", shares) for user, arm in zip(users, arms, strict=True))
+    expected = 20_000 * sum(share**2 for share in shares.values())
+    assert abs(same - expected) < 5 * math.sqrt(20_000)
+
+
+def test_the_interval_is_where_the_ratio_reaches_one_over_alpha():
+    for variance, tau in ((1e-6, 0.01), (4e-5, 0.003)):
+        edge = half_width(variance, tau, ALPHA)
+        assert likelihood_ratio(edge, variance, tau) == pytest.approx(1 / ALPHA)
+
+
+def run(random: np.random.Generator, effect: float, *, users: int, looks: int, rows: int = 10) -> str:
+    """One experiment of users with tastes of their own, looked at after each round; its final verdict. An
+    arm's users keep coming back, so their rows are anything but independent."""
+    arms = (ArmClicks(), ArmClicks())
+    rates = [np.clip(random.beta(2, 18, users) + shift, 0, 1) for shift in (effect, 0.0)]
+    test = SequentialTest(SequentialRules(alpha=ALPHA, tau=0.02, min_users=100))
+    verdict = "open"
+    for _ in range(looks):
+        for arm, clicks in enumerate(arms):
+            coming = random.choice(users, users // 4, replace=False)
+            clicked = random.binomial(rows, rates[arm][coming])
+            clicks.add(coming.tolist(), np.full(len(coming), rows), clicked)
+        verdict = test.look(arms[0], arms[1]).verdict
+        if verdict != "open":
+            break
+    return verdict
+
+
+def test_looked_at_all_the_time_without_a_difference_it_lies_in_fewer_than_alpha_of_the_runs():
+    random = np.random.default_rng(1)
+    runs = 150
+    wrong = sum(run(random, 0.0, users=300, looks=25) != "open" for _ in range(runs))
+    # The bound holds for the chance of a lie at any look; one-sided 99.9 % for as many runs.
+    assert wrong <= ALPHA * runs + 3.1 * math.sqrt(runs * ALPHA * (1 - ALPHA)) - 1
+    assert wrong / runs <= ALPHA
+
+
+def test_a_fixed_test_looked_at_as_often_would_lie_far_more_often():
+    random = np.random.default_rng(1)
+    lies = 0
+    for _ in range(100):
+        arms = (ArmClicks(), ArmClicks())
+        rates = [random.beta(2, 18, 300) for _ in arms]
+        for _ in range(40):
+            for arm, clicks in enumerate(arms):
+                coming = random.choice(300, 75, replace=False)
+                clicked = random.binomial(10, rates[arm][coming])
+                clicks.add(coming.tolist(), np.full(75, 10), clicked)
+            (one, v_one), (other, v_other) = arms[0].rate(), arms[1].rate()
+            if arms[0].users >= 100 and abs(one - other) > 1.96 * math.sqrt(v_one + v_other):
+                lies += 1
+                break
+    assert lies / 100 > 2 * ALPHA
+
+
+@pytest.mark.parametrize(("effect", "verdict"), [(0.03, "better"), (-0.03, "worse")])
+def test_a_difference_that_matters_is_found(effect, verdict):
+    random = np.random.default_rng(2)
+    found = Counter(run(random, effect, users=600, looks=40) for _ in range(40))
+    assert found[verdict] >= 36
+    assert set(found) <= {verdict, "open"}
+
+
+def add(arm: ArmClicks, users: range, clicked: Callable[[int], int]) -> None:
+    arm.add(list(users), np.full(len(users), 10.0), np.array([clicked(user) for user in users], float))
+
+
+def test_nothing_is_said_before_there_are_users_enough():
+    arms = ArmClicks(), ArmClicks()
+    add(arms[0], range(99), lambda user: 9)
+    add(arms[1], range(99), lambda user: user % 2)
+    test = SequentialTest(SequentialRules(min_users=100))
+    assert test.look(*arms).verdict == "open"
+    add(arms[0], range(99, 110), lambda user: 9 - user % 2)
+    add(arms[1], range(99, 110), lambda user: user % 2)
+    first = test.look(*arms)
+    assert (first.verdict, first.users) == ("better", 110)
+    assert 0 < first.low < first.difference < first.high
+    assert first.p_value < 0.001
+
+
+def test_a_verdict_stays():
+    arms = ArmClicks(), ArmClicks()
+    add(arms[0], range(200), lambda user: 5 + user % 2)
+    add(arms[1], range(200), lambda user: 1 + user % 2)
+    test = SequentialTest(SequentialRules())
+    assert test.look(*arms).verdict == "better"
+    add(arms[1], range(200), lambda user: 9)
+    assert test.look(*arms).verdict == "better"

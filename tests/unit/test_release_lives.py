@@ -1,0 +1,274 @@
+"""A generation's life as decisions over the registry, and the gate's own arithmetic."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rec.events.v1.events_pb2 import TrainingSample
+from rec.model.v1 import model_pb2
+from services.contract import columns, model_net, model_store
+from services.contract.errors import Conflict, InvalidInput, NotFound
+from services.contract.model_state import ModelState
+from services.release import lives
+from services.release.evidence import Check
+from services.release.gate import GateVerdict
+from services.release.gatekeeper import Gatekeeper
+from services.release.promotion import NextStep, Promotion
+from services.release.registry import Decision, Registry
+from services.release.scoring import score, sizes
+from services.release.served import ServedRows, ServedSamples
+from services.release.settings import GateRules, PromotionRules, SequentialRules, Settings
+from services.release.states import Step
+from tests.feature_kit import SHAPE
+from tests.trainer_kit import START_US, World, new_core, sample_bytes
+
+SHARES = {"online": 0.9, "candidate": 0.1}
+PASSED, FAILED = GateVerdict((Check("rows", 2.0, low=1),)), GateVerdict((Check("rows", 0.0, low=1),))
+
+
+class Rig:
+    """A registry with some generations, whose decisions are taken at once."""
+
+    def __init__(self, generations: int = 2) -> None:
+        self.registry = Registry()
+        for n in range(1, generations + 1):
+            decision = self.registry.register_generation(f"store/g{n}", bytes([n]) * 32, 0, 0, now_us=n)
+            self.registry.take(decision.records)
+
+    def step(self, generation: int, step: Step, **more) -> Decision:
+        decision = lives.stepped(self.registry, generation, step, 9, **more)
+        self.registry.take(decision.records)
+        return decision
+
+    def gate(self, generation: int, verdict: GateVerdict = PASSED) -> Decision:
+        decision = lives.gated(self.registry, generation, verdict, 9)
+        self.registry.take(decision.records)
+        return decision
+
+    def to_experiment(self, generation: int = 2) -> None:
+        self.gate(generation)
+        self.step(generation, Step.SHADOWED)
+        self.step(generation, Step.COMPARED, shares=SHARES)
+
+    @property
+    def arms(self) -> dict[str, tuple[int, str]]:
+        return {
+            one.arm: (
+                one.lineage.generation,
+                model_pb2.ReleaseState.Name(one.state).removeprefix("RELEASE_STATE_"),
+            )
+            for one in self.registry.arms
+            if one.arm != "frozen"
+        }
+
+    @property
+    def states(self) -> list[str]:
+        numbers = [one.lineage.generation for one in self.registry.generations]
+        return [str(lives.state_of(self.registry, number)) for number in numbers]
+
+
+def test_a_generation_goes_through_the_gate_the_shadow_and_an_experiment_to_everybody():
+    rig = Rig()
+    assert rig.states == ["promoted", "registered"]
+    assert json.loads(rig.gate(2).events[0].evidence_json)["checks"][0]["good"] is True
+    rig.step(2, Step.SHADOWED)
+    assert rig.arms == {"online": (1, "SERVING"), "candidate": (2, "SHADOW")}
+    decision = rig.step(2, Step.COMPARED, shares=SHARES)
+    assert rig.arms == {"online": (1, "SERVING"), "candidate": (2, "SERVING")}
+    assert dict(rig.registry.life(2).shares) == SHARES
+    assert json.loads(decision.events[0].evidence_json)["shares"] == SHARES
+    decision = rig.step(2, Step.PROMOTED, reason="better")
+    assert rig.arms == {"online": (2, "SERVING"), "candidate": (2, "RETIRED")}
+    assert rig.states == ["superseded", "promoted"]
+    assert json.loads(decision.events[0].evidence_json) | {
+        "reason": "better",
+        "state_before": "ab",
+    } == json.loads(decision.events[0].evidence_json)
+    assert len(decision.events) == len(decision.records) == 4
+
+
+def test_a_generation_that_is_rolled_back_makes_way_for_the_one_before():
+    rig = Rig()
+    rig.to_experiment()
+    rig.step(2, Step.PROMOTED)
+    rig.step(2, Step.ROLLED_BACK)
+    assert rig.arms["online"] == (1, "SERVING")
+    assert rig.states == ["promoted", "rolled_back"]
+    with pytest.raises(Conflict, match="none before it"):
+        rig.step(1, Step.ROLLED_BACK)
+
+
+def test_what_the_gate_refuses_is_served_to_nobody():
+    rig = Rig()
+    decision = rig.gate(2, FAILED)
+    assert decision.events[0].decision == "gate_failed"
+    assert rig.states == ["promoted", "rejected"]
+    for step in (Step.SHADOWED, Step.COMPARED, Step.PROMOTED):
+        with pytest.raises(Conflict, match="allowed are"):
+            rig.step(2, step, shares=SHARES)
+    assert rig.arms == {"online": (1, "SERVING")}
+
+
+def test_a_generation_that_goes_backwards_is_refused():
+    rig = Rig(3)
+    rig.gate(2)
+    rig.to_experiment(3)
+    rig.step(3, Step.PROMOTED)
+    with pytest.raises(Conflict, match="generation 2 goes backwards: 3 is served"):
+        rig.step(2, Step.PROMOTED)
+    assert rig.arms["online"] == (3, "SERVING")
+
+
+def test_there_is_one_candidate_at_a_time_and_a_rejected_one_makes_way():
+    rig = Rig(3)
+    rig.to_experiment(2)
+    rig.gate(3)
+    with pytest.raises(Conflict, match="generation 2 is the candidate"):
+        rig.step(3, Step.SHADOWED)
+    rig.step(2, Step.REJECTED)
+    assert rig.arms["candidate"] == (2, "RETIRED")
+    rig.step(3, Step.SHADOWED)
+    assert rig.arms["candidate"] == (3, "SHADOW")
+
+
+@pytest.mark.parametrize(
+    ("shares", "error"),
+    [
+        ({"online": 0.9, "candidate": 0.2}, InvalidInput),
+        ({"online": 1.0}, InvalidInput),
+        ({}, InvalidInput),
+        ({"online": 0.5, "elsewhere": 0.5}, NotFound),
+    ],
+)
+def test_an_experiment_with_wrong_shares_or_an_unknown_arm_is_refused(shares, error):
+    rig = Rig()
+    rig.gate(2)
+    rig.step(2, Step.SHADOWED)
+    with pytest.raises(error):
+        rig.step(2, Step.COMPARED, shares=shares)
+    assert rig.arms["candidate"] == (2, "SHADOW")
+
+
+def test_a_generation_that_nobody_registered_has_no_life():
+    with pytest.raises(NotFound, match=r"generation 7: known are \[1, 2\]"):
+        Rig().gate(7)
+
+
+def trained(seed: int = 1) -> tuple[ModelState, World]:
+    world = World(seed=seed, users=30, items=60)
+    core = new_core()
+    core.train(world.records(200), now_us=START_US)
+    return core.state, world
+
+
+def test_the_gate_scores_as_ranking_does():
+    state, world = trained()
+    for _ in range(20):
+        sample = world.sample(rows=12)
+        features = columns.decode_matrix("items", sample.item_features, 12, SHAPE.item_width).copy()
+        users = columns.decode("users", sample.user_features, columns.F32).copy()
+        served = model_net.score(
+            state, sample.user_id, columns.decode("ids", sample.item_ids, columns.U64), users, features
+        )
+        np.testing.assert_allclose(score(state, sample), served, atol=2e-6)
+
+
+def test_sizes_see_the_one_number_that_is_none():
+    state, _ = trained()
+    fine = sizes(state)
+    assert 0 < fine.max_row_norm < 50 and 0 < fine.max_dense_abs < 50
+    state.dense["hidden1.weight"].flat[7] = np.nan
+    assert np.isnan(sizes(state).max_dense_abs)
+
+
+async def test_the_gatekeeper_lets_a_trained_model_pass_and_no_other(tmp_path):
+    state, world = trained()
+    window = ServedSamples(60.0, 100_000)
+    for _ in range(60):
+        sample = world.sample(rows=10)
+        sample.arm, sample.model.lineage.generation = "online", 1
+        sample.scores = columns.encode(score(state, sample), columns.F32)
+        window.add(sample_bytes(sample))
+    rules = GateRules(min_rows=500, min_positives=10)
+    settings = Settings(model_store_uri=str(tmp_path), gate=rules)
+    gatekeeper = Gatekeeper(settings, window, None)
+
+    async def verdict(model: ModelState) -> GateVerdict:
+        saved = model_store.save_base(str(tmp_path), model, created_at_us=1)
+        base = model_pb2.BaseRef(manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest)
+        return await gatekeeper.judge(base, "online")
+
+    good = await verdict(state)
+    assert good.passed, good.evidence()
+    upside_down = state.copy()
+    upside_down.dense["bias"][...] += 4.0
+    assert {"log_loss", "calibration", "canary_shift"} <= set(
+        (await verdict(upside_down)).evidence()["failed"]
+    )
+    saved = model_store.save_base(str(tmp_path), state, created_at_us=1)
+    state_file = tmp_path / saved.manifest_uri.replace("manifest.json", "state.safetensors")
+    state_file.write_bytes(state_file.read_bytes()[:-4])
+    broken = await verdict(state)
+    assert broken.evidence()["failed"] == ["loadable"] and "file_sha256" in str(broken.evidence()["error"])
+    with pytest.raises(Conflict, match="served nothing"):
+        await Gatekeeper(settings, ServedSamples(60.0, 100), None).judge(model_pb2.BaseRef(), "online")
+
+
+def clicks(promotion: Promotion, arm: str, rate: float, users: int = 400) -> None:
+    random = np.random.default_rng(len(arm))
+    for user in range(users):
+        labels = (random.random(20) < rate).astype(np.float32)
+        sample = TrainingSample(user_id=user + 1)
+        promotion.served(ServedRows(0.0, arm, 1, 1, labels, labels, np.ones_like(labels), sample))
+
+
+@pytest.mark.parametrize(("rate", "step"), [(0.3, Step.PROMOTED), (0.05, Step.REJECTED), (0.15, None)])
+def test_a_full_model_is_tried_step_by_step_and_the_test_decides(rate, step):
+    rig = Rig()
+    promotion = Promotion(PromotionRules(shadow_s=10), SequentialRules())
+    assert promotion.look(rig.registry, 0.0) == NextStep(2, None)
+    rig.gate(2)
+    assert promotion.look(rig.registry, 1.0) == NextStep(2, Step.SHADOWED)
+    rig.step(2, Step.SHADOWED)
+    # Not counted: nobody has been given the candidate yet.
+    clicks(promotion, "online", 0.9)
+    assert promotion.look(rig.registry, 2.0) is None
+    assert promotion.look(rig.registry, 11.9) is None
+    found = promotion.look(rig.registry, 12.0)
+    assert found is not None and found.step is Step.COMPARED
+    rig.step(2, Step.COMPARED, shares=SHARES, **found.evidence)
+    assert promotion.look(rig.registry, 13.0) is None
+    clicks(promotion, "online", 0.15)
+    clicks(promotion, "candidate", rate)
+    clicks(promotion, "frozen", 0.9)
+    found = promotion.look(rig.registry, 14.0)
+    assert (found and found.step) == step
+    if found is not None and step is not None:
+        decision = rig.step(2, step, **found.evidence)
+        evidence = json.loads(decision.events[0].evidence_json)
+        assert evidence["users"] == 400 and evidence["p_value"] < 0.05
+        assert promotion.look(rig.registry, 15.0) is None
+
+
+def test_what_is_not_proven_better_is_rejected_in_the_end():
+    rig = Rig()
+    promotion = Promotion(PromotionRules(max_users=300), SequentialRules())
+    rig.to_experiment()
+    promotion.look(rig.registry, 0.0)
+    clicks(promotion, "online", 0.15)
+    clicks(promotion, "candidate", 0.15)
+    found = promotion.look(rig.registry, 1.0)
+    assert found is not None and (found.step, found.evidence["verdict"]) == (Step.REJECTED, "open")
+
+
+def test_the_candidate_that_is_tried_is_finished_before_a_newer_one_begins():
+    rig = Rig(4)
+    promotion = Promotion(PromotionRules(shadow_s=0), SequentialRules())
+    assert promotion.look(rig.registry, 0.0) == NextStep(4, None)
+    rig.gate(3)
+    rig.step(3, Step.SHADOWED)
+    found = promotion.look(rig.registry, 0.0)
+    assert found is not None and (found.generation, found.step) == (3, Step.COMPARED)
