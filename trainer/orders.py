@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rec.model.v1 import model_pb2
+from services.contract import topics
 from services.contract.delta_wire import rollback_of
 
 LineageId = tuple[int, str]
@@ -70,6 +71,16 @@ class Orders:
         return mine[max(mine)] if mine else None
 
     def first_base(self, lineage: LineageId) -> model_pb2.BaseRef | None:
-        """The full model that the lineage's generation started from."""
+        """The full model that the lineage started from. Of another policy than the generation's own one its
+        deltas may begin anywhere in their partition: what others wrote there is skipped."""
         known = self._generations.get(lineage[0])
-        return None if known is None else known.base
+        if known is None:
+            return None
+        base = model_pb2.BaseRef()
+        base.CopyFrom(known.base)
+        if known.lineage.policy != lineage[1]:
+            base.delta_partition = topics.partition_of(
+                topics.lineage_key(*lineage), topics.MODEL_DELTAS.partitions
+            )
+            base.delta_offset = 0
+        return base

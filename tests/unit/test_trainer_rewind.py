@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec.model.v1 import model_pb2
-from services.contract import delta, model_state, times
+from services.contract import delta, model_state, times, topics
 from services.contract.chain import Action, ModelSlot, Position
 from services.contract.delta import Sealed
 from services.contract.model_state import ModelState
-from tests.trainer_kit import START_US, World, barrier_bytes, new_core
+from tests.trainer_kit import START_US, World, barrier_bytes, new_core, sample_bytes
+from trainer.core import UnknownSchema
 from trainer.orders import Orders, Quarantine
 from trainer.rewind import Rewind
 from trainer.samples import RawRecord
@@ -183,6 +184,33 @@ def test_an_order_stands_until_its_outcome_does_and_a_quarantine_stays():
     failed.error = "no base"
     orders.take(model_pb2.Release(lineage=lineage, rollback=failed))
     assert orders.outstanding((2, "online")) is None
+
+
+def test_a_lineage_of_another_policy_is_rewound_in_its_own_partition_from_its_beginning():
+    orders = Orders()
+    base = model_pb2.BaseRef(manifest_uri="u", delta_partition=63, delta_offset=500)
+    online = model_pb2.Lineage(generation=2, policy="online")
+    orders.take(model_pb2.Release(arm="generation/2", lineage=online, base=base))
+    assert orders.first_base((2, "online")) == base
+    hourly = orders.first_base((2, "hourly"))
+    assert hourly is not None and hourly.manifest_uri == "u"
+    where = topics.partition_of(topics.lineage_key(2, "hourly"), topics.MODEL_DELTAS.partitions)
+    assert (hourly.delta_partition, hourly.delta_offset) == (where, 0)
+    assert orders.first_base((3, "hourly")) is None
+
+
+def test_a_quarantined_record_of_a_set_that_is_not_known_stops_nobody():
+    world = World(seed=1)
+    foreign = world.sample()
+    foreign.schema_hash = 5
+    records = [RawRecord(0, 0, sample_bytes(foreign)), *world.records(2, first_offset=1)]
+    core = new_core()
+    with pytest.raises(UnknownSchema):
+        core.train(records, now_us=START_US, refuse_unknown=False)
+    assert not core.counts["records_passed_over"]
+    core._quarantine = Quarantine([(0, 0, 1)])
+    assert core.train(records, now_us=START_US, refuse_unknown=False) == 20
+    assert core.counts["records_passed_over"] == 1
 
 
 def test_a_new_state_is_rewound_to_its_generation():
