@@ -88,7 +88,7 @@ FEATURE_VIEWS = Topic(
     "view.version, or served",
     "canonical text of a FeatureView; the served views",
     ("feature_pipeline",),
-    ("feature_pipeline", "feature", "ranking", "trainer"),
+    ("feature_pipeline", "feature", "ranking", "trainer", "release"),
     compacted=True,
 )
 # A lineage lives in the one partition that its key hashes to.

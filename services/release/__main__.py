@@ -8,7 +8,10 @@ from __future__ import annotations
 import sys
 
 from rec.v1 import release_pb2_grpc
+from services.contract import topics
+from services.contract.feature_sets import feature_set
 from services.contract.signature import Trusted
+from services.contract.view_growth import GrowingSet
 from services.release.commands import COMMANDS, command
 from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
@@ -20,6 +23,7 @@ from services.release.steward import SampleTail, Steward
 from services.runtime.clock import WallClock
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.kafka_consumer import LogReader
+from services.runtime.kafka_tail import LogTail
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 
@@ -36,7 +40,9 @@ async def serve(process: Process, settings: Settings) -> GrpcServer:
     trusted = Trusted.read(settings.trusted_keys_file)
     manifests = Manifests(settings.model_store_uri, trusted)
     clock, window = WallClock(), ServedSamples(settings.window_s, settings.window_rows)
-    gatekeeper = Gatekeeper(settings, window, trusted)
+    growing = GrowingSet(settings.feature_set, feature_set(settings.feature_set))
+    views = LogTail(settings.kafka, f"{settings.name}-views", topics.FEATURE_VIEWS.name, growing.take)
+    gatekeeper = Gatekeeper(settings, window, trusted, growing, views)
     servicer = ReleaseServicer(
         log,
         clock,
@@ -52,6 +58,8 @@ async def serve(process: Process, settings: Settings) -> GrpcServer:
     reader = LogReader(settings.kafka, f"{settings.name}-samples")
     await reader.start()
     process.push_close("samples reader", reader.stop)
+    process.push_close("views reader", views.stop)
+    await views.start()
     steward = Steward(settings, window, clock, servicer.decide, gatekeeper)
     process.spawn(SampleTail(reader, window, steward.promotion.served).run(), "samples")
     process.spawn(steward.run(), "steward")

@@ -6,6 +6,8 @@ thousand rows once per full model, and what judges a model should not be the cod
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,18 +15,29 @@ from rec.events.v1.events_pb2 import TrainingSample
 from services.contract import columns, model_schema
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.projection import Projection
 from services.release.gate import Parameters
 
 FEATURE_LIMIT = 16.0
 
 
-def score(state: ModelState, sample: TrainingSample) -> NDArray[np.float32]:
-    """Click probabilities [n] of the rows of a sample whose schema is the model's. InvalidInput when its
-    columns do not fit."""
+@dataclass(frozen=True)
+class Logged:
+    """The columns that a sample was logged with, and how the model's come out of them; none of them lacks."""
+
+    shape: ModelShape
+    projection: Projection
+
+
+def score(state: ModelState, sample: TrainingSample, logged: Logged | None = None) -> NDArray[np.float32]:
+    """Click probabilities [n] of the rows of a sample; without ``logged`` its columns are the model's.
+    InvalidInput when they do not fit."""
     shape, dense = state.shape, state.dense
+    logged = logged or Logged(shape, Projection(shape, shape))
     ids = columns.decode("item_ids", sample.item_ids, columns.U64)
-    users = columns.decode("user_features", sample.user_features, columns.F32, shape.user_width)
-    items = columns.decode_matrix("item_features", sample.item_features, len(ids), shape.item_width)
+    users = columns.decode("user_features", sample.user_features, columns.F32, logged.shape.user_width)
+    items = columns.decode_matrix("item_features", sample.item_features, len(ids), logged.shape.item_width)
+    users, items = logged.projection.user(users), logged.projection.items(items)
     user = _rows(state, "user", np.array([sample.user_id], np.uint64))
     item, category = _rows(state, "item", ids), _rows(state, "category", _categories(shape, items))
     fm, bias = model_schema.FM.slice, model_schema.BIAS.start

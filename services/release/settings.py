@@ -90,7 +90,8 @@ class Settings(ProcessSettings):
     model_store_uri: str = "out/model-store"
     """Root of the model store; manifests named relative to it are found there."""
     feature_set: FeatureSetName = WORLD
-    """The features that models see (contract.feature_sets); for the gate, which scores them."""
+    """The features that every sample carries (contract.feature_sets); feature-views says what stands behind
+    them. For the gate, which scores them."""
     trusted_keys_file: str = ""
     """PEM file of the public keys whose manifests are registered; empty = manifests are not read."""
     gate: GateRules = GateRules()

@@ -11,7 +11,14 @@ from rec.events.v1.events_pb2 import TrainingSample
 from rec.model.v1 import model_pb2
 from services.contract import columns, model_net, model_store
 from services.contract.errors import Conflict, InvalidInput, NotFound
+from services.contract.feature_sets import WORLD
+from services.contract.feature_view import FeatureView
+from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.view_aggregates import Count, Feature
+from services.contract.view_codec import canonical
+from services.contract.view_events import Select
+from services.contract.view_growth import SERVED_KEY, GrowingSet, key_of
 from services.release import lives
 from services.release.evidence import Check
 from services.release.gate import GateVerdict
@@ -22,9 +29,13 @@ from services.release.scoring import score, sizes
 from services.release.served import ServedRows, ServedSamples
 from services.release.settings import GateRules, PromotionRules, SequentialRules, Settings
 from services.release.states import Step
-from tests.feature_kit import SHAPE
-from tests.trainer_kit import START_US, World, new_core, sample_bytes
+from tests.feature_kit import FEATURES, SHAPE
+from tests.trainer_kit import START_US, World, new_core, new_state, sample_bytes
+from trainer.core import TrainerCore
+from trainer.samples import RawRecord
+from trainer.settings import AdmissionSettings, LearningSettings
 
+HOUR_US = 3_600_000_000
 SHARES = {"online": 0.9, "candidate": 0.1}
 PASSED, FAILED = GateVerdict((Check("rows", 2.0, low=1),)), GateVerdict((Check("rows", 0.0, low=1),))
 
@@ -215,6 +226,58 @@ async def test_the_gatekeeper_lets_a_trained_model_pass_and_no_other(tmp_path):
     assert broken.evidence()["failed"] == ["loadable"] and "file_sha256" in str(broken.evidence()["error"])
     with pytest.raises(Conflict, match="served nothing"):
         await Gatekeeper(settings, ServedSamples(60.0, 100), None).judge(model_pb2.BaseRef(), "online")
+
+
+VIEW = FeatureView(
+    "item_acted", 1, ("item_id",), ("acted",), (Feature("acted", Count(Select("acted")), HOUR_US),), HOUR_US
+)
+
+
+def widened(sample: TrainingSample, wide: ModelShape, value: float) -> TrainingSample:
+    """The sample as it is logged once the view is served: one item column more."""
+    rows = len(sample.item_ids) // 8
+    old = columns.decode_matrix("items", sample.item_features, rows, SHAPE.item_width)
+    made = TrainingSample.FromString(sample.SerializeToString())
+    made.schema_hash = wide.schema_hash
+    made.item_features = columns.encode(np.c_[old, np.full((rows, 1), value, np.float32)], columns.F32)
+    return made
+
+
+async def test_models_of_every_served_set_are_judged_by_the_rows_that_have_their_columns(tmp_path):
+    growing, named = GrowingSet(WORLD, FEATURES), GrowingSet(WORLD, FEATURES)
+    growing.take(key_of(VIEW), canonical(VIEW).encode())
+    growing.take(SERVED_KEY, key_of(VIEW))
+    wide, (state, world) = growing.newest_shape, trained()
+    learned = TrainerCore(
+        new_state(shape=wide), LearningSettings(), AdmissionSettings(), epoch=1, partitions=frozenset([0])
+    )
+    taught = [widened(world.sample(rows=10), wide, 0.5) for _ in range(200)]
+    learned.train([RawRecord(0, n, sample_bytes(one)) for n, one in enumerate(taught)], now_us=START_US)
+    settings = Settings(model_store_uri=str(tmp_path), gate=GateRules(min_rows=500, min_positives=10))
+    windows = {"narrow": ServedSamples(60.0, 100_000), "both": ServedSamples(60.0, 100_000)}
+    for n in range(120):
+        sample = world.sample(rows=10)
+        sample.arm, sample.model.lineage.generation = "online", 1
+        sample.scores = columns.encode(score(state, sample), columns.F32)
+        windows["narrow"].add(sample_bytes(sample))
+        # What a narrow model does not see must not matter to it.
+        windows["both"].add(sample_bytes(widened(sample, wide, 9.0) if n % 2 else sample))
+
+    async def verdict(model: ModelState, window: str, sets: GrowingSet) -> dict:
+        saved = model_store.save_base(str(tmp_path), model, created_at_us=1)
+        base = model_pb2.BaseRef(manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest)
+        return (await Gatekeeper(settings, windows[window], None, sets).judge(base, "online")).evidence()
+
+    narrow = await verdict(state, "narrow", growing)
+    assert not narrow["failed"], narrow
+    assert await verdict(state, "both", growing) == narrow
+    seen = await verdict(learned.state, "both", growing)
+    rows = {one["name"]: one["value"] for one in seen["checks"]}["rows"]
+    assert rows == 600 and "loadable" not in seen["failed"]
+    with pytest.raises(Conflict, match=r"served nothing with all columns of world\+item_acted\.1"):
+        await verdict(learned.state, "narrow", growing)
+    unserved = await verdict(learned.state, "both", named)
+    assert unserved["failed"] == ["loadable"] and "item_acted" in str(unserved["error"])
 
 
 def clicks(promotion: Promotion, arm: str, rate: float, users: int = 400) -> None:
