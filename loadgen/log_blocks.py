@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from loadgen.datasets import Events
-
-MICROS = 1_000_000
+from services.contract.times import MICROS
 
 
 def blocks(events: Events, barrier_s: int) -> Iterator[tuple[range, int]]:

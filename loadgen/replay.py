@@ -17,7 +17,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,7 +24,7 @@ import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from numpy.typing import NDArray
 
-from loadgen import datasets
+from loadgen import datasets, log_command
 from loadgen.evidence import EvidenceRecorder, Summary
 from loadgen.freshness import quantiles
 from loadgen.log_blocks import blocks, visits
@@ -350,40 +349,23 @@ def _progress(done: int, total: int, seconds: float, recorder: EvidenceRecorder)
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Command line of ``python -m loadgen replay``."""
-    parser = argparse.ArgumentParser(prog="python -m loadgen replay", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="MovieLens 100K folder, .csv or .parquet")
-    parser.add_argument("--barrier-s", type=int, default=600, help="event time between barriers, seconds")
-    parser.add_argument("--limit", type=int, default=0, help="only the first N events; 0 = all")
-    parser.add_argument("--concurrency", type=int, default=16, help="requests in flight inside an interval")
-    parser.add_argument(
-        "--run", default="replay", help="prefix of the request ids; new for each run on one stack"
-    )
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of replay.json and evidence/")
+    parser = log_command.parser("replay", __doc__)
     parser.add_argument("--gateway", default=Targets.gateway)
     parser.add_argument("--feature", default=Targets.feature)
     parser.add_argument("--ranking", default=Targets.ranking)
     parser.add_argument("--collector", default=Targets.collector)
     parser.add_argument("--kafka", default=None, help="bootstrap servers; default from the environment")
-    arguments = parser.parse_args(argv)
-    if arguments.barrier_s < 1:
-        parser.error(f"--barrier-s {arguments.barrier_s}: at least 1")
-    if not 1 <= arguments.concurrency <= 256:
-        parser.error(f"--concurrency {arguments.concurrency}: 1 to 256")
-    return arguments
+    return log_command.parsed(parser, argv)
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; 0 when the loop closed, 1 when a figure shows that it did not, 2 on bad input."""
     arguments = parse(argv)
     try:
-        events = datasets.load(arguments.data)
+        events = log_command.events_of(arguments, "replay")
     except InvalidInput as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
-    if events.ignored_columns:
-        print(f"replay: no such features, ignored: {', '.join(events.ignored_columns)}", file=sys.stderr)
-    if arguments.limit:
-        events = events.head(arguments.limit)
     targets = Targets(arguments.gateway, arguments.feature, arguments.ranking, arguments.collector)
     kafka = KafkaSettings(bootstrap_servers=arguments.kafka) if arguments.kafka else KafkaSettings()
     figures = asyncio.run(run(events, arguments, targets, kafka))

@@ -26,19 +26,25 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadgen import datasets
+from loadgen import datasets, log_command
 from loadgen.evidence import EvidenceRecorder
 from loadgen.freshness import quantiles
-from loadgen.log_blocks import MICROS, blocks
+from loadgen.log_blocks import blocks
 from loadgen.metrics import auc, log_loss
 from loadgen.replay import ARM, Replay, Targets
 from loadgen.rows import DeltaRow
 from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2, ranking_pb2_grpc, release_pb2, release_pb2_grpc
 from services.contract.errors import InvalidInput
+from services.contract.times import MICROS, leaves
 from services.runtime.settings import KafkaSettings
 
 NEVER = "never"
+# Options that name an address, host:port each.
+TARGETS = (
+    *("gateway", "feature", "ranking", "collector", "release"),
+    *("ranking-metrics", "trainer-metrics"),
+)
 GENERATION = 1
 ARM_TIMEOUT_S = 120.0
 # ranking's apply and the trainer's sealing: what synchronising costs, by arm and by lineage.
@@ -51,12 +57,6 @@ class Paced:
 
     name: str
     interval_s: int
-
-
-def leaves(before_us: int, after_us: int, interval_s: int) -> bool:
-    """Whether event time leaves an interval between two barriers: then its lineage publishes."""
-    interval_us = interval_s * MICROS
-    return after_us // interval_us > before_us // interval_us
 
 
 def figures(
@@ -190,7 +190,7 @@ async def _through(
         if source is not None and frozen_at is None and indices.start >= warm:
             frozen_at = await arms.freeze(NEVER, source)
             replay.shadow_arms.append(NEVER)
-        due = [one.name for one in paced if leaves(before_us, end_us, one.interval_s)]
+        due = [one.name for one in paced if leaves(before_us, end_us, one.interval_s * MICROS)]
         await replay.block(indices, end_us, number, due)
         before_us = end_us
         if time.monotonic() - printed >= 10:
@@ -238,9 +238,7 @@ def _arm(text: str) -> Paced:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Command line of ``python -m loadgen sync-pass``."""
-    parser = argparse.ArgumentParser(prog="python -m loadgen sync-pass", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="MovieLens 100K folder, .csv or .parquet")
-    parser.add_argument("--barrier-s", type=int, default=600, help="interval of the arm online, seconds")
+    parser = log_command.parser("sync-pass", __doc__)
     parser.add_argument(
         "--arm", type=_arm, action="append", default=[], help="NAME=SECONDS: an arm and its interval"
     )
@@ -248,23 +246,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--warm-share", type=float, default=0.2, help="of the events: before AUC counts, and never is frozen"
     )
-    parser.add_argument("--limit", type=int, default=0, help="only the first N events; 0 = all")
-    parser.add_argument("--concurrency", type=int, default=16, help="requests in flight inside an interval")
-    parser.add_argument("--run", default="sync", help="prefix of the request ids")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the evidence")
     parser.add_argument("--result", type=Path, required=True, help="file of the figures, JSON")
-    for name in (
-        "gateway",
-        "feature",
-        "ranking",
-        "collector",
-        "release",
-        "ranking-metrics",
-        "trainer-metrics",
-    ):
+    for name in TARGETS:
         parser.add_argument(f"--{name}", required=True, help="host:port")
     parser.add_argument("--kafka", required=True, help="bootstrap servers")
-    arguments = parser.parse_args(argv)
+    arguments = log_command.parsed(parser, argv)
     if arguments.never and arguments.never not in [one.name for one in arguments.arm]:
         parser.error(f"--never {arguments.never}: none of the arms")
     for one in arguments.arm:
@@ -279,11 +265,9 @@ def main(argv: list[str]) -> int:
     """Runs the command; 2 on bad input. Whether the figures are good is the launcher's to say."""
     arguments = parse(argv)
     try:
-        events = datasets.load(arguments.data)
+        events = log_command.events_of(arguments, "sync-pass")
     except InvalidInput as error:
         print(f"sync-pass: {error}", file=sys.stderr)
         return 2
-    if arguments.limit:
-        events = events.head(arguments.limit)
     arguments.result.write_text(json.dumps(asyncio.run(run(events, arguments)), indent=2) + "\n")
     return 0

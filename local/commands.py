@@ -39,6 +39,19 @@ REPLAY_PROCESSES = {
     **{spec.name: REPLAY_JOIN for spec in SPECS if spec.module == ("services.joiner",)},
 }
 
+# Of a simulated load whose own claims are not what a command measures.
+UNJUDGED = (
+    *("--shadow-arm", "", "--min-answered-per-s", "0", "--min-delta-rows", "0"),
+    *("--max-freshness-p50-s", "3600", "--require-uplift", "false"),
+)
+
+
+def refuse_theirs(names: Sequence[str], why: str) -> None:
+    """Raises LocalError when the environment names a server of the user's."""
+    for name in names:
+        if os.environ.get(name):
+            raise LocalError(f"{name} is set: {why}")
+
 
 def seed_arguments(seed: str) -> list[str] | None:
     """Arguments of ``loadgen seed`` for --seed; None = no seed. Raises LocalError naming the choices."""

@@ -8,6 +8,8 @@ one before, as one.
 
 from __future__ import annotations
 
+from services.contract.times import leaves
+
 
 class Pace:
     """``published_us``: event time of what has been published so far, 0 when that is nothing."""
@@ -16,19 +18,15 @@ class Pace:
         if interval_us <= 0:
             raise ValueError(f"interval_us {interval_us}: must be positive")
         self._interval_us = interval_us
-        self._cell = published_us // interval_us if published_us else None
+        self._published_us = published_us
 
     def due(self, passed_us: int) -> bool:
         """Whether event time has left the interval of the last publication. The first event time given
         begins the first one; 0 is none."""
-        if not passed_us:
-            return False
-        cell = passed_us // self._interval_us
-        if self._cell is None:
-            self._cell = cell
-        return cell > self._cell
+        if not self._published_us:
+            self._published_us = passed_us
+        return leaves(self._published_us, passed_us, self._interval_us)
 
     def published(self, passed_us: int) -> None:
         """A delta of everything up to ``passed_us`` is on its way."""
-        if passed_us:
-            self._cell = passed_us // self._interval_us
+        self._published_us = passed_us or self._published_us

@@ -23,7 +23,7 @@ from local.backfill.learn import learn
 from local.backfill.run import Plan, Run, run
 from local.backfill.verdict import MIN_ROWS, failures, figures
 from local.backfill.view import USER_LATELY
-from local.commands import run_loadgen, stack_config
+from local.commands import EXIT_INTERRUPTED, refuse_theirs, run_loadgen, stack_config
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
@@ -38,7 +38,6 @@ SIM = {"ITEMS": "20000", "USERS": "2000", "SESSIONS": "4", "SESSION_S": "120", "
 LAKE = {"RECLOOP_FLUSH_AGE_MS": "2000", "RECLOOP_AUDIT_INTERVAL_MS": "0"}
 FULL = Plan(rate=20.0, lead_s=60.0, duration_s=240.0, audit_rows=12_000, served_share=0.05)
 QUICK = Plan(rate=10.0, lead_s=20.0, duration_s=90.0, audit_rows=2_000, served_share=0.1)
-EXIT_INTERRUPTED = 130
 # Of the user's own servers.
 THEIRS = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "RECLOOP_LAKE_URI")
 
@@ -68,10 +67,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _config(arguments: argparse.Namespace) -> StackConfig:
-    if bad := [
-        name for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "RECLOOP_LAKE_URI") if os.environ.get(name)
-    ]:
-        raise LocalError(f"{bad[0]} is set: this command audits all of a stack, and begins with its own")
+    refuse_theirs(THEIRS, "this command audits all of a stack, and begins with its own")
     paths = RunPaths(arguments.run_dir.resolve())
     require_down(paths)
     world = {f"RECLOOP_SIM__{name}": value for name, value in SIM.items()}
@@ -87,8 +83,7 @@ def _report(done: Run, folder: Path, arguments: argparse.Namespace) -> int:
     names = {"load": "load/demo", "states": "states", "served": "served"}
     said = {name: json.loads((folder / f"{path}.json").read_text()) for name, path in names.items()}
     learned = learn(folder, done, WORLD, arguments.seeds)
-    view = f"{USER_LATELY.name}.{USER_LATELY.version}"
-    found = figures(done, view, said, learned)
+    found = figures(done, USER_LATELY.full_name, said, learned)
     found["command"] = shlex.join(["python", "-m", "local", "backfill-demo", *sys.argv[2:]])
     found["failed_checks"] = problems = failures(found, QUICK.audit_rows if arguments.quick else MIN_ROWS)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from typing import Any
 from local.backfill.view import USER_LATELY
 from local.chaos_kafka import read
 from local.child import GUARD, Child
+from local.commands import UNJUDGED
 from local.compare import workers
 from local.errors import StartFailed
 from local.paths import REPOSITORY
@@ -107,9 +108,8 @@ def run(folder: Path, config: StackConfig, plan: Plan) -> Run:
 
 def _start_load(stack: Stack, folder: Path, plan: Plan) -> Child:
     arguments = [
-        "simulate", "--rate", str(plan.rate), "--duration-s", str(plan.duration_s), "--shadow-arm", "",
-        "--min-answered-per-s", "0", "--min-delta-rows", "0", "--max-freshness-p50-s", "3600",
-        "--require-uplift", "false", "--out", str(folder / "load"),
+        "simulate", "--rate", str(plan.rate), "--duration-s", str(plan.duration_s), *UNJUDGED,
+        "--out", str(folder / "load"),
     ]  # fmt: skip
     say(f"load: {plan.rate:g} requests/s, {plan.duration_s:.0f} s; the view joins at {plan.lead_s:.0f} s")
     command = [sys.executable, "-m", "loadgen", *arguments]

@@ -22,7 +22,15 @@ from typing import Any
 
 import psutil
 
-from local.commands import prepare, replay_command, replay_config, stack_config
+from local.commands import (
+    EXIT_INTERRUPTED,
+    UNJUDGED,
+    prepare,
+    refuse_theirs,
+    replay_command,
+    replay_config,
+    stack_config,
+)
 from local.compare import run
 from local.compare.evaluate import evaluate
 from local.compare.page import page
@@ -40,7 +48,6 @@ ITEMS, RATE = 55_000, 30.0
 QUICK_ITEMS, QUICK_RATE = 6_000, 15.0
 # What the lake does not cover yet when the traffic ends is waited for.
 FLUSH_AGE_MS = 5_000
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: list[str]) -> int:
@@ -64,10 +71,8 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
-    if bad := [name for name in ("KAFKA_BOOTSTRAP_SERVERS", "RECLOOP_LAKE_URI") if os.environ.get(name)]:
-        raise LocalError(
-            f"{bad[0]} is set: this command reads whole topics and a whole lake, and begins with its own"
-        )
+    theirs = ("KAFKA_BOOTSTRAP_SERVERS", "RECLOOP_LAKE_URI")
+    refuse_theirs(theirs, "this command reads whole topics and a whole lake, and begins with its own")
     paths = RunPaths(arguments.run_dir.resolve())
     require_down(paths)
     ports = Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
@@ -86,9 +91,7 @@ def _simulate(arguments: argparse.Namespace) -> list[str]:
     """Arguments of the load: what it has to reach is not what is measured here."""
     duration_s = math.ceil(1.05 * arguments.items / (arguments.rate * SHOWN))
     return [
-        "simulate", "--rate", str(arguments.rate), "--duration-s", str(duration_s), "--shadow-arm", "",
-        "--min-answered-per-s", "0", "--min-delta-rows", "0", "--max-freshness-p50-s", "3600",
-        "--require-uplift", "false",
+        "simulate", "--rate", str(arguments.rate), "--duration-s", str(duration_s), *UNJUDGED,
     ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import time
@@ -18,8 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from local.commands import replay_command, replay_config, with_stack
-from local.errors import LocalError
+from local.commands import refuse_theirs, replay_command, replay_config, with_stack
 from local.freshness.verdict import failures, name, rows
 from local.paths import REPOSITORY, RunPaths
 from local.ports import HOST, Ports
@@ -160,8 +158,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if not arguments.data.exists():
         parser.error(f"--data {arguments.data}: no such file or folder")
-    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        raise LocalError("KAFKA_BOOTSTRAP_SERVERS is set: each pass begins with a Kafka of its own")
+    refuse_theirs(("KAFKA_BOOTSTRAP_SERVERS",), "each pass begins with a Kafka of its own")
     if arguments.quick:
         arguments.limit = arguments.limit or QUICK_EVENTS
     arguments.seeds = arguments.seeds or (1 if arguments.quick else SEEDS)

@@ -90,6 +90,11 @@ class FeatureView:
         """The key of the entity that an event touches: 8 bytes LE per key field."""
         return b"".join((event.fields[name] & _MASK).to_bytes(8, "little") for name in self.key)
 
+    @property
+    def full_name(self) -> str:
+        """name.version: how topics, sets and reports call it."""
+        return f"{self.name}.{self.version}"
+
     def hops(self, feature: Feature) -> int:
         """k of a feature's window; 0 = all time."""
         return feature.window_us // self.hop_us if self.hop_us else 0

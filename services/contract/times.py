@@ -24,3 +24,9 @@ def from_us(micros: int) -> Timestamp:
     """A new protobuf Timestamp of microseconds since 1970 UTC."""
     seconds, rest = divmod(micros, MICROS)
     return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def leaves(before_us: int, after_us: int, interval_us: int) -> bool:
+    """Whether event time leaves an interval between two moments: intervals begin at multiples of their
+    length."""
+    return after_us // interval_us > before_us // interval_us

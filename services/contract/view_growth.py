@@ -41,7 +41,7 @@ def named_set(name: str) -> str:
 
 def key_of(view: FeatureView) -> bytes:
     """Key on feature-views; also how a view is called in the name of a set."""
-    return f"{view.name}.{view.version}".encode()
+    return view.full_name.encode()
 
 
 class GrowingSet:
@@ -94,7 +94,7 @@ class GrowingSet:
     def _grow(self) -> None:
         """As far as the served views are known: compaction may leave a list before a view that it names. A
         view that fits no set ends the list before it."""
-        by_name = {key_of(view).decode(): view for view in self.views}
+        by_name = {view.full_name: view for view in self.views}
         while len(self.sets) <= len(self._served):
             name = self._served[len(self.sets) - 1]
             if name not in by_name:
@@ -126,7 +126,7 @@ class GrowingSet:
 
     def served_with(self, view: FeatureView) -> bytes:
         """The value of the record that says that a view is served from now on."""
-        return JOIN.join([*self._served, key_of(view).decode()]).encode()
+        return JOIN.join([*self._served, view.full_name]).encode()
 
     @property
     def served(self) -> Sequence[str]:

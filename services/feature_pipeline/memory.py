@@ -49,7 +49,7 @@ def measure(client: Redis, views: Sequence[FeatureView], sample: int) -> Iterato
         first = list(islice(keys, sample))
         sizes = [client.memory_usage(key) or 0 for key in first]
         yield ViewMemory(
-            f"{view.name}.{view.version}",
+            view.full_name,
             plan_of(view).layout.size,
             sum(sizes) / max(len(sizes), 1),
             len(first) + sum(1 for _ in keys),

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from services.contract import topics
 from services.contract.errors import LoopError
 from services.contract.feature_view import FeatureView
-from services.contract.view_growth import SERVED_KEY, GrowingSet, key_of
+from services.contract.view_growth import SERVED_KEY, GrowingSet
 from services.feature_pipeline import metrics
 from services.feature_pipeline.state_store import StateStore
 from services.runtime.kafka_producer import TransactionalProducer
@@ -29,7 +29,7 @@ class ServedViews:
 
     def __init__(self, kafka: KafkaSettings, store: StateStore, growing: GrowingSet, tail: LogTail) -> None:
         self._kafka, self._store, self._growing, self._tail = kafka, store, growing, tail
-        self._folded_only: set[bytes] = set()
+        self._folded_only: set[str] = set()
         metrics.SERVED_VIEWS.set_function(lambda: float(len(growing.served)))
 
     async def run(self) -> None:
@@ -46,16 +46,15 @@ class ServedViews:
     def _due(self) -> list[FeatureView]:
         due = []
         for view in self._growing.views:
-            key = key_of(view)
-            if key.decode() in self._growing.served or key in self._folded_only:
+            if view.full_name in self._growing.served or view.full_name in self._folded_only:
                 continue
             why = self._growing.refusal(view)
             if why is None:
                 due.append(view)
                 continue
-            self._folded_only.add(key)
+            self._folded_only.add(view.full_name)
             metrics.VIEWS_REFUSED.inc()
-            metrics.log.error("view folded, not served", view=key.decode(), reason=why)
+            metrics.log.error("view folded, not served", view=view.full_name, reason=why)
         return due
 
     async def _complete(self, view: FeatureView) -> bool:
@@ -70,7 +69,7 @@ class ServedViews:
         try:
             await producer.start()
             await self._tail.catch_up()
-            if key_of(view).decode() in self._growing.served:
+            if view.full_name in self._growing.served:
                 return
             await producer.begin()
             value = self._growing.served_with(view)

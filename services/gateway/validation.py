@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from rec.v1.gateway_pb2 import RecommendRequest
 from services.contract import ids, times
 from services.contract.errors import FieldViolation, InvalidInput
+from services.contract.limits import MAX_SHADOW_ARMS
 
 MAX_ITEMS = 500
 MAX_CANDIDATES = 10_000
 DEFAULT_CANDIDATES = 1_000
-MAX_SHADOW_ARMS = 8
 MAX_ARM_CHARS = 64
 MAX_USER_KEY_CHARS = 256
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z, the end of protobuf's Timestamp

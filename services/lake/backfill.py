@@ -100,7 +100,7 @@ class Backfill:
             await _pause(deadline, f"partition {partition}: the lake lacks {'; '.join(lacking)}")
 
     async def _fill(self, partition: int, start: ViewStart, log: EventLog, waited_s: float) -> Filled:
-        name = f"{self._view.name}.{self._view.version}"
+        name = self._view.full_name
         if start.filled is not None:
             return Filled(name, partition, 0, 0, True, waited_s)
         made = await asyncio.to_thread(initial_states, self._view, log, start.cut())

@@ -63,8 +63,7 @@ def widened(features: FeatureSet, view: FeatureView, samples: pa.Table, log: Eve
     }
     for name, column in columns.items():
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
-    name = f"{view.name}.{view.version}"
-    both = pa.concat_tables([_marked(rows, name), _marked(served, None)])
+    both = pa.concat_tables([_marked(rows, view.full_name), _marked(served, None)])
     return Widened(both, missing, len(served), samples.num_rows - len(both))
 
 

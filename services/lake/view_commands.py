@@ -136,7 +136,7 @@ def audit_states(settings: ViewSettings) -> int:
     views = (*added, *own)
     log_says = state_audit.expected(features, views, log, rows)
     found = {
-        f"{view.name}.{view.version}": state_audit.compared(view, mine, right)
+        view.full_name: state_audit.compared(view, mine, right)
         for view, mine, right in zip(views, online, log_says, strict=True)
     }
     said = {"events": len(log), "rows": settings.rows, "views": state_audit.as_dict(found)}

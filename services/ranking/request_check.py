@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rec.v1 import ranking_pb2
 from services.contract import columns, ids, times
 from services.contract.errors import FieldViolation, InvalidInput
+from services.contract.limits import MAX_SHADOW_ARMS
 from services.contract.model_schema import ModelShape
 
 MAX_N = 500
-MAX_SHADOWS = 8
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def _bad_scalars(request: ranking_pb2.RankRequest) -> list[FieldViolation]:
     if not request.HasField("occurred_at"):
         wrong.append(FieldViolation("occurred_at", "unset", "the event time of the request"))
     shadows = list(request.shadow_arms)
-    if len(shadows) > MAX_SHADOWS or len(set(shadows)) != len(shadows):
+    if len(shadows) > MAX_SHADOW_ARMS or len(set(shadows)) != len(shadows):
         wrong.append(
-            FieldViolation("shadow_arms", ",".join(shadows)[:100], f"{MAX_SHADOWS} distinct at most")
+            FieldViolation("shadow_arms", ",".join(shadows)[:100], f"{MAX_SHADOW_ARMS} distinct at most")
         )
     return wrong
 

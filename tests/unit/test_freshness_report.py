@@ -14,6 +14,8 @@ from local.freshness.command import BARRIER_S, INTERVALS_S, Pass, load_command, 
 from local.freshness.verdict import bars, failures, name, rows
 from local.ports import Ports
 from local.stack_config import StackConfig
+from services.contract.times import MICROS, leaves
+from trainer.pace import Pace
 
 INTERVALS = (600, 3_600, 86_400, None)
 GOOD = {600: 0.750, 3_600: 0.748, 86_400: 0.740, None: 0.700}
@@ -116,31 +118,16 @@ def test_a_pass_counts_only_behind_its_first_part_and_only_what_was_scored() -> 
     [(0, 3_599, False), (0, 3_600, True), (3_600, 7_199, False), (3_599, 9_000, True)],
 )
 def test_the_pass_waits_for_exactly_the_arms_that_publish(before: int, after: int, due: bool) -> None:
-    from trainer.pace import Pace
-
-    micros = 1_000_000
-    assert sync_pass.leaves(before * micros, after * micros, 3_600) is due
+    assert leaves(before * MICROS, after * MICROS, 3_600 * MICROS) is due
     if before:
-        assert Pace(3_600 * micros, before * micros).due(after * micros) is due
+        assert Pace(3_600 * MICROS, before * MICROS).due(after * MICROS) is due
 
 
 @pytest.mark.parametrize(
     "bad", [["--arm", "hourly"], ["--arm", "hourly=0"], ["--arm", "x=90"], ["--never", "hourly"]]
 )
 def test_bad_arms_are_refused(bad: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    targets = [
-        part
-        for name in (
-            "gateway",
-            "feature",
-            "ranking",
-            "collector",
-            "release",
-            "ranking-metrics",
-            "trainer-metrics",
-        )
-        for part in (f"--{name}", "h:1")
-    ]
+    targets = [part for name in sync_pass.TARGETS for part in (f"--{name}", "h:1")]
     with pytest.raises(SystemExit):
         sync_pass.parse(
             ["--data", "x", "--kafka", "h:1", "--result", "r", "--barrier-s", "60", *targets, *bad]

@@ -49,7 +49,8 @@ def test_the_first_of_a_kind_sets_the_clock_not_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("behind_s", "due_s"), [([0.04], 10.02), ([1.0], 10.25), ([600.0], 12.0), ([600.0, 0.0], 10.02)]
+    ("behind_s", "due_s"),
+    [([0.04], 10.02), ([1.0], 10.25), ([600.0], 12.0), ([600.0, 0.0], 10.02), ([0.0, 600.0], 10.02)],
 )
 def test_who_is_behind_gathers_for_a_quarter_of_it_and_not_for_ever(
     behind_s: list[float], due_s: float
