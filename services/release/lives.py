@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rec.model.v1 import model_pb2
+from services.contract.assignment import check_shares
 from services.contract.errors import Conflict, NotFound
-from services.release.experiment import check_shares
 from services.release.gate import GateVerdict
 from services.release.registry import FIRST_POLICY, ONLINE_ARM, Decision, Draft, Registry, generation_key
 from services.release.states import State, Step, after
