@@ -83,10 +83,9 @@ def java_command(
 ) -> list[str]:
     """Command line of a Kafka main class with a small heap.
 
-    The serial collector and the first compiler tier start fastest and take the least memory; the loop's
-    traffic (some MB/s) does not need more.
+    The serial collector takes the least memory; the loop's traffic (some MB/s) does not need more.
     """
-    flags = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
+    flags = ("-XX:+UseSerialGC", "-Djava.awt.headless=true")
     # zstd, snappy and lz4 load native code; Java 24+ warns unless it is allowed.
     native = ("--enable-native-access=ALL-UNNAMED",)
     return [
