@@ -43,8 +43,9 @@ class FeatureSettings(ProcessSettings):
     """Items kept in this process with their computed columns, 600 bytes each with the views of the world; 0
     reads every item from Redis each time. At least the 10,000 of the largest request. Written items are
     dropped at once."""
-    near_age_ms: int = Field(default=10_000, gt=0)
-    """No kept item is older, even if Redis failed to say that it was written."""
+    near_age_ms: int = Field(default=60_000, gt=0)
+    """No kept item is older, even if Redis failed to say that it was written. Each is read again this often,
+    written or not."""
     breaker_failures: int = Field(default=3, gt=0)
     """Failures in a row after which Redis is skipped: one lost connection is no failure of Redis."""
     breaker_pause_ms: int = Field(default=500, gt=0)
