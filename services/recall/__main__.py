@@ -26,6 +26,7 @@ from services.recall.catalog_feed import CatalogFeed
 from services.recall.catalogue import Catalogue
 from services.recall.co_click import CoClicks
 from services.recall.model_feed import ModelFeed
+from services.recall.near_lists import NearLists
 from services.recall.popular import PopularItems
 from services.recall.release_feed import ReleaseFeed
 from services.recall.retriever import Retriever
@@ -87,7 +88,13 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
         vectors=vectors,
         popular=popular,
         catalogue=catalogue,
-        co_clicks=CoClicks(redis, sets, last_clicks_view(features), settings.co_click_per_item),
+        co_clicks=CoClicks(
+            redis,
+            sets,
+            last_clicks_view(features),
+            settings.co_click_per_item,
+            NearLists(settings.co_click_lists, settings.co_click_age_ms / 1000),
+        ),
     )
     ready = asyncio.Event()
     servicer = RecallServicer(

@@ -12,6 +12,9 @@ COLD_USERS = counter("recall_cold_users", "Requests of users without a vector")
 SHORT = counter("recall_short_answers", "Answers with fewer candidates than asked for")
 SECONDS = histogram("recall_source_seconds", "Time that a source took", ["source"])
 
+CO_CLICK_LISTS = counter(
+    "recall_co_click_lists", "Items whose neighbours were needed, by where from", ["outcome"]
+)
 BAD_MEMBERS = counter("recall_bad_members", "Members of Redis sets that are no item ids", ["set"])
 REDIS_ERRORS = counter("recall_redis_errors", "Failed reads of Redis", ["source"])
 

@@ -1,7 +1,7 @@
 """One retrieval: asks all sources at once, each in its own time, and merges what came.
 
 A source that is missing, late or old is named; the others fill its places. Only the vectors and the
-co-clicks are work per request (one on the vectors' thread, the other waiting for Redis); the rest are
+co-clicks are work per request (one on the vectors' thread, the other asks Redis); the rest are
 references to lists that background tasks keep.
 """
 

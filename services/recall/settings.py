@@ -64,6 +64,10 @@ class RecallSettings(ProcessSettings):
     """Two round trips to Redis: later than this the other sources fill in."""
     co_click_per_item: int = Field(default=30, gt=0)
     """Neighbours read of each of the user's last clicked items."""
+    co_click_age_ms: int = Field(default=10_000, gt=0)
+    """An item's neighbours are read again when they are this old: many users clicked the same items."""
+    co_click_lists: int = Field(default=20_000, gt=0)
+    """Items whose neighbours are kept, half a kilobyte each."""
     popular_keep: int = Field(default=1_000, gt=0)
     """Items read of each hop and kept in all: more than twice the share of the usual 1,000 candidates."""
     popular_refresh_ms: int = Field(default=1_000, gt=0)

@@ -18,6 +18,7 @@ from services.contract import delta, model_schema, redis_keys
 from services.contract.view_clicks import last_clicks_view
 from services.recall.catalogue import Catalogue
 from services.recall.co_click import CoClicks
+from services.recall.near_lists import NearLists
 from services.recall.popular import PopularItems
 from services.recall.retriever import Retriever
 from services.recall.servicer import RecallServicer
@@ -39,6 +40,7 @@ ITEMS = 3_000
 USER = 5
 FACTORS = model_schema.RECALL_FACTORS
 NOW_US = 1_700_000_000_000_000
+NEAR_S = 0.2
 
 
 def member(item_id: int) -> bytes:
@@ -93,7 +95,7 @@ class House:
         stack.push_async_callback(self.vectors.close)
         sets = SortedSets(redis)
         self.popular = PopularItems(sets, lambda: NOW_US, keep=2_000, half_life_us=1_200_000_000, stale_s=0.3)
-        self.co_clicks = CoClicks(redis, sets, last_clicks_view(FEATURES), 30)
+        self.co_clicks = CoClicks(redis, sets, last_clicks_view(FEATURES), 30, NearLists(100, NEAR_S))
         servicer = RecallServicer(
             self.settings,
             retriever=Retriever(
@@ -234,6 +236,23 @@ async def test_a_busy_vector_thread_costs_no_more_than_its_budget(house: House) 
     assert degraded(response) == {"recall.vector:deadline"}
     assert len(tagged(response)) == 1000
     await blocking
+
+
+async def test_a_new_neighbour_is_proposed_when_what_was_read_has_aged(house: House, redis_url: str) -> None:
+    assert 2_999 not in of(await house.ask(), Source.CO_CLICK)
+    with redis_client.Redis.from_url(redis_url) as client:
+        client.zadd(redis_keys.co_click_key(2700), {member(2_999): 500})
+    await asyncio.sleep(NEAR_S)
+    assert 2_999 in of(await house.ask(), Source.CO_CLICK)
+
+
+async def test_neighbours_that_are_near_are_not_read_again(house: House, redis_url: str) -> None:
+    await house.ask()
+    with redis_client.Redis.from_url(redis_url) as client:
+        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        house.co_clicks._near._max_age_s = 60.0
+        assert set(of(await house.ask(), Source.CO_CLICK)) == set(range(2701, 2721))
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == before
 
 
 async def test_slow_co_clicks_are_left_out(house: House) -> None:
