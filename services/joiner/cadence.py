@@ -9,38 +9,26 @@ NEVER_S = float("inf")
 
 @dataclass(frozen=True)
 class Cadence:
-    """How long each kind of output may wait, in seconds. A joiner that is behind by more gathers for up to a
-    quarter of that, at most ``behind_s``: what is late already loses little by it, and fewer transactions
-    catch up sooner."""
+    """How long each kind of output may wait, in seconds."""
 
     positive_s: float
     output_s: float
     offsets_s: float
-    behind_s: float
 
 
 @dataclass
 class Waiting:
-    """What has gathered since the last commit: when the first of each kind came (NEVER_S: none), and how old
-    a record was when it was read, at the least: label-first reads snapshots late without being behind."""
+    """What has gathered since the last commit: when the first of each kind came (NEVER_S: none)."""
 
-    behind_s: float = NEVER_S
     barrier_s: float = NEVER_S
     positive_s: float = NEVER_S
     output_s: float = NEVER_S
     offsets_s: float = NEVER_S
 
     def note(
-        self,
-        now_s: float,
-        *,
-        output: bool = False,
-        positive: bool = False,
-        barrier: bool = False,
-        behind_s: float = 0.0,
+        self, now_s: float, *, output: bool = False, positive: bool = False, barrier: bool = False
     ) -> None:
-        """Offsets have moved, with or without outputs, by records up to ``behind_s`` old."""
-        self.behind_s = min(self.behind_s, behind_s)
+        """Offsets have moved, with or without outputs."""
         self.offsets_s = min(self.offsets_s, now_s)
         if output:
             self.output_s = min(self.output_s, now_s)
@@ -51,12 +39,11 @@ class Waiting:
 
     def due_s(self, cadence: Cadence) -> float:
         """When the next transaction must begin; NEVER_S when nothing has changed."""
-        least_s = min(self.behind_s / 4, cadence.behind_s)
         return min(
             self.barrier_s,
-            self.positive_s + max(least_s, cadence.positive_s),
-            self.output_s + max(least_s, cadence.output_s),
-            self.offsets_s + max(least_s, cadence.offsets_s),
+            self.positive_s + cadence.positive_s,
+            self.output_s + cadence.output_s,
+            self.offsets_s + cadence.offsets_s,
         )
 
 

@@ -66,7 +66,6 @@ class PartitionJoin:
             settings.positive_commit_ms / 1000,
             settings.commit_interval_ms / 1000,
             settings.offsets_commit_ms / 1000,
-            settings.behind_commit_ms / 1000,
         )
         self._metrics = metrics.TaskMetrics(partition)
         self._said = Said(partition, scheme.names)
@@ -161,9 +160,9 @@ class PartitionJoin:
         if replaying:
             metrics.REPLAYED.labels(str(self.partition)).inc(len(records))
         elif records:
-            self._note(records[-1].timestamp, output=len(said.records) > before)
+            self._note(output=len(said.records) > before)
 
-    def _note(self, appended_ms: int, *, output: bool) -> None:
+    def _note(self, *, output: bool) -> None:
         said = self._said
         if said.barrier_id:
             self.last_barrier_id = said.barrier_id
@@ -171,11 +170,7 @@ class PartitionJoin:
             metrics.LATE_SECONDS.labels(source.name.lower()).observe(behind_us / 1e6)
         said.late.clear()
         self._waiting.note(
-            time.monotonic(),
-            output=output,
-            positive=said.positive,
-            barrier=bool(said.barrier_id),
-            behind_s=self._wall.now_us() / 1e6 - appended_ms / 1e3,
+            time.monotonic(), output=output, positive=said.positive, barrier=bool(said.barrier_id)
         )
         self._changed.set()
 

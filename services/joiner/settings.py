@@ -88,9 +88,6 @@ class Settings(ProcessSettings):
     transaction costs the broker six requests."""
     offsets_commit_ms: int = Field(default=1_000, gt=0)
     """Offsets that moved without any output are committed this often: they only shorten a replay."""
-    behind_commit_ms: int = Field(default=2_000, ge=0)
-    """While the records read were appended long ago, one transaction gathers for up to a quarter of how long,
-    at most for this: catching up is then a matter of throughput."""
     max_transaction_records: int = Field(default=20_000, gt=0)
     """Outputs waiting for a commit, per partition; above it reading waits for the commit."""
     max_poll_records: int = Field(default=500, gt=0)

@@ -21,7 +21,7 @@ from services.joiner.recovery import recover
 from services.joiner.settings import LabelSettings, Settings
 from services.runtime.settings import load
 
-CADENCE = Cadence(positive_s=0.02, output_s=0.1, offsets_s=1.0, behind_s=2.0)
+CADENCE = Cadence(positive_s=0.02, output_s=0.1, offsets_s=1.0)
 
 
 @pytest.mark.parametrize(
@@ -48,22 +48,9 @@ def test_the_first_of_a_kind_sets_the_clock_not_the_last() -> None:
     assert waiting.due_s(CADENCE) == pytest.approx(10.02)
 
 
-@pytest.mark.parametrize(
-    ("behind_s", "due_s"),
-    [([0.04], 10.02), ([1.0], 10.25), ([600.0], 12.0), ([600.0, 0.0], 10.02), ([0.0, 600.0], 10.02)],
-)
-def test_who_is_behind_gathers_for_a_quarter_of_it_and_not_for_ever(
-    behind_s: list[float], due_s: float
-) -> None:
-    waiting = Waiting()
-    for each_s in behind_s:
-        waiting.note(10.0, positive=True, output=True, behind_s=each_s)
-    assert waiting.due_s(CADENCE) == pytest.approx(due_s)
-
-
 def test_a_barrier_does_not_wait_behind_anything() -> None:
     waiting = Waiting()
-    waiting.note(10.0, barrier=True, positive=True, behind_s=600.0)
+    waiting.note(10.0, barrier=True, positive=True)
     assert waiting.due_s(CADENCE) == 10.0
 
 
