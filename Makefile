@@ -50,14 +50,14 @@ $(FETCHED): local/kafka_jars.txt $(INSTALLED)
 setup: $(FETCHED) ## virtual environment, packages, Kafka's jars, Redis, Java
 	@$(PY) -m local compile
 
-demo: setup ## the whole loop for two minutes under load; out/demo.json
+demo: setup ## the whole loop for two minutes under load; out/demo.json, .html
 	@$(PY) -m local demo $(ARGS)
 
 replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
 
-freshness: setup ## make freshness DATA=<ml-100k> [QUICK=1]: AUC by how often the model is synchronised; out/freshness.json
+freshness: setup ## make freshness DATA=<ml-100k> [QUICK=1]: AUC by how often the model is synchronised; out/freshness.json, .html
 	@if [ -z "$(DATA)" ]; then echo "freshness: DATA: needed, the events to replay. Mend it with: make freshness DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local freshness --data "$(DATA)" $(if $(QUICK),--quick) $(ARGS)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -18,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from local.commands import refuse_theirs, replay_command, replay_config, with_stack
-from local.freshness.verdict import failures, name, rows
+from local.freshness.verdict import failures, rows
 from local.paths import REPOSITORY, RunPaths
 from local.ports import HOST, Ports
+from local.report import command as report
+from local.report.numbers import interval
+from local.report.setup import setup, started_with
 from local.stack_config import StackConfig
 from local.table import table
 from local.up import say
@@ -106,21 +108,25 @@ def _run(arguments: argparse.Namespace, one: Pass, folder: Path) -> dict[str, An
     if code := with_stack(config, load):
         return code
     found: dict[str, Any] = json.loads(result.read_text())
-    return found
+    return found | {"settings": started_with(paths.logs)}
 
 
 def _report(passes: list[dict[str, Any]], arguments: argparse.Namespace, seconds: float) -> int:
     made = rows(passes)
     problems = failures(made, passes, whole=all((one["dataset"], one["events"]) == WHOLE for one in passes))
+    seeds = {"models": ", ".join(str(one["seed"]) for one in passes)}
     figures = {
         "dataset": passes[0]["dataset"],
         "rows": made,
-        "passes": [{key: value for key, value in one.items() if key != "arms"} for one in passes],
+        "passes": [{key: one[key] for key in one if key not in ("arms", "settings")} for one in passes],
         "seconds": seconds,
-        "command": shlex.join(["python", "-m", "local", "freshness", *sys.argv[2:]]),
+        "command": report.command_line("freshness"),
+        # Of the first pass: the others differ in seed and barrier, which passes say.
+        "setup": setup(report.command_line("freshness"), seeds, passes[0]["settings"]),
         "failed_checks": problems,
     }
     (arguments.out / "freshness.json").write_text(json.dumps(figures, indent=2) + "\n")
+    say(f"report: {report.freshness(arguments.out)}")
     print(_table(made))
     for problem in problems:
         print(f"freshness: FAILED: {problem}", file=sys.stderr)
@@ -138,7 +144,8 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
 
     area = row["auc"]
     return (
-        name(row), number(area["mean"], 4), number(area["std"], 4), area["seeds"], number(row["auc_all"], 4),
+        interval(row["interval_s"]), number(area["mean"], 4), number(area["std"], 4), area["seeds"],
+        number(row["auc_all"], 4),
         number(row["log_loss"], 4), number(row["delta_bytes"] / 1e6, 1), number(row["cpu_s"], 1),
     )  # fmt: skip
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
+from local.report.numbers import interval
+
 # Over all events of MovieLens 100K: by comparison, without any delay factors on ids reach 0.741 (River), a
 # logistic regression on smoothed rates of user, item and user x genre 0.758.
 MIN_AUC_ALL = {60: 0.755, 600: 0.745}
@@ -63,13 +65,14 @@ def failures(
     if len(compared) < 2:
         problems.append(f"fewer than 2 intervals have {MIN_SEEDS} seeds")
     problems += [
-        f"{name(older)} is better than {name(newer)}: {older['auc']['mean']:.4f}, {newer['auc']['mean']:.4f}"
+        f"{_name(older)} is better than {_name(newer)}: "
+        f"{older['auc']['mean']:.4f}, {newer['auc']['mean']:.4f}"
         for newer, older in pairwise(compared)
         if older["auc"]["mean"] - newer["auc"]["mean"] > bars(newer, older)
     ]
     online, batch = (_of(compared, seconds) for seconds in (600, DAY_S))
     if online and batch and online["auc"]["mean"] - batch["auc"]["mean"] <= bars(online, batch):
-        problems.append(f"{name(online)} is not better than {name(batch)} by more than the error bars")
+        problems.append(f"{_name(online)} is not better than {_name(batch)} by more than the error bars")
     for seconds, least in MIN_AUC_ALL.items():
         row = _of(made, seconds)
         if row is None or (row["auc_all"] or 0) < least:
@@ -86,12 +89,5 @@ def _of(made: Sequence[Mapping[str, Any]], seconds: int) -> Mapping[str, Any] | 
     return next((row for row in made if row["interval_s"] == seconds), None)
 
 
-def name(row: Mapping[str, Any]) -> str:
-    """An interval as one says it."""
-    seconds = row["interval_s"]
-    if seconds is None:
-        return "never"
-    for unit, size in (("d", DAY_S), ("h", 3_600), ("min", 60)):
-        if seconds % size == 0:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+def _name(row: Mapping[str, Any]) -> str:
+    return interval(row["interval_s"])

@@ -11,8 +11,9 @@ import pytest
 
 from loadgen import sync_pass
 from local.freshness.command import BARRIER_S, INTERVALS_S, Pass, load_command, planned, with_arms
-from local.freshness.verdict import bars, failures, name, rows
+from local.freshness.verdict import bars, failures, rows
 from local.ports import Ports
+from local.report.numbers import interval
 from local.stack_config import StackConfig
 from services.contract.times import MICROS, leaves
 from trainer.pace import Pace
@@ -80,7 +81,7 @@ def test_a_loop_that_did_not_close_is_named_in_a_short_run_too() -> None:
 
 
 def test_intervals_are_named_as_one_says_them() -> None:
-    assert [name({"interval_s": s}) for s in (60, 600, 18_000, 604_800, 61, None)] == [
+    assert [interval(s) for s in (60, 600, 18_000, 604_800, 61, None)] == [
         "1 min", "10 min", "5 h", "7 d", "61 s", "never",
     ]  # fmt: skip
 
