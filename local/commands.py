@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from local.child import GUARD
@@ -161,8 +161,11 @@ def replay_command(config: StackConfig, data: Path) -> list[str]:
     return ["replay", "--data", str(data), *targets, "--kafka", where.kafka_bootstrap]
 
 
-def with_stack(config: StackConfig, load: Sequence[str]) -> int:
-    """Always takes the stack down; a process that died meanwhile makes a success a failure."""
+def with_stack(
+    config: StackConfig, load: Sequence[str], behind: Callable[[Stack], None] = lambda _stack: None
+) -> int:
+    """Always takes the stack down; a process that died meanwhile makes a success a failure. ``behind``: while
+    the stack is still up, after a load that succeeded."""
     require_down(RunPaths(config.root))
     stack = Stack(config, say, report_death)
     code = EXIT_INTERRUPTED
@@ -171,6 +174,8 @@ def with_stack(config: StackConfig, load: Sequence[str]) -> int:
             stack.start()
             print_stack(stack)
             code = run_loadgen(load, stack.environment())
+            if code == 0:
+                behind(stack)
         except Interrupted as asked:
             say(f"{asked}: stopping")
         finally:

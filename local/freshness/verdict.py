@@ -52,13 +52,7 @@ def failures(
 ) -> list[str]:
     """One line per claim that does not hold. ``whole``: of all of MovieLens 100K, so that figures can be
     asked for; else only whether the loop closed."""
-    problems = []
-    for one in passes:
-        where = f"seed {one['seed']}, barrier {one['barrier_s']} s"
-        if one["samples"] != one["events"] or one["duplicates"]:
-            problems.append(
-                f"{where}: {one['samples']} samples of {one['events']} events, {one['duplicates']} twice"
-            )
+    problems = loop_failures(passes)
     if not whole:
         return problems
     compared = [row for row in made if row["auc"]["seeds"] >= MIN_SEEDS]
@@ -78,6 +72,16 @@ def failures(
         if row is None or (row["auc_all"] or 0) < least:
             problems.append(f"{seconds} s: auc_all {row and row['auc_all']} is below {least}")
     return problems
+
+
+def loop_failures(passes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per pass in which an event became no sample, or two."""
+    return [
+        f"seed {one['seed']}, barrier {one['barrier_s']} s: "
+        f"{one['samples']} samples of {one['events']} events, {one['duplicates']} twice"
+        for one in passes
+        if one["samples"] != one["events"] or one["duplicates"]
+    ]
 
 
 def bars(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:

@@ -8,9 +8,9 @@
 | lanes | what served when, and what was decided |
 | page | a page's frame, sections, tables |
 | setup | what a run was made with: commit, machine, settings that are not the defaults |
-| series | what arms did over time, from a run's evidence |
-| run_page | a run under load: the demo, an experiment |
+| bins, series | what arms did over time, from a run's evidence |
 | decisions | release events as rows |
+| run_page, freshness_page, releases_page | a run under load; how often to synchronise; every decision |
 | command | ``python -m local report`` |
 
 All but setup and command are pure: data in, markup out.

@@ -160,7 +160,7 @@ def _passes(passes: Sequence[Mapping[str, Any]]) -> str:
 def _world(world: Mapping[str, Any]) -> list[str]:
     scenarios = [name for name in ("drift", "still") if name in world]
     drawn = areas([(name, world[name]["rows"]) for name in scenarios])
-    tables = beside([f"<h3>{name}</h3>{_table(world[name]['rows'])}" for name in scenarios])
+    tables = "".join(f"<h3>{name}</h3>{_table(world[name]['rows'])}" for name in scenarios)
     first = world[scenarios[0]]
     said = WINDOWS.format(
         every=f"Every {interval(first['every_s'])}",

@@ -131,6 +131,51 @@ def test_one_seed_has_no_error_bars_and_failures_are_said() -> None:
     assert Drawn(page[page.index("AUC by interval") :]).bars() == []
 
 
+def world_figures() -> dict[str, Any]:
+    def window(window_s: int | None, mean: float) -> dict[str, Any]:
+        area = {"mean": mean, "std": 0.002, "seeds": 3}
+        return {"window_s": window_s, "auc": area, "log_loss": 0.2, "trained_rows": 12_345.0}
+
+    def scenario(shift: float) -> dict[str, Any]:
+        found = freshness_figures()
+        for row in found["rows"]:
+            row["auc"]["mean"] -= shift
+        return {
+            "rows": found["rows"],
+            "passes": found["passes"],
+            "windows": [window(600, 0.612 - shift), window(1_200, 0.634 - shift), window(None, 0.64 - shift)],
+            "served": {"auc": 0.655 - shift, "log_loss": 0.19},
+            "every_s": 300,
+            "models": 8,
+            "judged_rows": 4_321,
+        }
+
+    setup_of = setup("python -m local freshness", {"models": "1, 2"}, {})
+    return {
+        "drift": scenario(0.1),
+        "still": scenario(0.0),
+        "setup": setup_of,
+        "failed_checks": ["world, <x>"],
+    }
+
+
+def test_the_world_is_on_the_page_both_ways_with_its_windows() -> None:
+    page = freshness_page(freshness_figures() | {"world": world_figures()})
+    said = assert_self_contained(page)
+    for wanted in ("With and without drift", "Every 5 min", "4,321 rows by 8 models", "last 10 min",
+                   "last 20 min", "all so far", "12,345", "0.5120", "0.6550", "world, <x>"):  # fmt: skip
+        assert wanted in said, wanted
+    drawn = Drawn(page[page.index("With and without drift") :])
+    heights = [y for _, y in drawn.dots()]
+    assert heights == pytest.approx([0.65, 0.645, 0.63, 0.60, 0.75, 0.745, 0.73, 0.70], abs=1e-3)
+
+
+def test_the_world_alone_has_a_page() -> None:
+    none = {"dataset": None, "rows": [], "passes": [], "failed_checks": []}
+    said = assert_self_contained(freshness_page(none | {"world": world_figures()}))
+    assert "In the simulated world only." in said and "models 1, 2" in said
+
+
 def test_never_stands_behind_the_longest_interval() -> None:
     where = places(freshness_figures()["rows"])
     assert where == sorted(where) and where[-1] > 86_400
