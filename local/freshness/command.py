@@ -110,7 +110,8 @@ def _report(figures: dict[str, Any], arguments: argparse.Namespace) -> int:
     (arguments.out / RESULT).write_text(json.dumps(figures, indent=2) + "\n")
     say(f"report: {report.freshness(arguments.out)}")
     world = figures.get("world", {})
-    print(_table(figures["rows"]))
+    if figures["rows"]:
+        print(_table(figures["rows"]))
     for scenario in SCENARIOS if world else ():
         print(f"world, {scenario}\n{_table(world[scenario]['rows'])}\n{_windows(world[scenario])}")
     problems = [*figures["failed_checks"], *world.get("failed_checks", ())]

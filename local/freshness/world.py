@@ -55,7 +55,7 @@ class Size:
     seeds: int
 
 
-FULL, QUICK = Size(2.0, 3_600, 3), Size(0.6, 1_560, 1)
+FULL, QUICK = Size(1.2, 3_600, 3), Size(0.6, 1_560, 1)
 # Small, so that ids are met often enough to be learned in an hour: a user comes every few minutes.
 PLACE = (
     *("--sim.items", "2000", "--sim.users", "500"),

@@ -30,8 +30,9 @@ def test_both_worlds_are_replayed_and_judged_by_intervals_and_windows(tmp_path: 
         assert [one["window_s"] for one in part["windows"]] == [600, 1_200, None]
         sizes = [one["trained_rows"] for one in part["windows"]]
         assert 0 < sizes[0] < sizes[1] <= sizes[2]
-        # Features as they were served stand in the samples: a model of all of them has learned something.
-        assert part["windows"][2]["auc"]["mean"] > 0.5
+    # Features as they were served stand in the samples: where nothing moves, a model of all before knows more
+    # than chance does (a standard error of the AUC is about 0.03 here).
+    assert found["world"]["still"]["windows"][2]["auc"]["mean"] > 0.6
     assert logs["drift"]["user_id"].equals(logs["still"]["user_id"])
     assert not logs["drift"]["label"].equals(logs["still"]["label"])
     assert "paces" in found["world"]["setup"]["settings"]["trainer"]
