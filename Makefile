@@ -50,16 +50,15 @@ $(FETCHED): local/kafka_jars.txt $(INSTALLED)
 setup: $(FETCHED) ## virtual environment, packages, Kafka's jars, Redis, Java
 	@$(PY) -m local compile
 
-demo: setup ## the whole loop for two minutes under load; out/demo.json
+demo: setup ## the whole loop for two minutes under load; out/demo.json, .html
 	@$(PY) -m local demo $(ARGS)
 
 replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
 
-freshness: setup ## make freshness DATA=<ml-100k> [QUICK=1]: AUC by how often the model is synchronised; out/freshness.json
-	@if [ -z "$(DATA)" ]; then echo "freshness: DATA: needed, the events to replay. Mend it with: make freshness DATA=<folder of ml-100k>" >&2; exit 1; fi
-	@$(PY) -m local freshness --data "$(DATA)" $(if $(QUICK),--quick) $(ARGS)
+freshness: setup ## make freshness [DATA=<ml-100k>] [QUICK=1]: AUC by how often the model is synchronised; out/freshness.json, .html
+	@$(PY) -m local freshness $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick) $(ARGS)
 
 backfill-demo: setup ## a feature view joins a running stack with its whole past; out/backfill.json
 	@$(PY) -m local backfill-demo $(ARGS)

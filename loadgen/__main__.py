@@ -12,6 +12,7 @@ COMMANDS = {
     "seed": "fill a running stack: catalogue, features, generation 1",
     "day0-samples": "the samples of a seeded stack's day 0, into its lake",
     "simulate": "simulated users against a running stack; writes out/demo.json",
+    "world-log": "the simulated world as a log to replay",
     "replay": "a real log in event time against a running stack; writes out/replay.json",
     "sync-pass": "a real log, with an arm per interval at which the model is synchronised",
     "join-traffic": "the joiner's three inputs, written straight to Kafka",
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
         return 0 if command in ("-h", "--help") else 2
     if command in OWN_ARGUMENTS:
         return int(importlib.import_module(OWN_ARGUMENTS[command]).main(arguments))
-    from loadgen import day0, day0_samples, seed, settings, simulate
+    from loadgen import day0, day0_samples, seed, settings, simulate, world_log
     from services.contract.errors import LoopError
     from services.runtime.settings import ProcessSettings, load
 
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
         "seed": (seed.run, settings.SeedSettings),
         "day0-samples": (day0_samples.run, settings.Day0SamplesSettings),
         "simulate": (simulate.run, settings.SimulateSettings),
+        "world-log": (world_log.run, settings.WorldLogSettings),
     }
     work, kind = runs[command]
     try:

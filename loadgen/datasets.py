@@ -1,8 +1,9 @@
 """Real logs as one sorted table: MovieLens 100K by folder, or a generic events CSV / Parquet.
 
 The generic columns are timestamp (seconds since 1970), user_id, item_id, label (0 or 1) and optionally
-position (0-based). Other columns are feature columns; the loop has its own features, so they are named
-as ignored, never silently dropped. MovieLens: Harper and Konstan 2015, label = rating >= 4.
+position (0-based) and category (of the item, from 1 on; 0 = unknown). Other columns are feature columns; the
+loop has its own features, so they are named as ignored, never silently dropped. MovieLens: Harper and Konstan
+2015, label = rating >= 4.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from numpy.typing import NDArray
 from services.contract.errors import InvalidInput
 
 REQUIRED = ("timestamp", "user_id", "item_id", "label")
+OPTIONAL = ("position", "category")
 MAX_POSITION = 31
+# As the collector allows.
+MAX_CATEGORY = 63
 MOVIELENS_LIKE = 4
 MOVIELENS_GENRES = 19
 
@@ -29,7 +33,8 @@ MOVIELENS_GENRES = 19
 class Events:
     """n events in the order (timestamp, user, item); columns of length n.
 
-    ``timestamps_us`` int64; keys are strings as in the file; ``labels`` float 0 or 1; ``positions`` int64.
+    ``timestamps_us`` int64; keys are strings as in the file; ``labels`` float 0 or 1; ``positions`` and
+    ``categories`` (of the items; 0 = unknown; None = of none) int64.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Events:
     labels: NDArray[np.float64]
     positions: NDArray[np.int64]
     ignored_columns: tuple[str, ...] = ()
+    categories: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_keys)
@@ -53,6 +59,7 @@ class Events:
             self.labels[:count],
             self.positions[:count],
             self.ignored_columns,
+            self.categories[:count] if self.categories is not None else None,
         )
 
 
@@ -82,10 +89,14 @@ def load(path: Path) -> Events:
 
 
 def catalogue(path: Path, events: Events) -> list[CatalogueItem]:
-    """The items of a data set. MovieLens: its first genre (u.item order), 1-based; else category 0."""
+    """The items of a data set. MovieLens: its first genre (u.item order), 1-based; a generic log: its column
+    category, the last word on an item counts; else category 0."""
     if path.is_dir() and (path / "u.item").is_file():
         return _movielens_items(path / "u.item")
-    return [CatalogueItem(key, 0) for key in sorted(set(events.item_keys))]
+    categories = dict.fromkeys(events.item_keys, 0)
+    if events.categories is not None:
+        categories |= zip(events.item_keys, events.categories.tolist(), strict=True)
+    return [CatalogueItem(key, categories[key]) for key in sorted(categories)]
 
 
 def _movielens(folder: Path) -> Events:
@@ -138,7 +149,7 @@ def _movielens_items(path: Path) -> list[CatalogueItem]:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    as_text = {name: pa.string() for name in ("user_id", "item_id", "timestamp", "label", "position")}
+    as_text = {name: pa.string() for name in ("user_id", "item_id", "timestamp", "label", *OPTIONAL)}
     try:
         return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=as_text))
     except pa.ArrowInvalid as error:
@@ -159,9 +170,15 @@ def _generic(path: Path, table: pa.Table, first_row: int) -> Events:
         positions = _numbers(path, table, "position", first_row, 0, MAX_POSITION).astype(np.int64)
     else:
         positions = np.zeros(table.num_rows, dtype=np.int64)
+    categories = None
+    if "category" in table.column_names:
+        given = _numbers(path, table, "category", first_row, 0, MAX_CATEGORY)
+        for row in np.flatnonzero(given % 1)[:1]:
+            _bad_row(path, int(row) + first_row, "category", str(given[row]), "a whole number")
+        categories = given.astype(np.int64)
     users, items = (_keys(path, table, name, first_row) for name in ("user_id", "item_id"))
     order = sorted(range(len(users)), key=lambda i: (seconds[i], users[i], items[i]))
-    ignored = tuple(name for name in table.column_names if name not in (*REQUIRED, "position"))
+    ignored = tuple(name for name in table.column_names if name not in (*REQUIRED, *OPTIONAL))
     return Events(
         path.name,
         np.rint(seconds[order] * 1_000_000).astype(np.int64),
@@ -170,6 +187,7 @@ def _generic(path: Path, table: pa.Table, first_row: int) -> Events:
         labels[order],
         positions[order],
         ignored,
+        None if categories is None else categories[order],
     )
 
 

@@ -1,8 +1,8 @@
 """The recorder of a run: tails what the loop produces and writes it to out/evidence/*.parquet.
 
 It watches from the outside, as an auditor would: the requests and acknowledgements that the client saw,
-the topics samples, late-events, dead-letters and model-deltas (committed records only), and ranking's
-stream of applied versions. ``Summary`` holds the joined figures; ``local.audit`` computes the same
+the topics samples, late-events, dead-letters, model-deltas and release-events (committed records only), and
+ranking's stream of applied versions. ``Summary`` holds the joined figures; ``local.audit`` computes the same
 figures again from the files, with code of its own.
 """
 
@@ -25,6 +25,7 @@ from loadgen.rows import (
     ROW_TYPES,
     AckRow,
     AppliedRow,
+    DecisionRow,
     DeltaRow,
     RejectedRow,
     RequestRow,
@@ -32,7 +33,7 @@ from loadgen.rows import (
     SampleRow,
 )
 from rec.events.v1.events_pb2 import SampleRecord
-from rec.model.v1.model_pb2 import DeltaBody, DeltaHeader, ParameterDelta
+from rec.model.v1.model_pb2 import DeltaBody, DeltaHeader, ParameterDelta, ReleaseEvent
 from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import topics
 from services.contract.columns import F32, U32, U64
@@ -45,7 +46,13 @@ from services.runtime.telemetry import get_logger
 log = get_logger("evidence")
 
 CLICK = 1
-TAILED = (topics.SAMPLES, topics.LATE_EVENTS, topics.DEAD_LETTERS, topics.MODEL_DELTAS)
+TAILED = (
+    topics.SAMPLES,
+    topics.LATE_EVENTS,
+    topics.DEAD_LETTERS,
+    topics.MODEL_DELTAS,
+    topics.RELEASE_EVENTS,
+)
 
 
 @dataclass
@@ -189,6 +196,7 @@ class EvidenceRecorder:
             topics.MODEL_DELTAS.name: self._on_delta,
             topics.LATE_EVENTS.name: self._on_rejected,
             topics.DEAD_LETTERS.name: self._on_rejected,
+            topics.RELEASE_EVENTS.name: self._on_decision,
         }
         while True:
             for partition, records in (await self._reader.poll(200, 2_000)).items():
@@ -289,6 +297,18 @@ class EvidenceRecorder:
         )
         self._files[DeltaRow].add(row)
         self._deltas.append(freshness.Delta(row.sequence, row.appended_us, offsets, steps))
+
+    def _on_decision(self, record: Any) -> None:
+        event = ReleaseEvent.FromString(record.value)
+        self._files[DecisionRow].add(
+            DecisionRow(
+                arm=event.arm,
+                decided_us=to_us(event.decided_at),
+                decision=event.decision,
+                evidence=event.evidence_json,
+                revision=event.revision,
+            )
+        )
 
     async def _watch_applied(self) -> None:
         async with grpc.aio.insecure_channel(self._ranking_target) as channel:

@@ -137,7 +137,19 @@ class AppliedRow:
     bytes: int
 
 
-EvidenceRow = RequestRow | AckRow | SampleRow | RejectedRow | DeltaRow | AppliedRow
+@dataclass(frozen=True)
+class DecisionRow:
+    """One record on release-events; ``evidence``: JSON, what it was decided by."""
+
+    FILE: ClassVar[str] = "decisions"
+    arm: str
+    decided_us: int
+    decision: str
+    evidence: str
+    revision: int
+
+
+EvidenceRow = RequestRow | AckRow | SampleRow | RejectedRow | DeltaRow | AppliedRow | DecisionRow
 ROW_TYPES: tuple[type[EvidenceRow], ...] = (
     RequestRow,
     AckRow,
@@ -145,6 +157,7 @@ ROW_TYPES: tuple[type[EvidenceRow], ...] = (
     RejectedRow,
     DeltaRow,
     AppliedRow,
+    DecisionRow,
 )
 
 

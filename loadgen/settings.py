@@ -101,6 +101,23 @@ class SeedSettings(_Command):
     """How long feature_pipeline may take to fold what was seeded; 0 = it is not waited for."""
 
 
+class WorldLogSettings(_Command):
+    """python -m loadgen world-log"""
+
+    sim: WorldSettings = WorldSettings()
+    """Which world."""
+    scenario: str = "drift"
+    """What happens: drift, still, black-friday, celebrity."""
+    rate: float = Field(default=2.5, gt=0, le=10_000)
+    """Requests per second of event time, Poisson; each shows ten items."""
+    duration_s: float = Field(default=3_600.0, gt=0)
+    """Event time from the first to the last request."""
+    run: int = Field(default=0, ge=0)
+    """Another number draws other arrivals from the same seed."""
+    log: Path = Path("out/world.parquet")
+    """File that is written."""
+
+
 class SimulateSettings(_Command):
     """python -m loadgen simulate"""
 

@@ -34,6 +34,7 @@ from loadgen.world import World
 from loadgen.world_clock import WorldClock
 from services.contract.errors import InvalidInput, Unavailable
 from services.runtime import grpc_client
+from services.runtime.settings import differing
 
 CONNECT_S = 10.0
 PROGRESS_S = 10.0
@@ -133,6 +134,8 @@ async def _simulate(
         summary,
         {
             "scenario": settings.scenario,
+            "seed": settings.sim.seed,
+            "settings": differing(settings),
             "offered_rps": settings.rate,
             "duration_s": settings.duration_s,
             "generator_cpu_ms_per_request": 1000 * cpu_s / max(len(arrivals), 1),

@@ -32,35 +32,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from local.evidence import STAGES, US, Evidence, auc, first_labels, followed_clicks
 from services.contract import topics
 from services.runtime.settings import KafkaSettings
 
-US = 1_000_000
 # HDR histograms keep three significant digits; everything else is the same arithmetic on the same numbers.
 HDR_TOLERANCE = 0.01
 FLOAT_TOLERANCE = 1e-6
 LAST_S = 30
 KAFKA_TIMEOUT_S = 3
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The tables as columns: name -> list of values."""
-
-    requests: dict[str, list]
-    events: dict[str, list]
-    samples: dict[str, list]
-    rejected: dict[str, list]
-    deltas: dict[str, list]
-    applied: dict[str, list]
-
-    @classmethod
-    def read(cls, folder: Path) -> Evidence:
-        """Reads the six tables of a run."""
-        names = ("requests", "events", "samples", "rejected", "deltas", "applied")
-        return cls(**{name: pq.read_table(folder / f"{name}.parquet").to_pydict() for name in names})
 
 
 @dataclass(frozen=True)
@@ -125,35 +106,13 @@ def _event_figures(table: dict[str, list]) -> dict[str, Any]:
     }
 
 
-def _first_labels(table: dict[str, list]) -> list[int]:
-    """Row numbers of the first labels, each (request, item) once, in file order."""
-    seen: set[tuple[str, int]] = set()
-    rows = []
-    for i, key in enumerate(zip(table["request_id"], table["item_id"], strict=True)):
-        if table["label_version"][i] == 0 and key not in seen:
-            seen.add(key)
-            rows.append(i)
-    return rows
-
-
-def _auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """Mann-Whitney by counting, for each positive, the negatives below it (ties at half)."""
-    negatives = np.sort(scores[labels == 0])
-    positives = scores[labels == 1]
-    if len(negatives) == 0 or len(positives) == 0:
-        return None
-    below = np.searchsorted(negatives, positives, side="left")
-    upto = np.searchsorted(negatives, positives, side="right")
-    return float((below + upto).sum() / 2 / (len(negatives) * len(positives)))
-
-
 def _sample_figures(table: dict[str, list]) -> dict[str, Any]:
     keys = list(zip(table["request_id"], table["item_id"], table["label_version"], strict=True))
-    rows = _first_labels(table)
+    rows = first_labels(table)
     labels = np.array([table["label"][i] for i in rows])
     scores = np.array([table["score"][i] for i in rows])
     found: dict[str, Any] = {"samples": len(rows), "duplicates": len(keys) - len(set(keys))}
-    whole, second = _auc(labels, scores), _auc(labels[len(rows) // 2 :], scores[len(rows) // 2 :])
+    whole, second = auc(labels, scores), auc(labels[len(rows) // 2 :], scores[len(rows) // 2 :])
     found |= {"auc_served": whole, "auc_all": whole, "auc_second_half": second}
     if len(rows):
         p = np.clip(scores, 1e-7, 1 - 1e-7)
@@ -173,57 +132,10 @@ def _applied_figures(table: dict[str, list]) -> dict[str, Any]:
 
 
 def _freshness_figures(evidence: Evidence) -> dict[str, Any]:
-    """Follows each click by plain scans over the deltas and the answers."""
-    acks = {event: i for i, event in enumerate(evidence.events["event_id"])}
-    deltas = sorted(
-        (
-            evidence.deltas["sequence"][i],
-            evidence.deltas["appended_us"][i],
-            json.loads(evidence.deltas["offsets"][i]),
-            json.loads(evidence.deltas["steps"][i]),
-        )
-        for i in range(len(evidence.deltas["sequence"]))
-    )
-    requests = evidence.requests
-    answers = sorted(
-        (requests["answered_us"][i], requests["sequence"][i])
-        for i in range(len(requests["status"]))
-        if requests["status"][i] == "OK" and requests["scored"][i] and requests["arm"][i] == "online"
-    )
-    first_answer_of: dict[int, int] = {}
-    newest = -1
-    for answered_us, sequence in answers:
-        for reached in range(newest + 1, sequence + 1):
-            first_answer_of[reached] = answered_us
-        newest = max(newest, sequence)
-
-    stages: dict[str, list[float]] = {name: [] for name in ("collect", "join", "train", "publish", "apply")}
-    totals: list[float] = []
-    samples = evidence.samples
-    for i in _first_labels(samples):
-        ack = acks.get(f"{samples['request_id'][i]}:{samples['item_id'][i]}:1")
-        if samples["label"][i] <= 0.5 or ack is None:
-            continue
-        where, offset = str(samples["partition"][i]), samples["offset"][i]
-        delta = next((d for d in deltas if d[2].get(where, 0) > offset), None)
-        answered = first_answer_of.get(delta[0]) if delta else None
-        if delta is None or answered is None:
-            continue
-        sent, acknowledged = evidence.events["sent_us"][ack], evidence.events["acknowledged_us"][ack]
-        trained = next((at for at, upto in delta[3] if upto.get(where, 0) > offset), delta[1])
-        joined = max(samples["joined_us"][i], acknowledged)
-        totals.append(max(0, answered - acknowledged) / US)
-        for name, span in (
-            ("collect", acknowledged - sent),
-            ("join", joined - acknowledged),
-            ("train", trained - joined),
-            ("publish", delta[1] - trained),
-            ("apply", answered - delta[1]),
-        ):
-            stages[name].append(max(0, span) / US)
-    found = _p50_p99("freshness_s", totals)
-    for name, values in stages.items():
-        found |= _p50_p99(f"freshness_stage_s.{name}", values)
+    followed = list(followed_clicks(evidence))
+    found = _p50_p99("freshness_s", [one.total_s for one in followed])
+    for name in STAGES:
+        found |= _p50_p99(f"freshness_stage_s.{name}", [one.stages_s[name] for one in followed])
     return found
 
 
@@ -294,7 +206,7 @@ def check_explained(evidence: Evidence) -> Line:
         )
         if origin == topics.IMPRESSIONS.name and topic == topics.LATE_EVENTS.name
     )
-    explained = len(_first_labels(evidence.samples)) + rejected
+    explained = len(first_labels(evidence.samples)) + rejected
     return Line("shown items explained", shown, explained, shown == explained)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from local.child import GUARD
@@ -13,6 +15,7 @@ from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
 from local.processes import LOOP, SPECS
+from local.report import command as report
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, require_down, say
@@ -116,7 +119,21 @@ def run_demo(paths: RunPaths, ports: Ports, rest: Sequence[str]) -> int:
     """Stack, simulated load, stack down; the exit status of ``loadgen simulate``."""
     prepare("simulate")
     config = stack_config(paths, ports, "simulate", None, os.environ)
-    return with_stack(config, ["simulate", *rest])
+    began = time.time()
+    code = with_stack(config, ["simulate", *rest])
+    out = _out_of(rest)
+    result = out / "demo.json"
+    # Also of a run that failed; not of one that ended before it had figures.
+    if result.is_file() and result.stat().st_mtime >= began:
+        say(f"report: {report.demo(out, paths)}")
+    return code
+
+
+def _out_of(rest: Sequence[str]) -> Path:
+    """Where ``loadgen simulate``, given these arguments, puts its figures."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("RECLOOP_OUT") or "out"))
+    return REPOSITORY / parser.parse_known_args(list(rest))[0].out
 
 
 def run_replay(paths: RunPaths, ports: Ports, data: Path, barrier_s: int | None, rest: Sequence[str]) -> int:
@@ -144,8 +161,11 @@ def replay_command(config: StackConfig, data: Path) -> list[str]:
     return ["replay", "--data", str(data), *targets, "--kafka", where.kafka_bootstrap]
 
 
-def with_stack(config: StackConfig, load: Sequence[str]) -> int:
-    """Always takes the stack down; a process that died meanwhile makes a success a failure."""
+def with_stack(
+    config: StackConfig, load: Sequence[str], behind: Callable[[Stack], None] = lambda _stack: None
+) -> int:
+    """Always takes the stack down; a process that died meanwhile makes a success a failure. ``behind``: while
+    the stack is still up, after a load that succeeded."""
     require_down(RunPaths(config.root))
     stack = Stack(config, say, report_death)
     code = EXIT_INTERRUPTED
@@ -154,6 +174,8 @@ def with_stack(config: StackConfig, load: Sequence[str]) -> int:
             stack.start()
             print_stack(stack)
             code = run_loadgen(load, stack.environment())
+            if code == 0:
+                behind(stack)
         except Interrupted as asked:
             say(f"{asked}: stopping")
         finally:

@@ -1,11 +1,12 @@
 """``python -m trainer online`` (a process of the loop), ``batch`` (a full model from a day of the lake),
-``base`` (one from a file) and ``holdout`` (sets of samples compared by what a model learns from them)."""
+``base`` (one from a file), ``holdout`` (sets of samples compared by what a model learns from them) and
+``windows`` (models that know only the last minutes)."""
 
 from __future__ import annotations
 
 import sys
 
-USAGE = "usage: python -m trainer online|batch|base|holdout [--help]"
+USAGE = "usage: python -m trainer online|batch|base|holdout|windows [--help]"
 
 
 def main(argv: list[str]) -> None:
@@ -30,6 +31,10 @@ def main(argv: list[str]) -> None:
         from trainer.holdout import main as holdout_main
 
         raise SystemExit(holdout_main(argv[1:]))
+    elif argv[:1] == ["windows"]:
+        from trainer.windows import main as windows_main
+
+        raise SystemExit(windows_main(argv[1:]))
     else:
         sys.stderr.write(f"{USAGE}\n")
         raise SystemExit(0 if argv[:1] in (["--help"], ["-h"]) else 2)

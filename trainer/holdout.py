@@ -40,9 +40,12 @@ from trainer.step import train_step
 
 SHUFFLED = "shuffled_labels"
 _RANK = slice(0, model_schema.RANK_WIDTH)
+_ADMISSION = AdmissionSettings()
 
 
-def trained(samples: Batch, shape: ModelShape, seed: int) -> ModelState:
+def trained(
+    samples: Batch, shape: ModelShape, seed: int, admission: AdmissionSettings = _ADMISSION
+) -> ModelState:
     """A new model after one pass; skipped steps are none.
 
     It starts at the share of positives: else ids would learn that share, those seen most the most of it, and
@@ -52,7 +55,7 @@ def trained(samples: Batch, shape: ModelShape, seed: int) -> ModelState:
     share = np.clip((samples.labels > 0).mean(), 0.001, 0.999)
     state.dense["bias"][...] = np.log(share / (1 - share))
     for part in samples.split(learning.minibatch_rows):
-        train_step(state, part, learning, AdmissionSettings())
+        train_step(state, part, learning, admission)
     return state
 
 

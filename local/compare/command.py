@@ -13,14 +13,10 @@ import argparse
 import json
 import math
 import os
-import platform
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from local.commands import (
     EXIT_INTERRUPTED,
@@ -38,6 +34,8 @@ from local.compare.verdict import MIN_SAMPLES, failures
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
+from local.report.command import command_line
+from local.report.setup import machine
 from local.stack_config import StackConfig
 from local.table import table
 from local.up import Interrupted, require_down, say
@@ -102,8 +100,8 @@ def _with_schemes(config: StackConfig) -> StackConfig:
 
 
 def _report(figures: dict[str, Any], arguments: argparse.Namespace) -> int:
-    figures["machine"] = _machine()
-    figures["command"] = shlex.join(["python", "-m", "local", "compare-samples", *sys.argv[2:]])
+    figures["machine"] = machine()
+    figures["command"] = command_line("compare-samples")
     figures["failed_checks"] = problems = failures(figures, arguments.min_samples, speeds=not arguments.quick)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "samples.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -131,15 +129,6 @@ def _summary(figures: dict[str, Any]) -> str:
     said = [f"static {speeds['static']['leak_rate']:.2%}"]
     said += [f"{one['updates_per_min']:.3g}/min {one['leak_rate']:.2%}" for one in speeds["classes"]]
     return f"{table(header, rows)}\nlookup's leak of {speeds['column']} by speed: {', '.join(said)}"
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:

@@ -1,15 +1,17 @@
-"""The report as one HTML file: no script, no network, readable on a phone, light or dark. Pure."""
+"""The report on samples side by side, as local.report makes pages. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from local.compare import page_text
-from local.compare.charts import Bar, Point, Range, bars, line, ranges
 from local.compare.leak import KINDS
+from local.report.charts import Bar, Point, Range, bars, line, ranges
+from local.report.numbers import percent, seconds, size
+from local.report.page import beside, head, section, table, verdict
+from local.report.page import page as whole
 
 NAMES = {"lookup": "lookup", "offline": "offline", "stream": "stream", "label_first": "label-first"}
 COLOURS = {"lookup": "c1", "offline": "c2", "stream": "c3", "label_first": "c4"}
@@ -20,34 +22,28 @@ HOW = {
     "stream": "snapshot, impression and action joined as streams",
     "label_first": "labels wait in the store, a slim snapshot updates them",
 }
-_STYLE = (Path(__file__).with_name("page.css")).read_text()
 
 
 def page(figures: Mapping[str, Any]) -> str:
     """The whole file; ``figures`` as in out/samples.json."""
     parts = [
         _head(figures),
-        _verdict(figures["failed_checks"]),
-        _section("Side by side", _schemes(figures), page_text.SIDE_BY_SIDE),
-        _section("Leaks", _leaks(figures), page_text.LEAKS),
-        _section(
+        verdict(figures["failed_checks"]),
+        section("Side by side", _schemes(figures), page_text.SIDE_BY_SIDE),
+        section("Leaks", _leaks(figures), page_text.LEAKS),
+        section(
             "Leaking follows the speed of a feature",
             _speed(figures["speeds"]),
             page_text.speed(figures["speeds"]),
         ),
-        _section("What a model learns from each", _models(figures), page_text.models(figures["held_out"])),
-        _section("From impression to sample", _delays(figures), page_text.DELAYS),
-        _section("What it costs", _costs(figures), page_text.COSTS),
-        _section("The columns of lookup", _columns(figures["schemes"]["lookup"]), page_text.COLUMNS),
-        _section("Every difference from the oracle", _differences(figures), page_text.DIFFERENCES),
+        section("What a model learns from each", _models(figures), page_text.models(figures["held_out"])),
+        section("From impression to sample", _delays(figures), page_text.DELAYS),
+        section("What it costs", _costs(figures), page_text.COSTS),
+        section("The columns of lookup", _columns(figures["schemes"]["lookup"]), page_text.COLUMNS),
+        section("Every difference from the oracle", _differences(figures), page_text.DIFFERENCES),
         _footer(figures),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>recloop: samples side by side</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return whole("samples side by side", parts)
 
 
 # -- parts -------------------------------------------------------------------------------------------------
@@ -57,24 +53,14 @@ def _head(figures: Mapping[str, Any]) -> str:
     traffic, schemes = figures["traffic"], figures["schemes"]
     leaking = schemes["lookup"]["leak_rate"]["streaming"]
     lost = schemes["stream"]["auc"] - schemes["lookup"]["auc"]
-    return (
-        f"<header><h1>Four ways to build samples, on the same traffic</h1><p>{traffic['impressed_items']:,} "
+    return head(
+        "Four ways to build samples, on the same traffic",
+        f"{traffic['impressed_items']:,} "
         f"shown items, {traffic['clicks']:,} clicks, source <b>{escape(str(traffic['source']))}</b>. Looked "
         f"up when the label arrives, <b>{leaking:.1%}</b> of all streaming values are not those that were "
         f"scored; a model trained on them is <b>{abs(lost):.3f} AUC {'worse' if lost > 0 else 'better'}</b> "
-        "where it serves.</p></header>"
+        "where it serves.",
     )
-
-
-def _verdict(failed: Sequence[str]) -> str:
-    if not failed:
-        return '<p class="ok">Every check holds.</p>'
-    items = "".join(f"<li>{escape(one)}</li>" for one in failed)
-    return f'<div class="bad"><b>Does not hold:</b><ul>{items}</ul></div>'
-
-
-def _section(title: str, body: str, text: str) -> str:
-    return f"<section><h2>{escape(title)}</h2><p class='text'>{text}</p>{body}</section>"
 
 
 def _schemes(figures: Mapping[str, Any]) -> str:
@@ -83,17 +69,17 @@ def _schemes(figures: Mapping[str, Any]) -> str:
         (
             f"<b>{NAMES[name]}</b><small>{HOW[name]}</small>",
             f"{one['samples']:,}",
-            _percent(one["completeness"]),
-            _percent(_all_kinds(one)),
+            percent(one["completeness"]),
+            percent(_all_kinds(one)),
             f"{one['auc']:.4f}",
-            _seconds(one["delay_s"]["p50"]),
-            _bytes(one["state_bytes"]),
-            _bytes(one["written_bytes"]),
+            seconds(one["delay_s"]["p50"]),
+            size(one["state_bytes"]),
+            size(one["written_bytes"]),
             f"{one['cpu_s']:.1f} s",
         )
         for name, one in figures["schemes"].items()
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _all_kinds(scheme: Mapping[str, Any]) -> float:
@@ -106,20 +92,18 @@ def _leaks(figures: Mapping[str, Any]) -> str:
     blocks = []
     for name, one in figures["schemes"].items():
         rows = [
-            Bar(kind, one["leak_rate"][kind], _percent(one["leak_rate"][kind]), KIND_COLOURS[kind])
+            Bar(kind, one["leak_rate"][kind], percent(one["leak_rate"][kind]), KIND_COLOURS[kind])
             for kind in KINDS
         ]
         blocks.append(f"<h3>{NAMES[name]}</h3>{bars(f'leak rate of {NAMES[name]} by kind', rows, 1.0)}")
-    return f'<div class="grid2">{"".join(f"<div>{block}</div>" for block in blocks)}</div>'
+    return beside(blocks)
 
 
 def _speed(speeds: Mapping[str, Any]) -> str:
     points = [Point("static", speeds["static"]["column"], speeds["static"]["leak_rate"],
-                    _percent(speeds["static"]["leak_rate"]))]  # fmt: skip
+                    percent(speeds["static"]["leak_rate"]))]  # fmt: skip
     points += [
-        Point(
-            one["name"], f"{one['updates_per_min']:.3g} / min", one["leak_rate"], _percent(one["leak_rate"])
-        )
+        Point(one["name"], f"{one['updates_per_min']:.3g} / min", one["leak_rate"], percent(one["leak_rate"]))
         for one in speeds["classes"]
     ]
     return line("leak rate by speed of the feature", points, COLOURS["lookup"])
@@ -139,7 +123,7 @@ def _models(figures: Mapping[str, Any]) -> str:
     rows = [Range(name, least, mean, most, f"{mean:.4f}", colour) for name, mean, least, most, colour in sets]
     header = ("scheme", "AUC", "min to max", "log loss", "calibration", "trained on")
     sets_of = {NAMES[name]: one for name, one in figures["schemes"].items()}
-    table = [
+    listed = [
         (
             name,
             f"{one['auc']:.4f}",
@@ -150,37 +134,35 @@ def _models(figures: Mapping[str, Any]) -> str:
         )
         for name, one in (sets_of | {"shuffled labels": figures["shuffled_labels"]}).items()
     ]
-    return ranges("AUC on served truth", rows, low, high, ticks) + _table(header, table)
+    return ranges("AUC on served truth", rows, low, high, ticks) + table(header, listed)
 
 
 def _delays(figures: Mapping[str, Any]) -> str:
-    rows, table = [], []
+    rows, listed = [], []
     for name, one in figures["schemes"].items():
         delay = one["delay_s"]
         rows.append(
-            Range(
-                NAMES[name], delay["p50"], delay["p50"], delay["p99"], _seconds(delay["p50"]), COLOURS[name]
-            )
+            Range(NAMES[name], delay["p50"], delay["p50"], delay["p99"], seconds(delay["p50"]), COLOURS[name])
         )
         cells = [
             one[key][q] for key in ("delay_s", "delay_positive_s", "delay_negative_s") for q in ("p50", "p99")
         ]
-        table.append((NAMES[name], *map(_seconds, cells)))
+        listed.append((NAMES[name], *map(seconds, cells)))
     values = [end for row in rows for end in (row.low, row.high)]
     low, high = max(0.05, min(values) / 2), max(values) * 1.5
     steps = [step * 10.0**power for power in range(-1, 5) for step in (1, 2, 5)]
     ticks = [(step, f"{step:g} s") for step in steps if low <= step <= high]
     ticks = ticks if len(ticks) <= 6 else ticks[::3]
     header = ("scheme", "p50", "p99", "positives p50", "p99", "negatives p50", "p99")
-    return ranges("delay, p50 to p99", rows, low, high, ticks, log=True) + _table(header, table)
+    return ranges("delay, p50 to p99", rows, low, high, ticks, log=True) + table(header, listed)
 
 
 def _costs(figures: Mapping[str, Any]) -> str:
     blocks = []
     for title, key, show in (
-        ("state, most at once", "state_bytes", _bytes),
-        ("written", "written_bytes", _bytes),
-        ("CPU", "cpu_s", lambda seconds: f"{seconds:.1f} s"),
+        ("state, most at once", "state_bytes", size),
+        ("written", "written_bytes", size),
+        ("CPU", "cpu_s", lambda used: f"{used:.1f} s"),
     ):
         rows = [
             Bar(NAMES[name], one[key], show(one[key]), COLOURS[name])
@@ -188,13 +170,17 @@ def _costs(figures: Mapping[str, Any]) -> str:
         ]
         blocks.append(f"<h3>{title}</h3>{bars(title, rows)}")
     parts = [
-        (NAMES[name], _parts(one["written_parts"], _bytes), _parts(one["cpu_parts"], lambda s: f"{s:.1f} s"))
+        (
+            NAMES[name],
+            _parts(one["written_parts"], size),
+            _parts(one["cpu_parts"], lambda used: f"{used:.1f} s"),
+        )
         for name, one in figures["schemes"].items()
     ]
-    shared = _parts(figures["shared_bytes"], _bytes)
+    shared = _parts(figures["shared_bytes"], size)
     note = f"<p class='text'>Left out, since every scheme reads them: {shared}.</p>"
     return (
-        "".join(blocks) + _table(("scheme", "written, by part", "CPU, by process"), parts, prose=True) + note
+        "".join(blocks) + table(("scheme", "written, by part", "CPU, by process"), parts, prose=True) + note
     )
 
 
@@ -208,12 +194,12 @@ def _columns(scheme: Mapping[str, Any]) -> str:
         (
             f"<code>{name}</code>",
             f'<span class="dot {KIND_COLOURS[one["kind"]]}"></span>{one["kind"]}',
-            _percent(one["rate"]),
+            percent(one["rate"]),
             f"{one['mean_abs']:.3g}",
         )
         for name, one in found
     ]
-    return _table(("column", "kind", "leak", "mean abs. difference"), rows)
+    return table(("column", "kind", "leak", "mean abs. difference"), rows)
 
 
 def _differences(figures: Mapping[str, Any]) -> str:
@@ -232,43 +218,10 @@ def _differences(figures: Mapping[str, Any]) -> str:
         f"{'; '.join(reasons)}. Reconciliation of the lake's stream samples with the batch join: "
         f"{found['unexplained']} unexplained differences in {found['streamed_rows']:,} rows.</p>"
     )
-    return _table(("code", *(NAMES[name] for name in figures["schemes"])), rows) + note
+    return table(("code", *(NAMES[name] for name in figures["schemes"])), rows) + note
 
 
 def _footer(figures: Mapping[str, Any]) -> str:
     machine = figures["machine"]
     said = ", ".join(f"{escape(str(name))} {escape(str(value))}" for name, value in machine.items())
     return f"<footer><p><code>{escape(figures['command'])}</code></p><p>{said}</p></footer>"
-
-
-# -- numbers -----------------------------------------------------------------------------------------------
-
-
-def _percent(share: float) -> str:
-    if share in (0, 1):
-        return f"{share:.0%}"
-    digits = 1 if 0.001 <= share <= 0.999 else 2 if 0.0001 <= share <= 0.9999 else 4
-    return f"{share:.{digits}%}"
-
-
-def _seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def _bytes(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, prose: bool = False) -> str:
-    """``prose``: cells of words, which may wrap."""
-    head = "".join(f"<th>{escape(one)}</th>" for one in header)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    table = (
-        f"<table{' class=prose' if prose else ''}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
-    return f'<div class="scroll">{table}</div>'

@@ -31,6 +31,7 @@ from local.commands import run_loadgen
 from local.compare import workers
 from local.errors import StartFailed
 from local.paths import REPOSITORY
+from local.samples_topic import samples_table
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, say
@@ -199,16 +200,7 @@ def _read_outputs(folder: Path, stack: Stack, scheme: str) -> _Said:
     """Writes a scheme's samples as a table; what its topics hold besides."""
     samples, late = (topics.suffixed(one, SUFFIX[scheme]) for one in (topics.SAMPLES, topics.LATE_EVENTS))
     records = read(stack.addresses.kafka_bootstrap, [samples, late], committed=True)
-    rows = [
-        lake_rows.LogRecord(r.partition, r.offset, r.timestamp_ms, r.value)
-        for r in records
-        if r.topic == samples.name
-    ]
-    table, bad = lake_rows.to_rows("samples", rows)
-    if bad:
-        raise StartFailed(
-            f"{samples.name}: {len(bad)} records that are no samples, the first: {bad[0].detail}"
-        )
+    table = samples_table(records, samples.name)
     pq.write_table(table, folder / f"{scheme}.parquet", compression="zstd")
     return _Said(
         _bytes_by_topic(records, [samples, late]), _reasons(r for r in records if r.topic == late.name)

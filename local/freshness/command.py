@@ -2,129 +2,138 @@
 
 A pass replays the log through the real services with an arm per interval (loadgen.sync_pass), all on the same
 events, features and training steps; a pass for each seed, and one more behind 1-minute barriers. Each has a
-stack of its own. Writes out/freshness.json, the figures of each pass to out/freshness/; exits with 1 when a
-claim does not hold.
+stack of its own. Then the simulated world, with and without drift (world.py). Writes out/freshness.json and
+.html, the figures of each pass to out/freshness/; exits with 1 when a claim does not hold. Without ``--data``
+the world alone: what an earlier run found on a log stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from local.commands import refuse_theirs, replay_command, replay_config, with_stack
-from local.freshness.verdict import failures, name, rows
-from local.paths import REPOSITORY, RunPaths
-from local.ports import HOST, Ports
-from local.stack_config import StackConfig
+from local.commands import refuse_theirs
+from local.freshness.passes import Pass, Where, run_pass
+from local.freshness.verdict import failures, rows
+from local.freshness.world import FULL, QUICK, SCENARIOS, Size, run_world, world_failures
+from local.paths import REPOSITORY
+from local.ports import Ports
+from local.report import command as report
+from local.report.numbers import interval
+from local.report.setup import setup
 from local.table import table
 from local.up import say
 
 BARRIER_S, SHORT_BARRIER_S = 600, 60
 INTERVALS_S = (3_600, 18_000, 86_400, 604_800)
-NEVER_FROM_S = 3_600
 SEEDS, QUICK_EVENTS = 3, 20_000
 # The log whose figures are known, complete.
 WHOLE = ("ml-100k", 100_000)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One replay: its model's start, its barrier, and the arms beside ``online``."""
-
-    seed: int
-    barrier_s: int
-    intervals_s: tuple[int, ...]
+RESULT = "freshness.json"
+# As long as nothing was replayed.
+NONE: dict[str, Any] = {"dataset": None, "rows": [], "passes": [], "failed_checks": []}
 
 
 def planned(seeds: int, *, quick: bool) -> list[Pass]:
-    """The passes of a run."""
+    """The passes over a log."""
     made = [Pass(seed, BARRIER_S, INTERVALS_S) for seed in range(1, seeds + 1)]
     return made if quick else [*made, Pass(1, SHORT_BARRIER_S, ())]
-
-
-def policy(interval_s: int) -> str:
-    """Of the lineage, and of the arm that follows it."""
-    return f"every-{interval_s}"
-
-
-def with_arms(config: StackConfig, one: Pass) -> StackConfig:
-    """The stack whose trainer knows the arms, and how often each publishes."""
-    names = [policy(seconds) for seconds in one.intervals_s]
-    paces = [{"policy": policy(seconds), "interval_s": seconds} for seconds in one.intervals_s]
-    own = {name: dict(env) for name, env in config.process_env.items()}
-    own.setdefault("trainer", {}).update(
-        RECLOOP_EXTRA_ARMS=json.dumps(names), RECLOOP_PACES=json.dumps(paces)
-    )
-    seed = [*(config.seed or ()), "--model-seed", str(one.seed)]
-    return replace(config, process_env=own, seed=seed)
-
-
-def load_command(config: StackConfig, data: Path, one: Pass, result: Path, limit: int) -> list[str]:
-    """Arguments of ``loadgen sync-pass``; the evidence goes where the result does."""
-    where, out = config.addresses(), result.parent
-    _, *common = replay_command(config, data)
-    for process in ("ranking", "trainer"):
-        common += [f"--{process}-metrics", f"{HOST}:{where.ports.services[process].metrics}"]
-    common += ["--release", where.target("release"), "--barrier-s", str(one.barrier_s)]
-    for seconds in one.intervals_s:
-        common += ["--arm", f"{policy(seconds)}={seconds}"]
-    if NEVER_FROM_S in one.intervals_s:
-        common += ["--never", policy(NEVER_FROM_S)]
-    return ["sync-pass", *common, "--limit", str(limit), "--result", str(result), "--out", str(out)]
 
 
 def main(argv: list[str]) -> int:
     """Runs the command."""
     arguments = _arguments(argv)
-    folder: Path = arguments.out / "freshness"
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    passes = []
-    for one in planned(arguments.seeds, quick=arguments.quick):
-        say(f"seed {one.seed}, barriers every {one.barrier_s} s, {time.monotonic() - began:.0f} s so far")
-        found = _run(arguments, one, folder)
+    out: Path = arguments.out
+    ports = Ports.free if arguments.free_ports else lambda: Ports.shifted(arguments.port_offset)
+    where = Where(out / "freshness", arguments.run_dir.resolve(), ports)
+    out.mkdir(parents=True, exist_ok=True)
+    figures = NONE | (json.loads((out / RESULT).read_text()) if (out / RESULT).is_file() else {})
+    if arguments.data is not None:
+        found = _log(arguments, where)
         if isinstance(found, int):
             return found
-        passes.append(found | {"seed": one.seed})
-    return _report(passes, arguments, time.monotonic() - began)
+        figures = found
+    if arguments.world:
+        world = _world(where, QUICK if arguments.quick else FULL)
+        if isinstance(world, int):
+            return world
+        figures |= {"world": world}
+    return _report(figures, arguments)
 
 
-def _run(arguments: argparse.Namespace, one: Pass, folder: Path) -> dict[str, Any] | int:
-    """The figures of one pass, or the status with which to end."""
-    paths = RunPaths(arguments.run_dir.resolve())
-    ports = Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
-    config = with_arms(replay_config(paths, ports, arguments.data.resolve()), one)
-    result = folder / f"pass-{one.seed}-{one.barrier_s}.json"
-    result.unlink(missing_ok=True)
-    load = load_command(config, arguments.data.resolve(), one, result, arguments.limit)
-    if code := with_stack(config, load):
-        return code
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
-
-
-def _report(passes: list[dict[str, Any]], arguments: argparse.Namespace, seconds: float) -> int:
+def _log(arguments: argparse.Namespace, where: Where) -> dict[str, Any] | int:
+    began, passes = time.monotonic(), []
+    for one in planned(arguments.seeds, quick=arguments.quick):
+        say(f"seed {one.seed}, barriers every {one.barrier_s} s, {time.monotonic() - began:.0f} s so far")
+        found = run_pass(arguments.data.resolve(), one, where, arguments.limit)
+        if isinstance(found, int):
+            return found
+        passes.append(found)
     made = rows(passes)
-    problems = failures(made, passes, whole=all((one["dataset"], one["events"]) == WHOLE for one in passes))
-    figures = {
+    whole = all((one["dataset"], one["events"]) == WHOLE for one in passes)
+    return {
         "dataset": passes[0]["dataset"],
         "rows": made,
-        "passes": [{key: value for key, value in one.items() if key != "arms"} for one in passes],
-        "seconds": seconds,
-        "command": shlex.join(["python", "-m", "local", "freshness", *sys.argv[2:]]),
-        "failed_checks": problems,
+        "passes": [one["figures"] for one in passes],
+        "seconds": time.monotonic() - began,
+        "command": report.command_line("freshness"),
+        "setup": _setup(passes),
+        "failed_checks": failures(made, passes, whole=whole),
     }
-    (arguments.out / "freshness.json").write_text(json.dumps(figures, indent=2) + "\n")
-    print(_table(made))
+
+
+def _world(where: Where, size: Size) -> dict[str, Any] | int:
+    began = time.monotonic()
+    found = run_world(where, size)
+    if isinstance(found, int):
+        return found
+    figures, passes = found
+    return figures | {
+        "seconds": time.monotonic() - began,
+        "setup": _setup(passes),
+        "failed_checks": world_failures(figures),
+    }
+
+
+def _setup(passes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Settings of the first pass: the others differ in seed and barrier, which passes say."""
+    seeds = {"models": ", ".join(str(one["seed"]) for one in passes)}
+    return setup(report.command_line("freshness"), seeds, passes[0]["settings"])
+
+
+def _report(figures: dict[str, Any], arguments: argparse.Namespace) -> int:
+    (arguments.out / RESULT).write_text(json.dumps(figures, indent=2) + "\n")
+    say(f"report: {report.freshness(arguments.out)}")
+    world = figures.get("world", {})
+    if figures["rows"]:
+        print(_table(figures["rows"]))
+    for scenario in SCENARIOS if world else ():
+        print(f"world, {scenario}\n{_table(world[scenario]['rows'])}\n{_windows(world[scenario])}")
+    problems = [*figures["failed_checks"], *world.get("failed_checks", ())]
     for problem in problems:
         print(f"freshness: FAILED: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _windows(found: dict[str, Any]) -> str:
+    header = ("trained on the last", "AUC", "std", "seeds", "log loss", "rows")
+    made = [
+        (
+            "all" if one["window_s"] is None else interval(one["window_s"]),
+            _number(one["auc"]["mean"], 4),
+            _number(one["auc"]["std"], 4),
+            one["auc"]["seeds"],
+            _number(one["log_loss"], 4),
+            round(one["trained_rows"]),
+        )
+        for one in found["windows"]
+    ]
+    return table(header, made)
 
 
 def _table(made: list[dict[str, Any]]) -> str:
@@ -133,32 +142,43 @@ def _table(made: list[dict[str, Any]]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
-    def number(value: float | None, digits: int) -> object:
-        return "" if value is None else round(value, digits)
-
     area = row["auc"]
     return (
-        name(row), number(area["mean"], 4), number(area["std"], 4), area["seeds"], number(row["auc_all"], 4),
-        number(row["log_loss"], 4), number(row["delta_bytes"] / 1e6, 1), number(row["cpu_s"], 1),
+        interval(row["interval_s"]), _number(area["mean"], 4), _number(area["std"], 4), area["seeds"],
+        _number(row["auc_all"], 4), _number(row["log_loss"], 4),
+        _number(row["delta_bytes"] / 1e6, 1), _number(row["cpu_s"], 1),
     )  # fmt: skip
+
+
+def _number(value: float | None, digits: int) -> object:
+    return "" if value is None else round(value, digits)
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local freshness", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="MovieLens 100K folder, .csv or .parquet")
+    parser.add_argument("--data", type=Path, help="MovieLens 100K folder, .csv or .parquet; none: the world")
     parser.add_argument("--seeds", type=int, help=f"passes; {SEEDS}, quick 1")
     parser.add_argument("--limit", type=int, default=0, help="only the first N events; 0 = all")
     parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_EVENTS:,} events, one seed: that it works"
+        "--quick",
+        action="store_true",
+        help=f"that it works: {QUICK_EVENTS:,} events, one seed; without --data a small world",
+    )
+    parser.add_argument(
+        "--no-world", dest="world", action="store_false", help="the log alone, not the simulated world"
     )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out", help="folder of freshness.json")
     parser.add_argument("--run-dir", type=Path, default=REPOSITORY / "out" / "run", help="state and logs")
     parser.add_argument("--port-offset", type=int, default=0, help="moves every port, for a second stack")
     parser.add_argument("--free-ports", action="store_true", help="any free ports instead")
     arguments = parser.parse_args(argv)
-    if not arguments.data.exists():
+    if arguments.data is None and not arguments.world:
+        parser.error("--no-world: without --data there is nothing else to do")
+    if arguments.data is not None and not arguments.data.exists():
         parser.error(f"--data {arguments.data}: no such file or folder")
     refuse_theirs(("KAFKA_BOOTSTRAP_SERVERS",), "each pass begins with a Kafka of its own")
+    # Quick is to be quick: one of both.
+    arguments.world = arguments.world and not (arguments.quick and arguments.data)
     if arguments.quick:
         arguments.limit = arguments.limit or QUICK_EVENTS
     arguments.seeds = arguments.seeds or (1 if arguments.quick else SEEDS)

@@ -7,6 +7,8 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
+from local.report.numbers import interval
+
 # Over all events of MovieLens 100K: by comparison, without any delay factors on ids reach 0.741 (River), a
 # logistic regression on smoothed rates of user, item and user x genre 0.758.
 MIN_AUC_ALL = {60: 0.755, 600: 0.745}
@@ -50,31 +52,36 @@ def failures(
 ) -> list[str]:
     """One line per claim that does not hold. ``whole``: of all of MovieLens 100K, so that figures can be
     asked for; else only whether the loop closed."""
-    problems = []
-    for one in passes:
-        where = f"seed {one['seed']}, barrier {one['barrier_s']} s"
-        if one["samples"] != one["events"] or one["duplicates"]:
-            problems.append(
-                f"{where}: {one['samples']} samples of {one['events']} events, {one['duplicates']} twice"
-            )
+    problems = loop_failures(passes)
     if not whole:
         return problems
     compared = [row for row in made if row["auc"]["seeds"] >= MIN_SEEDS]
     if len(compared) < 2:
         problems.append(f"fewer than 2 intervals have {MIN_SEEDS} seeds")
     problems += [
-        f"{name(older)} is better than {name(newer)}: {older['auc']['mean']:.4f}, {newer['auc']['mean']:.4f}"
+        f"{_name(older)} is better than {_name(newer)}: "
+        f"{older['auc']['mean']:.4f}, {newer['auc']['mean']:.4f}"
         for newer, older in pairwise(compared)
         if older["auc"]["mean"] - newer["auc"]["mean"] > bars(newer, older)
     ]
     online, batch = (_of(compared, seconds) for seconds in (600, DAY_S))
     if online and batch and online["auc"]["mean"] - batch["auc"]["mean"] <= bars(online, batch):
-        problems.append(f"{name(online)} is not better than {name(batch)} by more than the error bars")
+        problems.append(f"{_name(online)} is not better than {_name(batch)} by more than the error bars")
     for seconds, least in MIN_AUC_ALL.items():
         row = _of(made, seconds)
         if row is None or (row["auc_all"] or 0) < least:
             problems.append(f"{seconds} s: auc_all {row and row['auc_all']} is below {least}")
     return problems
+
+
+def loop_failures(passes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per pass in which an event became no sample, or two."""
+    return [
+        f"seed {one['seed']}, barrier {one['barrier_s']} s: "
+        f"{one['samples']} samples of {one['events']} events, {one['duplicates']} twice"
+        for one in passes
+        if one["samples"] != one["events"] or one["duplicates"]
+    ]
 
 
 def bars(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
@@ -86,12 +93,5 @@ def _of(made: Sequence[Mapping[str, Any]], seconds: int) -> Mapping[str, Any] | 
     return next((row for row in made if row["interval_s"] == seconds), None)
 
 
-def name(row: Mapping[str, Any]) -> str:
-    """An interval as one says it."""
-    seconds = row["interval_s"]
-    if seconds is None:
-        return "never"
-    for unit, size in (("d", DAY_S), ("h", 3_600), ("min", 60)):
-        if seconds % size == 0:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+def _name(row: Mapping[str, Any]) -> str:
+    return interval(row["interval_s"])

@@ -23,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from services.runtime.settings import ProcessSettings
+from services.runtime.settings import ProcessSettings, differing
 from services.runtime.telemetry import Pulse, configure_logging, counter, get_logger
 
 log = get_logger(__name__)
@@ -177,6 +177,8 @@ def _on_signal(process: Process, number: signal.Signals) -> None:
 def run(settings: ProcessSettings, main: MainFn) -> None:
     """Configures logs, runs ``main`` on uvloop, and leaves by SystemExit with the exit code."""
     configure_logging(settings.name, settings.log_level)
+    # Reports read it: what a run was made with.
+    log.info("starting", settings=differing(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(live(settings, main))
     raise SystemExit(code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -213,6 +213,27 @@ def _customary_names(environ: Any) -> dict[str, Any]:
     if environ.get("REDIS_URL"):
         found["redis"] = {"url": environ["REDIS_URL"]}
     return found
+
+
+# Where something is, not how it works: it differs on every machine, and a URL may hold a password.
+_PLACES = ("host", "port", "target", "servers", "url", "uri", "dir", "file", "out")
+
+
+def differing(settings: BaseModel) -> dict[str, str]:
+    """Settings that are not the defaults, by dotted name; places (addresses, folders) are left out."""
+    return dict(_differing(settings, None, ""))
+
+
+def _differing(settings: BaseModel, usual: object, prefix: str) -> Iterator[tuple[str, str]]:
+    """``usual``: the default of the whole group, where it has one."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        given = type(usual) is type(settings)
+        default = getattr(usual, name) if given else field.get_default(call_default_factory=True)
+        if isinstance(value, BaseModel):
+            yield from _differing(value, default, f"{prefix}{name}.")
+        elif name.rpartition("_")[2] not in _PLACES and value != default:
+            yield f"{prefix}{name}", str(value)
 
 
 SettingsT = TypeVar("SettingsT", bound=ProcessSettings)

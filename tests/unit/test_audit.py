@@ -96,7 +96,7 @@ def write(out: Path, rows: dict, stated: dict) -> None:
     folder.mkdir(parents=True)
     for row_type in ROW_TYPES:
         file = RowFile(folder, row_type)
-        for row in rows[row_type]:
+        for row in rows.get(row_type, []):
             file.add(row)
         file.close()
     (out / "demo.json").write_text(json.dumps(stated))

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from loadgen import sync_pass
-from local.freshness.command import BARRIER_S, INTERVALS_S, Pass, load_command, planned, with_arms
-from local.freshness.verdict import bars, failures, name, rows
+from local.freshness import world
+from local.freshness.command import BARRIER_S, INTERVALS_S, planned
+from local.freshness.passes import Pass, load_command, with_arms
+from local.freshness.verdict import bars, failures, rows
 from local.ports import Ports
+from local.report.numbers import interval
 from local.stack_config import StackConfig
 from services.contract.times import MICROS, leaves
 from trainer.pace import Pace
@@ -80,7 +83,7 @@ def test_a_loop_that_did_not_close_is_named_in_a_short_run_too() -> None:
 
 
 def test_intervals_are_named_as_one_says_them() -> None:
-    assert [name({"interval_s": s}) for s in (60, 600, 18_000, 604_800, 61, None)] == [
+    assert [interval(s) for s in (60, 600, 18_000, 604_800, 61, None)] == [
         "1 min", "10 min", "5 h", "7 d", "61 s", "never",
     ]  # fmt: skip
 
@@ -121,6 +124,22 @@ def test_the_pass_waits_for_exactly_the_arms_that_publish(before: int, after: in
     assert leaves(before * MICROS, after * MICROS, 3_600 * MICROS) is due
     if before:
         assert Pace(3_600 * MICROS, before * MICROS).due(after * MICROS) is due
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "done", "more"),
+    [(900, 0, True), (249, 1, True), (251, 1, False), (333, 2, True), (334, 2, False)],
+)
+def test_another_seed_of_the_world_begins_only_when_it_will_end_in_time(elapsed_s, done, more) -> None:
+    assert world.BUDGET_S == 500
+    assert world.in_budget(elapsed_s, done) is more
+
+
+def test_the_world_is_told_apart_where_its_loop_did_not_close() -> None:
+    closed, open_ = ({"passes": [one_pass(1, GOOD) | {"samples": count}]} for count in (9, 8))
+    assert world.world_failures({"drift": closed, "still": closed}) == []
+    [found] = world.world_failures({"drift": closed, "still": open_})
+    assert found.startswith("world, still: seed 1") and "8 samples of 9 events" in found
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 380
-_LABEL = 92
+_LABEL = 104
 _VALUE = 64
 _LEFT, _RIGHT = _LABEL, WIDTH - _VALUE
 _ROW = 24
@@ -53,16 +53,16 @@ def bars(title: str, rows: Sequence[Bar], most: float | None = None) -> str:
     """Horizontal bars from 0 to ``most`` (default: the largest value)."""
     top = most or max([row.value for row in rows], default=0) or 1
     parts = []
-    for number, row in enumerate(rows):
-        y = number * _ROW
-        length = _number((_RIGHT - _LEFT) * min(1.0, max(0.0, row.value / top)))
+    for index, row in enumerate(rows):
+        y = index * _ROW
+        length = number((_RIGHT - _LEFT) * min(1.0, max(0.0, row.value / top)))
         parts += [
-            _text(_LEFT - 6, y + 16, row.label, "end"),
+            text(_LEFT - 6, y + 16, row.label, "end"),
             f'<rect class="track" x="{_LEFT}" y="{y + 5}" width="{_RIGHT - _LEFT}" height="14" rx="3"/>',
             f'<rect class="{row.colour}" x="{_LEFT}" y="{y + 5}" width="{length}" height="14" rx="3"/>',
-            _text(_RIGHT + 6, y + 16, row.text, "start", "value"),
+            text(_RIGHT + 6, y + 16, row.text, "start", "value"),
         ]
-    return _svg(title, len(rows) * _ROW, parts)
+    return svg(title, len(rows) * _ROW, parts)
 
 
 def ranges(
@@ -84,19 +84,19 @@ def ranges(
     height = len(rows) * _ROW
     parts = []
     for value, label in ticks:
-        at = _number(x(value))
+        at = number(x(value))
         parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="0" y2="{height}"/>')
-        parts.append(_text(x(value), height + 14, label, "middle", "axis"))
-    for number, row in enumerate(rows):
-        y = number * _ROW + 12
-        start, stop, middle = (_number(x(one)) for one in (row.low, row.high, row.middle))
+        parts.append(text(x(value), height + 14, label, "middle", "axis"))
+    for index, row in enumerate(rows):
+        y = index * _ROW + 12
+        start, stop, middle = (number(x(one)) for one in (row.low, row.high, row.middle))
         parts += [
-            _text(_LEFT - 6, y + 4, row.label, "end"),
+            text(_LEFT - 6, y + 4, row.label, "end"),
             f'<line class="{row.colour} whisker" x1="{start}" x2="{stop}" y1="{y}" y2="{y}"/>',
             f'<circle class="{row.colour}" cx="{middle}" cy="{y}" r="4.5"/>',
-            _text(_RIGHT + 6, y + 4, row.text, "start", "value"),
+            text(_RIGHT + 6, y + 4, row.text, "start", "value"),
         ]
-    return _svg(title, height + 20, parts)
+    return svg(title, height + 20, parts)
 
 
 def line(title: str, points: Sequence[Point], colour: str = "c0") -> str:
@@ -105,36 +105,39 @@ def line(title: str, points: Sequence[Point], colour: str = "c0") -> str:
     top = max([point.value for point in points], default=0) or 1
     step = (right - left) / max(1, len(points) - 1)
     places = [
-        (left + number * step, base - (base - 26) * max(0.0, point.value) / top)
-        for number, point in enumerate(points)
+        (left + index * step, base - (base - 26) * max(0.0, point.value) / top)
+        for index, point in enumerate(points)
     ]
-    path = " ".join(f"{_number(x)},{_number(y)}" for x, y in places)
+    path = " ".join(f"{number(x)},{number(y)}" for x, y in places)
     parts = [
         f'<line class="grid" x1="{left - 20}" x2="{right + 20}" y1="{base}" y2="{base}"/>',
         f'<polyline class="{colour} path" points="{path}"/>',
     ]
     for (x, y), point in zip(places, points, strict=True):
         parts += [
-            f'<circle class="{colour}" cx="{_number(x)}" cy="{_number(y)}" r="5"/>',
-            _text(x, y - 11, point.text, "middle", "value"),
-            _text(x, base + 20, point.label, "middle"),
-            _text(x, base + 37, point.note, "middle", "axis"),
+            f'<circle class="{colour}" cx="{number(x)}" cy="{number(y)}" r="5"/>',
+            text(x, y - 11, point.text, "middle", "value"),
+            text(x, base + 20, point.label, "middle"),
+            text(x, base + 37, point.note, "middle", "axis"),
         ]
-    return _svg(title, height, parts)
+    return svg(title, height, parts)
 
 
-def _svg(title: str, height: float, parts: Sequence[str]) -> str:
+def svg(title: str, height: float, parts: Sequence[str]) -> str:
+    """An image of ``parts``, WIDTH units wide; ``title`` is read out in its stead."""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {_number(height)}" role="img" aria-label="{escape(title, quote=True)}">'
+        f'<svg viewBox="0 0 {WIDTH} {number(height)}" role="img" aria-label="{escape(title, quote=True)}">'
         + "".join(parts)
         + "</svg>"
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str, colour: str = "label") -> str:
-    place = f'x="{_number(x)}" y="{_number(y)}" text-anchor="{anchor}"'
-    return f'<text class="{colour}" {place}>{escape(text)}</text>'
+def text(x: float, y: float, said: str, anchor: str, colour: str = "label") -> str:
+    """A text at a place; ``anchor``: start, middle or end."""
+    place = f'x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"'
+    return f'<text class="{colour}" {place}>{escape(said)}</text>'
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A place, to a tenth of a unit."""
     return f"{value:.1f}".rstrip("0").rstrip(".")

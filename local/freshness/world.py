@@ -1,0 +1,136 @@
+"""The same question in the simulated world, which can stand still: drift or none, same arrivals.
+
+A log of each scenario (``loadgen world-log``) is replayed like a real one, in event time behind barriers,
+with arms by how often they are synchronised. Then its samples (features as they were served, the same in all
+passes) say what a window is worth: models trained on the last 10 minutes only against the last 20 and all
+(``trainer windows``), on the traffic that came next: too little data against data that is too old.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from local.chaos_kafka import read
+from local.commands import run_loadgen
+from local.errors import LocalError
+from local.freshness.passes import Pass, Where, run_pass
+from local.freshness.verdict import loop_failures, rows
+from local.paths import REPOSITORY
+from local.processes import RUNTIME
+from local.samples_topic import samples_table
+from local.stack import Stack
+from local.up import say
+from services.contract import topics
+from services.contract.feature_sets import WORLD
+
+SCENARIOS = ("drift", "still")
+BARRIER_S = 60
+INTERVALS_S = (120, 300, 600, 1_200)
+# 0: all before.
+WINDOWS_S = (600, 1_200, 0)
+EVERY_S = 300
+
+
+LOG, SAMPLES = "log.parquet", "samples.parquet"
+# Wall time of all passes; and models of each window.
+BUDGET_S, WINDOW_SEEDS = 500, 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the world a run takes; ``seeds``: models of each scenario, when there is time."""
+
+    rate: float
+    duration_s: int
+    seeds: int
+
+
+FULL, QUICK = Size(1.2, 3_600, 3), Size(0.6, 1_560, 1)
+# Small, so that ids are met often enough to be learned in an hour: a user comes every few minutes.
+PLACE = (
+    *("--sim.items", "2000", "--sim.users", "500"),
+    *("--sim.births-per-s", "0.05", "--sim.user-births-per-s", "0.02"),
+)
+
+
+def run_world(where: Where, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]] | int:
+    """(figures by scenario, all passes), or the status with which to end. Each seed's passes are made side by
+    side; another seed begins only when it will be done within the budget."""
+    began = time.monotonic()
+    folders = {scenario: where.folder / "world" / scenario for scenario in SCENARIOS}
+    passes: dict[str, list[dict[str, Any]]] = {scenario: [] for scenario in SCENARIOS}
+    for scenario, folder in folders.items():
+        _write_log(scenario, folder / LOG, size)
+    for seed in range(1, size.seeds + 1):
+        if not in_budget(elapsed_s := time.monotonic() - began, seed - 1):
+            say(f"world: no time for seed {seed}: {seed - 1} took {elapsed_s:.0f} s")
+            break
+        for scenario, folder in folders.items():
+            say(f"world, {scenario}: seed {seed}, barriers every {BARRIER_S} s")
+            found = _pass(seed, replace(where, folder=folder))
+            if isinstance(found, int):
+                return found
+            passes[scenario].append(found)
+    figures = {}
+    for scenario, folder in folders.items():
+        say(f"world, {scenario}: models of the last minutes only")
+        figures[scenario] = {
+            "rows": rows(passes[scenario]),
+            **windows(folder / SAMPLES, WINDOW_SEEDS),
+            "passes": [one["figures"] for one in passes[scenario]],
+        }
+    return figures, [one for made in passes.values() for one in made]
+
+
+def in_budget(elapsed_s: float, done: int) -> bool:
+    """Whether one more seed, as long as those that are done, ends within the budget."""
+    return not done or elapsed_s * (done + 1) <= BUDGET_S * done
+
+
+def world_failures(world: Mapping[str, Any]) -> list[str]:
+    """One line per claim that does not hold."""
+    return [
+        f"world, {scenario}: {problem}"
+        for scenario in SCENARIOS
+        for problem in loop_failures(world[scenario]["passes"])
+    ]
+
+
+def _write_log(scenario: str, log: Path, size: Size) -> None:
+    arguments = ["--scenario", scenario, "--rate", str(size.rate), "--duration-s", str(size.duration_s)]
+    if code := run_loadgen(["world-log", *PLACE, *arguments, "--log", str(log)], os.environ):
+        raise LocalError(f"loadgen world-log ended with status {code}; see its output above")
+
+
+def _pass(seed: int, where: Where) -> dict[str, Any] | int:
+    def keep_samples(stack: Stack) -> None:
+        records = read(stack.addresses.kafka_bootstrap, [topics.SAMPLES], committed=True)
+        table = samples_table(records, topics.SAMPLES.name)
+        pq.write_table(table, where.folder / SAMPLES, compression="zstd")
+
+    one = Pass(seed, BARRIER_S, INTERVALS_S, {"RECLOOP_FEATURE_SET": WORLD})
+    return run_pass(where.folder / LOG, one, where, 0, keep_samples)
+
+
+def windows(samples: Path, seeds: int, options: Sequence[str] = ()) -> dict[str, Any]:
+    """The figures of ``trainer windows``. Raises LocalError when it fails, with what it said."""
+    command = [sys.executable, "-m", "trainer", "windows", "--samples", str(samples)]
+    command += [part for window_s in WINDOWS_S for part in ("--window-s", str(window_s))]
+    command += ["--every-s", str(EVERY_S), "--seeds", str(seeds), *options]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, **RUNTIME}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise LocalError(f"trainer windows ended with status {done.returncode}: {done.stderr.strip()}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
