@@ -227,7 +227,7 @@ class Life(_message.Message):
     def __init__(self, state: _Optional[str] = ..., shares: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation", "rollback", "life")
+    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation", "rollback", "life", "standing_share")
     ARM_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +238,7 @@ class Release(_message.Message):
     PARENT_GENERATION_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     LIFE_FIELD_NUMBER: _ClassVar[int]
+    STANDING_SHARE_FIELD_NUMBER: _ClassVar[int]
     arm: str
     lineage: Lineage
     base: BaseRef
@@ -248,7 +249,8 @@ class Release(_message.Message):
     parent_generation: int
     rollback: Rollback
     life: Life
-    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., parent_generation: _Optional[int] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., life: _Optional[_Union[Life, _Mapping]] = ...) -> None: ...
+    standing_share: float
+    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., parent_generation: _Optional[int] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., life: _Optional[_Union[Life, _Mapping]] = ..., standing_share: _Optional[float] = ...) -> None: ...
 
 class ReleaseEvent(_message.Message):
     __slots__ = ("arm", "decided_at", "decision", "evidence_json", "revision")
