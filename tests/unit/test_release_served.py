@@ -11,6 +11,7 @@ import pytest
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from rec.model.v1 import model_pb2
 from services.contract import columns
+from services.release import lives
 from services.release.gatekeeper import Gatekeeper
 from services.release.registry import NOTHING, Decision, Registry
 from services.release.served import ServedSamples, rows_of
@@ -183,6 +184,19 @@ async def test_behind_the_rollback_only_new_rows_are_judged():
     rig.traffic("online", sequence=10, scores_by=0.02, requests=2_000)
     await rig.steward.look()
     assert len(rig.decisions) == 2
+
+
+async def test_a_generation_that_is_held_is_not_taken_back_until_it_is_let_go():
+    rig = Rig()
+    rig.registry.take(lives.hold(rig.registry, 1, True, NOW_US, "looking").records)
+    rig.traffic("baseline")
+    rig.traffic("online", scores_by=0.03)
+    for _ in range(3):
+        await rig.steward.look()
+    assert rig.decisions == []
+    rig.registry.take(lives.hold(rig.registry, 1, False, NOW_US).records)
+    await rig.steward.look()
+    assert rig.decisions[0].answer.rollback.reason == "guard of arm online"
 
 
 async def test_without_a_baseline_with_traffic_nobody_is_judged():

@@ -210,7 +210,7 @@ class Rollback(_message.Message):
     def __init__(self, order: _Optional[int] = ..., to_sequence: _Optional[int] = ..., to_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., ordered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., done: _Optional[_Union[RolledBack, _Mapping]] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., rows: _Optional[int] = ..., published_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Life(_message.Message):
-    __slots__ = ("state", "shares", "reason")
+    __slots__ = ("state", "shares", "reason", "held")
     class SharesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -221,10 +221,12 @@ class Life(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     state: str
     shares: _containers.ScalarMap[str, float]
     reason: str
-    def __init__(self, state: _Optional[str] = ..., shares: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ...) -> None: ...
+    held: bool
+    def __init__(self, state: _Optional[str] = ..., shares: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., held: _Optional[bool] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation", "rollback", "life", "standing_share")
