@@ -6,8 +6,8 @@ keeps that baseline and, when told to, takes full models from the gate to everyb
                                                '--> baseline (baseline.py) --pin--> arm (registry.py)
 
 The guard of an arm is on as long as there is a baseline arm with traffic, and the generation is not held.
-Rows that the arm served before the newest rollback of its lineage are not held against it; while an order
-has no outcome, nothing is ordered.
+Rows served before the newest rollback of a lineage are not held against it, nor for it; while an order has no
+outcome, nothing is ordered.
 """
 
 from __future__ import annotations
@@ -172,16 +172,19 @@ class Steward:
             undone = Undone.of(registry, release.lineage)
             if undone.open_order:
                 continue
-            verdict = self._judge(release, undone.since)
+            verdict = self._judge(release, undone)
             if verdict.decision == "rollback":
                 return self._order(registry, release, undone, verdict)
         return NOTHING
 
-    def _judge(self, release: model_pb2.Release, since: int) -> GuardVerdict:
+    def _judge(self, release: model_pb2.Release, undone: Undone) -> GuardVerdict:
         generation = release.lineage.generation
         guard = self._guards.setdefault((release.arm, generation), Guard(self._settings.guard))
-        served = self._window.window(release.arm, generation, since)
-        verdict = guard.look(served, self._window.window(self._settings.baseline_arm))
+        # From the same moment on: clicks come at once, what was not clicked later, so the newest rows alone
+        # are all clicks, of any arm.
+        from_us = undone.since_us
+        served = self._window.window(release.arm, generation, from_sequence=undone.since, from_us=from_us)
+        verdict = guard.look(served, self._window.window(self._settings.baseline_arm, from_us=from_us))
         self._looks.labels(release.arm, verdict.decision).inc()
         return verdict
 

@@ -16,11 +16,12 @@ from services.release.registry import Registry
 
 @dataclass(frozen=True)
 class Undone:
-    """Of one lineage. ``open_order``: one has no outcome yet; ``since``: the sequence of the newest rollback,
-    0 without any."""
+    """Of one lineage. ``open_order``: one has no outcome yet; ``since``, ``since_us``: sequence of the newest
+    rollback, and when it was published; 0 without any."""
 
     open_order: bool
     since: int
+    since_us: int
     ranges: tuple[tuple[int, int], ...]
     _newest: model_pb2.Rollback | None
 
@@ -31,7 +32,8 @@ class Undone:
         done = [one for one in orders if one.HasField("done")]
         return cls(
             any(not one.HasField("done") and not one.error for one in orders),
-            max((one.sequence for one in done), default=0),
+            done[-1].sequence if done else 0,
+            times.to_us(done[-1].published_at) if done else 0,
             tuple((one.done.restored_sequence, one.sequence) for one in done),
             done[-1] if done else None,
         )
@@ -45,7 +47,7 @@ class Undone:
         reach far enough: as far again behind its target."""
         wish, newest = model_pb2.Rollback(), self._newest
         to_us = now_us - back_us
-        if newest is not None and to_us < times.to_us(newest.published_at):
+        if newest is not None and to_us < self.since_us:
             if not newest.HasField("to_time"):
                 wish.to_sequence = newest.done.restored_sequence
                 return wish
