@@ -20,6 +20,7 @@ OWN_ARGUMENTS = {
     "chaos-join": "local.chaos_join",
     "compare-samples": "local.compare.command",
     "freshness": "local.freshness.command",
+    "rollback-demo": "local.rollback.command",
 }
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("backfill-demo", help="a view joins a running stack, with its past", add_help=False)
     commands.add_parser("compare-samples", help="all schemes of samples on one traffic", add_help=False)
     commands.add_parser("freshness", help="AUC by how often the model is synchronised", add_help=False)
+    commands.add_parser("rollback-demo", help="faults under load, mended by the loop", add_help=False)
     for command in (up, demo, replay, commands.choices["doctor"]):
         command.add_argument(
             "--port-offset", type=int, default=0, help="moves every port, for a second stack"
