@@ -30,7 +30,8 @@ CLICK_AFTER_S = 0.3
 class Bots:
     """One run of them; ``counts``: requests, errors, clicks."""
 
-    def __init__(self, gateway: grpc.aio.Channel, collector: grpc.aio.Channel) -> None:
+    def __init__(self, gateway: grpc.aio.Channel, collector: grpc.aio.Channel, candidates: int) -> None:
+        self._candidates = candidates
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(gateway)
         self._collector = collector_pb2_grpc.CollectorServiceStub(collector)
         self._run = f"bots-{time.time_ns():x}"
@@ -48,7 +49,9 @@ class Bots:
         self.counts["requests"] += 1
         request_id, user_id = f"{self._run}-{number:06d}", hash_key(f"{self._run}-{number}")
         try:
-            request = gateway_pb2.RecommendRequest(user_id=user_id, n=100, request_id=request_id)
+            request = gateway_pb2.RecommendRequest(
+                user_id=user_id, n=100, request_id=request_id, candidates=self._candidates
+            )
             answer = await self._gateway.Recommend(request, timeout=DEADLINE_S)
             items = [item.item_id for item in answer.items][:SHOWN]
             shown = Impression(
@@ -87,7 +90,7 @@ async def _run(given: argparse.Namespace) -> Counter[str]:
     gateway = grpc.aio.insecure_channel(given.gateway)
     collector = grpc.aio.insecure_channel(given.collector)
     async with gateway, collector:
-        bots = Bots(gateway, collector)
+        bots = Bots(gateway, collector, given.candidates)
         await bots.come(given.rate, given.seconds)
     return bots.counts
 
@@ -98,6 +101,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--gateway", required=True, help="host:port")
     parser.add_argument("--collector", required=True, help="host:port")
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
+    parser.add_argument("--candidates", type=int, required=True, help="scored per request")
     parser.add_argument("--seconds", type=float, required=True, help="for how long")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     given = parser.parse_args(argv)

@@ -36,11 +36,11 @@ from services.contract.feature_sets import WORLD
 # As in backfill-demo: users come back within a minute or two.
 SIM = {"ITEMS": "20000", "USERS": "2000", "SESSIONS": "4", "SESSION_S": "120", "DAY0_RATE": "40"}
 FULL = Plan(
-    rate=30.0, duration_s=360.0, lead_s=40.0, exploded_s=10.0, warm_s=30.0, bots_s=30.0,
+    rate=30.0, candidates=1_000, duration_s=900.0, lead_s=40.0, exploded_s=10.0, warm_s=30.0, bots_s=30.0,
     after_s=30.0, patience_s=120.0,
 )  # fmt: skip
 QUICK = Plan(
-    rate=30.0, duration_s=150.0, lead_s=10.0, exploded_s=3.0, warm_s=10.0, bots_s=20.0,
+    rate=30.0, candidates=300, duration_s=600.0, lead_s=10.0, exploded_s=3.0, warm_s=10.0, bots_s=20.0,
     after_s=8.0, patience_s=60.0,
 )  # fmt: skip
 # Of release and trainer: how old the baseline is, what a look sees, what it takes back (above a minute).
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     """Runs the command."""
     arguments = _arguments(argv)
     plan = QUICK if arguments.quick else FULL
-    plan = replace(plan, rate=arguments.rate or plan.rate, duration_s=arguments.duration_s or plan.duration_s)
+    plan = replace(plan, rate=arguments.rate or plan.rate)
     folder = arguments.out / "rollback"
     try:
         done = run(folder, _config(arguments), plan)
@@ -154,9 +154,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local rollback-demo", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fraction of it: that it works")
     parser.add_argument("--rate", type=float, help=f"users' requests per second; {FULL.rate:g}")
-    parser.add_argument(
-        "--duration-s", type=float, help=f"of the load; {FULL.duration_s:g}, quick {QUICK.duration_s:g}"
-    )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out", help="folder of rollback.json")
     parser.add_argument("--run-dir", type=Path, default=REPOSITORY / "out" / "run", help="state and logs")
     parser.add_argument("--port-offset", type=int, default=0, help="moves every port, for a second stack")
@@ -164,7 +161,5 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.rate is not None and not 10 <= arguments.rate <= 1_000:
         parser.error(f"--rate {arguments.rate}: 10 to 1,000; below it the guard sees too little")
-    if arguments.duration_s is not None and not 60 <= arguments.duration_s <= 3_600:
-        parser.error(f"--duration-s {arguments.duration_s}: 60 to 3,600")
     arguments.out = arguments.out.resolve()
     return arguments

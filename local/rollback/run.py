@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -48,12 +49,14 @@ LOAD_STATUSES = (0, 1)
 
 @dataclass(frozen=True)
 class Plan:
-    """``rate`` of users' requests per second, ``duration_s`` in all; the first fault ``lead_s`` after the
-    load began. ``exploded_s``: how long the trainer refuses steps before it gets its setting back.
-    Bots as many as users, for ``bots_s``. ``warm_s``: how long the baseline serves before they come.
-    ``after_s``: watched behind the last recovery. ``patience_s``: for each thing that is waited for."""
+    """``rate`` of users' requests per second, each for ``candidates``, for ``duration_s`` at most; the first
+    fault ``lead_s`` after the load began. ``exploded_s``: how long the trainer refuses steps before it gets
+    its setting back. Bots as many as users, for ``bots_s``. ``warm_s``: how long the baseline serves before
+    they come. ``after_s``: watched behind the last recovery. ``patience_s``: for each thing that is waited
+    for."""
 
     rate: float
+    candidates: int
     duration_s: float
     lead_s: float
     exploded_s: float
@@ -114,12 +117,12 @@ class _Faults:
         self._children: list[Child] = []
         self._load = self._start(
             "load", "loadgen", "simulate", "--rate", str(plan.rate), "--duration-s", str(plan.duration_s),
-            *UNJUDGED, "--out", str(folder / "load"),
+            "--candidates", str(plan.candidates), *UNJUDGED, "--out", str(folder / "load"),
         )  # fmt: skip
 
     def all(self) -> None:
         """Every fault, then the load's end."""
-        say(f"load: {self._plan.rate:g} requests/s, {self._plan.duration_s:.0f} s")
+        say(f"load: {self._plan.rate:g} requests/s")
         time.sleep(self._plan.lead_s)
         self._until(lambda: self._watch.online().model.sequence > 2, "the model is learning")
         self._corrupt_deltas()
@@ -129,7 +132,8 @@ class _Faults:
         self._poisoned_clicks()
         time.sleep(self._plan.after_s)
         self._require_load()
-        if not self._load.wait(self._plan.duration_s + LOAD_GRACE_S):
+        self._load.send(signal.SIGTERM)
+        if not self._load.wait(LOAD_GRACE_S):
             raise StartFailed(f"the load did not end; {self._load.log} ends with:\n{self._load.tail()}")
         self.run.load_status = self._load.exit_code or 0
         if self.run.load_status not in LOAD_STATUSES:
@@ -220,9 +224,9 @@ class _Faults:
         known = len(self._watch.rollbacks())
         self._planted("poisoned_clicks", rate=plan.rate, seconds=plan.bots_s)
         bots = self._start(
-            "bots", "local.rollback.bots", "--gateway", where.target("gateway"), "--collector",
-            where.target("collector"), "--rate", str(plan.rate), "--seconds", str(plan.bots_s), "--out",
-            str(self._folder / "bots.json"),
+            "bots", "local.rollback.bots", "--gateway", where.target("gateway"),
+            "--collector", where.target("collector"), "--rate", str(plan.rate), "--seconds", str(plan.bots_s),
+            "--candidates", str(plan.candidates), "--out", str(self._folder / "bots.json"),
         )  # fmt: skip
         if not bots.wait(plan.bots_s + BOTS_GRACE_S):
             raise StartFailed(f"the bots did not end; {bots.log} ends with:\n{bots.tail()}")
@@ -252,7 +256,7 @@ class _Faults:
     def _require_load(self) -> None:
         """Raises StartFailed when no requests come any more."""
         if self._load.exit_code in LOAD_STATUSES:
-            raise StartFailed("the load was over before the last fault: a longer --duration-s is needed")
+            raise StartFailed("the load was over before the last fault had been dealt with")
         self._load.require_running()
 
     def _start(self, name: str, module: str, *arguments: str) -> Child:
