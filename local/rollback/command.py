@@ -46,7 +46,7 @@ QUICK = Plan(
 # Of release and trainer: how old the baseline is, what a look sees, what it takes back (above a minute).
 FULL_TIMES = {"age_s": 110, "rollback_s": 100, "window_s": 40, "base_interval_s": 40}
 QUICK_TIMES = {"age_s": 75, "rollback_s": 75, "window_s": 30, "base_interval_s": 25}
-BASELINE_SHARE, LOOK_S, MIN_REQUESTS = 0.2, 2, 80
+BASELINE_SHARE, LOOK_S, MIN_REQUESTS = 0.2, 2, 60
 # Of the user's own servers.
 THEIRS = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "RECLOOP_MODEL_STORE_URI")
 

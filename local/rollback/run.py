@@ -33,10 +33,12 @@ from local.rollback.watch import PARTITION, Watch
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, say
+from rec.model.v1.model_pb2 import DeltaHeader, ParameterDelta
 from rec.v1 import release_pb2
 from services.contract import model_store, topics
 from services.contract.model_store import SavedBase
 from services.contract.signature import SIGNING_NAME
+from services.contract.times import to_us
 
 # Behind the load's own end: its drain and its report.
 LOAD_GRACE_S = 180.0
@@ -169,7 +171,8 @@ class _Faults:
         before = self._watch.online().model.sequence
         true = self._watch.newest_delta()
         values = [plants.tampered(true), plants.torn(true)]
-        self._planted("corrupt_delta", bytes=[len(value) for value in values])
+        looks_like = DeltaHeader.FromString(ParameterDelta.FromString(values[0]).header)
+        self._planted("corrupt_delta", sequence=looks_like.sequence, created_us=to_us(looks_like.created_at))
         offsets = _produced(self._stack.addresses.kafka_bootstrap, values)
         self.run.plants["corrupt_delta"]["offsets"] = offsets
 

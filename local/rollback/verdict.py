@@ -77,7 +77,9 @@ def figures(
     return {
         "cases": [_said(name, plants[name]["planted_us"], found[name], logs) for name in ORDER],
         "rollbacks": rolled,
-        "false_alarms": sum(one["ordered_us"] < began_us for one in rolled),
+        "false_alarms": sum(
+            one["ordered_us"] < plants["exploding_learning_rate"]["planted_us"] for one in rolled
+        ),
         "requests": load["requests"],
         "errors": load["errors"],
         "latency_ms": load["latency_ms"],
@@ -129,7 +131,10 @@ def failures(found: Mapping[str, Any]) -> list[str]:
         f"errors = {found['errors']}, not 0": found["errors"] == 0,
         f"errors of the bots = {found['bots'].get('errors')}, not 0": found["bots"].get("errors") == 0,
         f"died: {', '.join(found['deaths'])}": not found["deaths"],
-        f"{found['false_alarms']} rollbacks before anything was poisoned": found["false_alarms"] == 0,
+        f"{found['false_alarms']} rollbacks before anything that the model learns from was wrong": found[
+            "false_alarms"
+        ]
+        == 0,
         "ranking does not serve a state of the trainer's chain": found["chain_is_true"],
         "the baseline served nobody": found["baseline"]["answers"] > 0,
         f"the baseline served {found['baseline']['bad']} bad answers": found["baseline"]["bad"] == 0,
@@ -161,7 +166,8 @@ def _corrupt_delta(plants: Mapping[str, Mapping[str, Any]], logs: Logs) -> _Case
     ]
     complete = {one["offset"] for one in refused} == offsets
     applied = logs.applied
-    corrupt = np.isin(applied["bytes"], plant["bytes"]) & (applied["applied_us"] >= plant["planted_us"])
+    # Made of the delta before: its place in the chain, with the other's time.
+    corrupt = (applied["sequence"] == plant["sequence"]) & (applied["created_us"] == plant["created_us"])
     bad = np.isin(logs.answers["applied_us"], applied["applied_us"][corrupt])
     if not complete:
         return _Case(None, None, bad)

@@ -27,7 +27,8 @@ PLANTS = {
     "corrupt_delta": {
         "planted_us": T0 + 20 * S,
         "offsets": [900, 901],
-        "bytes": [5_000, 2_500],
+        "sequence": 21,
+        "created_us": T0 + 20 * S - S // 5,
     },
     "exploding_learning_rate": {"planted_us": T0 + 40 * S, "mended_us": T0 + 60 * S},
     "corrupt_full_model": {"planted_us": T0 + 80 * S, "generation": 2},
@@ -71,7 +72,7 @@ class Story:
             "generation": np.ones(len(seconds), np.int64),
             "sequence": seconds.copy(),
             "applied_us": T0 + seconds * S,
-            "bytes": np.full(len(seconds), 4_000),
+            "created_us": T0 + seconds * S - S // 5,
         }
         self.deltas = [
             {
@@ -135,7 +136,7 @@ def test_a_run_in_which_everything_is_found_and_mended_passes_with_its_seconds()
 
 
 def corrupt_applied(story: Story) -> None:
-    story.applied["bytes"][20] = 5_000
+    story.applied["created_us"][20] -= S
 
 
 def exploded(story: Story) -> None:
@@ -161,8 +162,8 @@ def forked(story: Story) -> None:
 def false_alarm(story: Story) -> None:
     guard = {"failed": ["psi"]}
     story.events[:0] = [
-        event(70, "rollback_ordered", order=1, reason="guard of arm online", guard=guard),
-        event(71, "rolled_back", order=1, restored_sequence=60, sequence=71, rows=5),
+        event(30, "rollback_ordered", order=1, reason="guard of arm online", guard=guard),
+        event(31, "rolled_back", order=1, restored_sequence=10, sequence=31, rows=5),
     ]
 
 
@@ -204,7 +205,7 @@ def failed_request(story: Story) -> None:
         (late_answer, "poisoned_clicks: 1 bad answers after it"),
         (poisoned_baseline, "the baseline served 1 bad answers"),
         (forked, "ranking does not serve a state of the trainer's chain"),
-        (false_alarm, "1 rollbacks before anything was poisoned"),
+        (false_alarm, "1 rollbacks before anything that the model learns from was wrong"),
         (slow, "rollback to sequence 130: 3.1 s, more than 3.0"),
         (shallow, "43.7 s of learning taken back, less than 60"),
         (never_found, "poisoned_clicks: not detected"),
