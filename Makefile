@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay freshness backfill-demo compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -62,6 +62,9 @@ freshness: setup ## make freshness [DATA=<ml-100k>] [QUICK=1]: AUC by how often 
 
 backfill-demo: setup ## a feature view joins a running stack with its whole past; out/backfill.json
 	@$(PY) -m local backfill-demo $(ARGS)
+
+rollback-demo: setup ## faults planted under load, found and mended by the loop [QUICK=1]; out/rollback.json
+	@$(PY) -m local rollback-demo $(if $(QUICK),--quick) $(ARGS)
 
 compare-samples: setup ## all ways to build samples on one traffic [DATA=<real log>]; out/samples.json, .html
 	@$(PY) -m local compare-samples $(if $(DATA),--data "$(DATA)") $(ARGS)

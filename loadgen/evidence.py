@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from loadgen import freshness
 from loadgen.metrics import auc, log_loss
@@ -271,9 +272,11 @@ class EvidenceRecorder:
     def _on_delta(self, record: Any) -> None:
         if record.value is None:  # the mark of a trainer that has started
             return
-        delta = ParameterDelta.FromString(record.value)
-        header = DeltaHeader.FromString(delta.header)
-        body = DeltaBody.FromString(delta.body)
+        try:
+            delta = ParameterDelta.FromString(record.value)
+            header, body = DeltaHeader.FromString(delta.header), DeltaBody.FromString(delta.body)
+        except DecodeError:  # nobody applies it: ranking refuses it, and its copy is a dead letter
+            return
         offsets = {o.partition: o.offset for o in header.sample_offsets}
         steps = tuple(
             (to_us(step.finished_at), {o.partition: o.offset for o in step.sample_offsets})

@@ -93,6 +93,11 @@ class Load:
         self._all_clicked.set()
         # What killed a visit: a fault of the generator, not of the system under load. Ends the run.
         self._defect: BaseException | None = None
+        self._enough = False
+
+    def stop(self) -> None:
+        """Sends no more requests; ``run`` then ends as behind the last one of its plan."""
+        self._enough = True
 
     async def run(self, plan: Plan) -> None:
         """Sends every request of the plan, then waits for answers and clicks."""
@@ -108,6 +113,8 @@ class Load:
                 await asyncio.sleep(0)
             if self._defect is not None:
                 raise self._defect
+            if self._enough:
+                break
             self._launch(plan, number, user, start_us + int(at_s * MICROS))
         while self._in_flight:
             await asyncio.wait(self._in_flight)

@@ -4,6 +4,8 @@ Requests come open-loop; users see the first ten of each answer and click by the
 clicks go back through the collector. Afterwards the run waits until everything shown is a sample (or has a
 reason), sums up, checks that the loop closed, and ends with 1 when it did not.
 
+SIGTERM ends the load early, and nothing else.
+
 Order of a run: recorder first (it sees everything), births (the catalogue catches up), load, clicks still to
 come, events still to be acknowledged, drain, figures.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -119,6 +122,8 @@ async def _simulate(
                 group.create_task(births.run(), name="births"),
                 group.create_task(_progress(live), name="progress"),
             ]
+            # Whoever watches has seen enough: what was sent is still answered, drained and summed up.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
             cpu_s = time.process_time()
             await load.run(arrivals)
             cpu_s = time.process_time() - cpu_s

@@ -102,7 +102,13 @@ MODEL_DELTAS = Topic(
     config={"message.timestamp.type": "LogAppendTime"},
 )
 MODEL_RELEASES = Topic(
-    "model-releases", 1, "arm", "Release", ("release",), ("ranking", "recall", "trainer"), compacted=True
+    "model-releases",
+    1,
+    "arm",
+    "Release",
+    ("release",),
+    ("ranking", "recall", "trainer", "gateway"),
+    compacted=True,
 )
 RELEASE_EVENTS = Topic("release-events", 1, "arm", "ReleaseEvent", ("release",), ("reports",))
 CATALOG = Topic(

@@ -1,10 +1,14 @@
 """``python -m services.gateway``: wires the gateway.
 
-Life: channels open -> ports open (NOT_SERVING) -> recall and ranking have said SERVING -> SERVING. On
-SIGTERM: NOT_SERVING, the requests in progress end, channels close.
+Life: channels open -> ports open (NOT_SERVING) -> recall and ranking have said SERVING, and which arms share
+the users is known (or Kafka is away) -> SERVING. On SIGTERM: NOT_SERVING, the requests in progress end, the
+reader of model-releases and the channels close.
 """
 
 from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
 
 import grpc
 
@@ -14,7 +18,9 @@ from rec.v1 import (
     ranking_pb2_grpc,
     recall_pb2_grpc,
 )
-from services.gateway import readiness
+from services.contract import topics
+from services.contract.experiments import Experiments
+from services.gateway import readiness, releases
 from services.gateway.breaker import Breaker
 from services.gateway.dependency import Call, Dependency
 from services.gateway.fallback import FallbackPool
@@ -23,6 +29,7 @@ from services.gateway.settings import GatewaySettings
 from services.runtime.clock import RunClock, WallClock
 from services.runtime.grpc_client import channel
 from services.runtime.grpc_server import GrpcServer
+from services.runtime.kafka_tail import LogTail
 from services.runtime.process import Process, run
 from services.runtime.settings import load
 from services.runtime.telemetry import freeze_after_load
@@ -45,21 +52,30 @@ async def start(settings: GatewaySettings, process: Process) -> GrpcServer:
     recall = connect(settings.recall_target, "rec.v1.RecallService")
     feature = connect(settings.feature_target, "rec.v1.FeatureService")
     ranking = connect(settings.ranking_target, "rec.v1.RankingService")
+    experiments = Experiments()
     servicer = GatewayServicer(
         settings,
         recall=dependency("recall", recall_pb2_grpc.RecallServiceStub(recall).Retrieve),
         feature=dependency("feature", feature_pb2_grpc.FeatureServiceStub(feature).GetFeatures),
         ranking=dependency("ranking", ranking_pb2_grpc.RankingServiceStub(ranking).Rank),
         pool=FallbackPool(settings.fallback_items, settings.fallback_refresh_ms / 1000),
+        experiments=experiments,
         wall=WallClock(),
         run_clock=RunClock(settings.time_scale),
     )
     add = gateway_pb2_grpc.add_GatewayServiceServicer_to_server
     server = GrpcServer(settings.grpc, process, [(add, servicer, SERVICE)])
     await server.start()
+    tail = LogTail(settings.kafka, f"{settings.name}-releases", topics.MODEL_RELEASES.name, experiments.take)
+    process.push_close("releases reader", tail.stop)
+    known = asyncio.Event()
+    process.spawn(releases.follow(tail, known), "releases")
 
     async def declare() -> None:
-        await readiness.until_ready({"recall": recall, "ranking": ranking}, settings.ready_wait_ms / 1000)
+        needed = {"recall": recall, "ranking": ranking}
+        await readiness.until_ready(needed, settings.ready_wait_ms / 1000)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(known.wait(), settings.assignment_wait_ms / 1000)
         freeze_after_load()
         server.set_serving(True)
 

@@ -15,6 +15,8 @@ OPENED = telemetry.counter("gateway_breaker_opened", "Times that a breaker opene
 UNKNOWN_USERS = telemetry.counter("gateway_unknown_users", "Requests of users without features", [])
 UNKNOWN_ITEMS = telemetry.counter("gateway_unknown_items", "Candidates without features", [])
 CANDIDATES = telemetry.counter("gateway_candidates", "Candidates given to ranking", [])
+# Reasons: asked, standing, experiment, default; not_serving, not_loaded: drawn for an arm that is not there.
+ARMS = telemetry.counter("gateway_arms", "Scored answers by the arm that served and why", ["arm", "reason"])
 POOL = telemetry.gauge("gateway_fallback_pool", "Items in the fallback pool", [])
 SECONDS = telemetry.histogram(
     "gateway_dependency_seconds", "Time that a dependency took, with failures", ["dependency"]

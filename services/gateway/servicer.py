@@ -5,8 +5,10 @@ What a missing part costs the answer:
     recall    the fallback pool stands in (UNAVAILABLE only when there is nothing at all to recommend)
     feature   every column at its default
     ranking   recall's own order, unscored
+    the arm   that the user is assigned to: the default arm serves
 
-Only the caller's own faults are errors: a bad request, an unknown arm, a deadline that is over.
+Only the caller's own faults are errors: a bad request, an unknown arm, a deadline that is over. A request
+that names no arm gets the one that its user is assigned to (contract.experiments).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from rec.v1.ranking_pb2 import RankRequest, RankResponse
 from rec.v1.recall_pb2 import RetrieveRequest, RetrieveResponse
 from services.contract import times
 from services.contract.errors import Unavailable
+from services.contract.experiments import Assigned, Experiments
 from services.contract.feature_sets import feature_set
 from services.gateway import answers, metrics, response, validation
 from services.gateway.budget import Budget
@@ -46,6 +49,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         feature: Dependency,
         ranking: Dependency,
         pool: FallbackPool,
+        experiments: Experiments,
         wall: WallClock,
         run_clock: RunClock,
     ) -> None:
@@ -55,6 +59,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         self._defaults = Defaults(self._feature_set)
         self._recall, self._feature, self._ranking = recall, feature, ranking
         self._pool = pool
+        self._experiments = experiments
         self._wall, self._run_clock = wall, run_clock
 
     async def Recommend(
@@ -66,7 +71,8 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         degraded: list[Degradation] = []
         candidates = await self._candidates(wish, budget, degraded)
         columns = await self._features(wish, candidates, budget, degraded)
-        chosen, ranked = await self._rank(wish, candidates, columns, budget, degraded)
+        assigned = Assigned(wish.arm, "asked") if wish.arm else self._experiments.assigned(wish.user_id)
+        chosen, ranked = await self._rank(wish, candidates, columns, budget, degraded, assigned=assigned)
         for part in degraded:
             metrics.DEGRADED.labels(part.source, part.reason).inc()
         return response.build(
@@ -175,6 +181,8 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         columns: answers.Features,
         budget: Budget,
         degraded: list[Degradation],
+        *,
+        assigned: Assigned,
     ) -> tuple[answers.Chosen, RankResponse | None]:
         request = RankRequest(
             request_id=wish.request_id,
@@ -184,7 +192,8 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             schema_hash=columns.schema_hash,
             user_features=columns.user,
             item_features=columns.items,
-            arm=wish.arm,
+            arm=assigned.arm,
+            arm_assigned=not wish.arm,
             shadow_arms=wish.shadow_arms,
             features_degraded=columns.degraded,
         )
@@ -195,10 +204,14 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             return answers.read_ranked(answer, candidates, wish.n), answer
 
         try:
-            return await self._ranking.ask(
+            chosen, answer = await self._ranking.ask(
                 request, budget.timeout_s(self._shares.ranking, time.monotonic()), read
             )
         except Missing as missing:
             degraded.append(Degradation(source="ranking", reason=missing.reason))
-        metrics.UNSCORED.inc()
-        return answers.unscored(candidates, wish.n), None
+            metrics.UNSCORED.inc()
+            return answers.unscored(candidates, wish.n), None
+        served = answer.provenance.arm
+        # Named by ranking, which knows few: a client could name any.
+        metrics.ARMS.labels(served, assigned.reason if assigned.arm in ("", served) else "not_loaded").inc()
+        return chosen, answer

@@ -57,6 +57,9 @@ class GatewaySettings(ProcessSettings):
     """occurred_at may be this far ahead of the run's clock."""
     replay_future_bound_ms: int = Field(default=400 * _DAY_MS, gt=0)
     """The same at time_scale 0, where the clock stands still between the events of a log with holes."""
+    assignment_wait_ms: int = Field(default=2_000, ge=0)
+    """How long a start waits to know which arms share the users; without Kafka all get the default arm, until
+    it is there."""
     ready_wait_ms: int = Field(default=20_000, ge=0)
     """After this the gateway serves with recall alone: unscored answers are better than none."""
 

@@ -80,7 +80,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
     ) -> ranking_pb2.RankResponse:
         shape = await self._sets.find(request.schema_hash)
         candidates = check(request, shape, self._settings.max_candidates)
-        arm = request.arm or self._settings.default_arm
+        arm, refused = self._arm_for(request)
         model = self._arms.model(arm)
         since = time.monotonic()
         deadline = since + remaining_s(context, self._settings.default_deadline_ms / 1000)
@@ -93,12 +93,22 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
             result,
             replica=self._settings.replica,
             now_us=now_us,
-            degraded=self._degraded(arm, result),
+            degraded=[*refused, *self._degraded(arm, result)],
         )
         record = answers.snapshot(request, candidates, result.main, now_us)
         self._snapshots.add(request.request_id, candidates.occurred_us, record)
         self._count(request, result, len(candidates.item_ids))
         return answer
+
+    def _arm_for(self, request: ranking_pb2.RankRequest) -> tuple[str, list[provenance_pb2.Degradation]]:
+        """The arm to serve, and what is to be said about it: no user suffers from an arm that was drawn for
+        him."""
+        arm = request.arm or self._settings.default_arm
+        if not request.arm_assigned or arm in self._arms.serving:
+            return arm, []
+        return self._settings.default_arm, [
+            provenance_pb2.Degradation(source="ranking.arm", reason="not_loaded")
+        ]
 
     def _degraded(self, arm: str, result: Result) -> list[provenance_pb2.Degradation]:
         degraded = []

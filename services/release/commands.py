@@ -4,6 +4,7 @@ status                        generations, arms, rollbacks, and what each arm se
 gate N                        judges full model N on what was served lately; exit code 1 when it is rejected
 shadow N, compare N --share S, promote N, reject N, back N
                               steps of generation N's life (compare: S of the users get it)
+hold N, let-go N              keeps generation N from promotion and guard, until it is let go
 rollback N --seconds S        takes what lineage N/online learned in the last S seconds back (or --sequence)
 pin ARM N --sequence S, follow ARM N
                               what an arm serves
@@ -61,6 +62,18 @@ def _stepping(step: release_pb2.GenerationStep) -> Command:
     return run
 
 
+def _holding(held: bool) -> Command:
+    async def run(release: Stub, given: argparse.Namespace) -> int:
+        request = release_pb2.HoldGenerationRequest(
+            generation=given.generation, held=held, reason=given.reason
+        )
+        answer = await release.HoldGeneration(request, timeout=_TIMEOUT_S)
+        sys.stdout.write(f"{answer.state}\n")
+        return 0
+
+    return run
+
+
 async def _rollback(release: Stub, given: argparse.Namespace) -> int:
     """Waits for the outcome."""
     request = release_pb2.RollBackRequest(lineage=_lineage(given), reason=given.reason or "by hand")
@@ -97,6 +110,8 @@ COMMANDS: dict[str, Command] = {
     "promote": _stepping(release_pb2.GENERATION_STEP_PROMOTE),
     "reject": _stepping(release_pb2.GENERATION_STEP_REJECT),
     "back": _stepping(release_pb2.GENERATION_STEP_ROLL_BACK),
+    "hold": _holding(True),
+    "let-go": _holding(False),
     "rollback": _rollback,
     "pin": _set,
     "follow": _set,

@@ -9,7 +9,7 @@ happens to one. Both are judged on the same window of samples.
 | log_loss | the arm's exceeds the baseline's by more than the limit, beyond what chance does |
 | calibration | clicks that came over clicks foretold has left the band, and the baseline's has not |
 | ctr | the arm's click rate is below the baseline's by more than the limit, beyond what chance does |
-| psi | the arm's scores are another population than the baseline's |
+| psi | the arm's scores are another population than the baseline's, and no better by their labels |
 
 A figure is beyond chance when it is so by ``sigmas`` standard errors, taken over requests (rows of one
 request are one draw). Below ``min_requests`` on either side nothing is said. One breach in a window is
@@ -131,7 +131,8 @@ def _checks(arm: Served, baseline: Served, rules: GuardRules) -> tuple[Check, ..
         Check(
             "psi",
             population_stability(histogram(arm.scores), histogram(baseline.scores)),
-            high=rules.max_psi,
+            # Told apart by labels, an arm that has learned more than its baseline is no breach.
+            high=rules.max_psi if loss > loss_then else math.inf,
         ),
     ]
     then = calibration(baseline.labels, baseline.scores, baseline.weights)

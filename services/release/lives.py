@@ -8,6 +8,8 @@
 | reject | `candidate` is RETIRED |
 | roll back | `online` goes back to the newest superseded generation, which is promoted again |
 
+A generation that is held stays where it is until it is let go: nobody but a person takes a step of it.
+
 Only a newer generation is promoted: going back is a step of its own, so that no late decision about an old
 model undoes a newer one.
 """
@@ -99,6 +101,19 @@ def stepped(
     return draft.decided(answer)
 
 
+def hold(registry: Registry, generation: int, held: bool, now_us: int, reason: str = "") -> Decision:
+    """Keeps a generation from what release does by itself, or lets it go; as it is already, a repeat.
+    NotFound."""
+    state, before = state_of(registry, generation), registry.life(generation)
+    life = model_pb2.Life(state=str(state), shares=before.shares, reason=reason, held=held)
+    record = _life_record(generation, life)
+    if before.held == held:
+        return Decision(record)
+    draft = Draft(registry.revision, now_us)
+    name = "generation_held" if held else "generation_let_go"
+    return draft.decided(draft.add(record, name, state=str(state), reason=reason))
+
+
 def _live(
     registry: Registry,
     draft: Draft,
@@ -109,14 +124,16 @@ def _live(
     evidence: Mapping[str, object],
     shares: Mapping[str, float] | None = None,
 ) -> model_pb2.Release:
-    life = model_pb2.Life(state=str(state), shares=shares, reason=str(evidence.get("reason", "")))
-    record = model_pb2.Release(
-        arm=f"{generation_key(generation)}/life",
-        lineage=model_pb2.Lineage(generation=generation, policy=FIRST_POLICY),
-        life=life,
-    )
+    held, reason = registry.life(generation).held, str(evidence.get("reason", ""))
+    life = model_pb2.Life(state=str(state), shares=shares, reason=reason, held=held)
     before = str(state_of(registry, generation))
-    return draft.add(record, str(step), **{**evidence, "state_before": before, "state_after": str(state)})
+    found = {**evidence, "state_before": before, "state_after": str(state)}
+    return draft.add(_life_record(generation, life), str(step), **found)
+
+
+def _life_record(generation: int, life: model_pb2.Life) -> model_pb2.Release:
+    lineage = model_pb2.Lineage(generation=generation, policy=FIRST_POLICY)
+    return model_pb2.Release(arm=f"{generation_key(generation)}/life", lineage=lineage, life=life)
 
 
 def _point(

@@ -5,7 +5,8 @@
 One step a look, of the newest generation that is under way. The experiment counts clicks by user from the
 moment that this process saw it begin; a restart begins the counting anew, which costs time and no validity:
 the test that is read is a new one. When ``max_users`` of the smaller arm are in and nothing is proven, the
-generation is rejected: what is not better is not worth the change.
+generation is rejected: what is not better is not worth the change. A generation that is held takes no step;
+one that is held on trial keeps its place there, so that no other begins.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from services.release.served import ServedRows
 from services.release.settings import PromotionRules, SequentialRules
 from services.release.states import State, Step
 
+_ON_TRIAL = (State.SHADOW, State.AB)
 _UNDER_WAY = (State.REGISTERED, State.GATED, State.SHADOW, State.AB)
 
 
@@ -57,12 +59,15 @@ class Promotion:
             (one.lineage.generation, state)
             for one in registry.generations
             if (state := state_of(registry, one.lineage.generation)) in _UNDER_WAY
+            and (state in _ON_TRIAL or not registry.life(one.lineage.generation).held)
         ]
         # One that is tried is finished before a newer one begins.
-        tried = [one for one in under_way if one[1] in (State.SHADOW, State.AB)] or under_way[-1:]
+        tried = [one for one in under_way if one[1] in _ON_TRIAL] or under_way[-1:]
         if not tried:
             return None
         generation, state = tried[0]
+        if registry.life(generation).held:
+            return None
         if self._standing != (generation, state):
             self._standing, self._since_s = (generation, state), now_s
             self._begin()

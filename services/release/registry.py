@@ -6,7 +6,7 @@ The state is the `model-releases` log, one Release per key:
 |---|---|
 | ``<arm>`` | what the arm serves |
 | ``generation/<n>`` | a registered full model: its base at sequence 0, its parent |
-| ``generation/<n>/<policy>`` | the newest base of the lineage (n, policy) (the first: above 0) |
+| ``generation/<n>/<policy>/base/<slot>`` | one of the newest bases of the lineage (n, policy) |
 | ``generation/<n>/life`` | where the generation stands (lives.py) |
 | ``generation/<n>/<policy>/rollback/<order>`` | an order to take the lineage back, then its outcome |
 
@@ -18,6 +18,7 @@ A decision whose wish is already fulfilled has no records.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -32,6 +33,8 @@ FROZEN_ARM = "frozen"
 GENERATION_PREFIX = "generation/"
 # Of arms together; ranking holds a full state per arm.
 MAX_ARMS = 32
+# Bases of a lineage that may be pointed to: as many as its trainer keeps (trainer.bases.KEEP_BASES).
+KNOWN_BASES = 6
 
 LineageId = tuple[int, str]
 
@@ -43,6 +46,15 @@ class Decision:
     answer: model_pb2.Release
     records: tuple[model_pb2.Release, ...] = ()
     events: tuple[model_pb2.ReleaseEvent, ...] = ()
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """A full state of a lineage, when it was registered, and the key of its record."""
+
+    registered_us: int
+    base: model_pb2.BaseRef
+    key: str
 
 
 # Nothing is wished for.
@@ -84,7 +96,8 @@ class Registry:
         self.revision = 0
         self._arms: dict[str, model_pb2.Release] = {}
         self._generations: dict[int, model_pb2.Release] = {}
-        self._newest: dict[LineageId, model_pb2.BaseRef] = {}
+        # Behind the generation's own, oldest first.
+        self._bases: dict[LineageId, deque[KnownBase]] = {}
         self._lives: dict[int, model_pb2.Life] = {}
         # By order.
         self._rollbacks: dict[int, model_pb2.Release] = {}
@@ -103,7 +116,8 @@ class Registry:
             elif record.arm == generation_key(record.lineage.generation):
                 self._generations[record.lineage.generation] = record
             else:
-                self._newest[lineage] = record.base
+                known = self._bases.setdefault(lineage, deque(maxlen=KNOWN_BASES))
+                known.append(KnownBase(times.to_us(record.decided_at), record.base, record.arm))
 
     def forget(self, key: str) -> None:
         """Folds a tombstone of the log in."""
@@ -127,6 +141,15 @@ class Registry:
     def life(self, generation: int) -> model_pb2.Life:
         """What was last decided about a generation; empty when nothing was."""
         return self._lives.get(generation, model_pb2.Life())
+
+    def bases(self, lineage: model_pb2.Lineage) -> list[KnownBase]:
+        """The full states of a lineage that may be pointed to, oldest first: where it began, and the newest
+        ones. NotFound."""
+        key = (lineage.generation, lineage.policy)
+        self._require_lineage(key)
+        began = times.to_us(self._generations[key[0]].decided_at)
+        first = KnownBase(began, self._first_base(key), generation_key(key[0]))
+        return [first, *self._bases.get(key, ())]
 
     def known(self, manifest_digest: bytes) -> model_pb2.Release | None:
         """The generation registered under a manifest digest."""
@@ -194,7 +217,7 @@ class Registry:
         key = (lineage.generation, lineage.policy)
         self._require_lineage(key)
         checks.refuse(checks.bad_base(base, delta_partition(key)))
-        known = self._newest.get(key) or self._first_base(key)
+        known = self.bases(lineage)[-1].base
         if (base.sequence, base.manifest_digest) == (known.sequence, known.manifest_digest):
             return Decision(model_pb2.Release(revision=self.revision))
         older = base.epoch < known.epoch or base.delta_offset < known.delta_offset
@@ -206,7 +229,7 @@ class Registry:
             )
         draft = Draft(self.revision, now_us)
         draft.add(
-            model_pb2.Release(arm=f"{generation_key(key[0])}/{key[1]}", lineage=lineage, base=base),
+            model_pb2.Release(arm=self._base_key(key), lineage=lineage, base=base),
             "base_registered",
             known_sequence=known.sequence,
         )
@@ -241,7 +264,7 @@ class Registry:
             return Decision(before)
         draft = Draft(self.revision, now_us)
         if not self._known((lineage.generation, lineage.policy)):
-            key = f"{generation_key(lineage.generation)}/{lineage.policy}"
+            key = self._base_key((lineage.generation, lineage.policy))
             draft.add(model_pb2.Release(arm=key, lineage=lineage, base=wanted.base), "lineage_begun")
         draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
         return draft.decided(wanted)
@@ -264,11 +287,13 @@ class Registry:
             raise Conflict(f"arm {ONLINE_ARM} answers requests that name no arm: it must stay SERVING")
         if name not in self._arms and len(self._arms) >= MAX_ARMS:
             raise Conflict(f"{len(self._arms)} arms exist; at most {MAX_ARMS} are allowed")
-        first = self._first_base(key)
         if begins:
+            first = self._first_base(key)
             first.delta_offset = delta_end
-        newest = self._newest.get(key, first)
-        base = newest if pinned is None or newest.sequence <= pinned else first
+            bases = [first]
+        else:
+            bases = [one.base for one in self.bases(lineage)]
+        base = next(one for one in reversed(bases) if pinned is None or one.sequence <= pinned)
         return model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
 
     def roll_back(
@@ -319,7 +344,15 @@ class Registry:
         return draft.decided(draft.add(told, name, **_rollback_evidence(told.rollback)))
 
     def _known(self, key: LineageId) -> bool:
-        return key[0] in self._generations and (key[1] == FIRST_POLICY or key in self._newest)
+        return key[0] in self._generations and (key[1] == FIRST_POLICY or key in self._bases)
+
+    def _base_key(self, key: LineageId) -> str:
+        """Of the lineage's next base: a slot that is free, else that of the oldest one, which it replaces
+        when the log is compacted."""
+        known = self._bases.get(key, deque())
+        if len(known) == KNOWN_BASES:
+            return known[0].key
+        return f"{generation_key(key[0])}/{key[1]}/base/{len(known)}"
 
     def _first_base(self, key: LineageId) -> model_pb2.BaseRef:
         """The full model, where the lineage's own chain begins: of another policy than the first anywhere
@@ -332,7 +365,7 @@ class Registry:
 
     def _require_lineage(self, key: LineageId) -> None:
         if not self._known(key):
-            lineages = {(number, FIRST_POLICY) for number in self._generations} | set(self._newest)
+            lineages = {(number, FIRST_POLICY) for number in self._generations} | set(self._bases)
             known = [f"{number}/{policy}" for number, policy in sorted(lineages)]
             raise NotFound(f"lineage {key[0]}/{key[1][:64]}: known are {', '.join(known) or 'none'}")
 
@@ -352,6 +385,7 @@ def _same_wish(one: model_pb2.Release, other: model_pb2.Release) -> bool:
         one.lineage == other.lineage
         and one.base == other.base
         and one.state == other.state
+        and one.standing_share == other.standing_share
         and one.HasField("pinned_sequence") == other.HasField("pinned_sequence")
         and one.pinned_sequence == other.pinned_sequence
     )
@@ -388,6 +422,7 @@ def _evidence(record: model_pb2.Release) -> dict[str, object]:
         "lineage": f"{record.lineage.generation}/{record.lineage.policy}",
         "pinned_sequence": record.pinned_sequence if record.HasField("pinned_sequence") else None,
         "state": model_pb2.ReleaseState.Name(record.state),
+        "standing_share": record.standing_share,
         "manifest_uri": record.base.manifest_uri,
         "manifest_digest": record.base.manifest_digest.hex(),
         "base_sequence": record.base.sequence,

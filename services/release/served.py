@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
-from services.contract import columns
+from services.contract import columns, times
 from services.contract.errors import InvalidInput
 from services.release.guard import Served
 
@@ -34,6 +34,11 @@ class ServedRows:
     scores: NDArray[np.float32]
     weights: NDArray[np.float32]
     sample: TrainingSample
+
+    @property
+    def scored_us(self) -> int:
+        """When it was served."""
+        return times.to_us(self.sample.scored_at)
 
 
 def rows_of(value: bytes, read_s: float) -> ServedRows | None:
@@ -88,13 +93,19 @@ class ServedSamples:
         self._prune()
         return sorted({one.arm for one in self._held})
 
-    def window(self, arm: str, generation: int | None = None, from_sequence: int = 0) -> Served:
-        """What an arm served, of one generation and from a sequence of its lineage on when they are given."""
+    def window(
+        self, arm: str, generation: int | None = None, *, from_sequence: int = 0, from_us: int = 0
+    ) -> Served:
+        """What an arm served, of one generation, from a sequence of its lineage on and from a moment on when
+        they are given."""
         self._prune()
         chosen = [
             one
             for one in self._held
-            if one.arm == arm and generation in (None, one.generation) and one.sequence >= from_sequence
+            if one.arm == arm
+            and generation in (None, one.generation)
+            and one.sequence >= from_sequence
+            and one.scored_us >= from_us
         ]
         numbers: dict[str, int] = {}
         owner = [numbers.setdefault(one.sample.request_id, len(numbers)) for one in chosen]

@@ -170,6 +170,18 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         )
         return release_pb2.StepGenerationResponse(state=decision.answer.life.state)
 
+    async def HoldGeneration(
+        self, request: release_pb2.HoldGenerationRequest, context: grpc.aio.ServicerContext
+    ) -> release_pb2.HoldGenerationResponse:
+        """Keeps a generation from promotion and guard, or lets it go."""
+        decision = await self._decided(
+            context,
+            lambda registry, now_us: lives.hold(
+                registry, request.generation, request.held, now_us, request.reason
+            ),
+        )
+        return release_pb2.HoldGenerationResponse(state=decision.answer.life.state)
+
     async def GetServed(
         self, request: release_pb2.GetServedRequest, context: grpc.aio.ServicerContext
     ) -> release_pb2.GetServedResponse:
@@ -229,5 +241,6 @@ def _generation(registry: Registry, record: model_pb2.Release) -> release_pb2.Ge
         life=model_pb2.Life(
             state=str(lives.state_of(registry, record.lineage.generation)),
             shares=registry.life(record.lineage.generation).shares,
+            held=registry.life(record.lineage.generation).held,
         ),
     )

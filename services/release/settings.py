@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.contract.feature_sets import WORLD
 from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
@@ -107,6 +107,13 @@ class Settings(ProcessSettings):
     baseline_arm: str = "baseline"
     """The arm that the guard compares with: a small share of the users on a model some minutes old. Without
     traffic on it there is nothing to compare with, and the guard waits."""
+    baseline_share: float = Field(default=0.0, ge=0, lt=1)
+    """Of the users, on the baseline beside whatever experiment runs; release then keeps that arm itself
+    (baseline.py). 0 = no baseline, and no guard, unless somebody sets the arm and sends requests to it."""
+    baseline_age_s: float = Field(default=300.0, gt=0)
+    """The baseline is between once and twice this old. The trainer's base_interval_s must be between a third
+    of it and all of it: the arm stands on bases, of which the newest six are kept. Rarer ones make it older,
+    with more frequent ones it moves with each."""
     look_interval_s: float = Field(default=5.0, gt=0)
     """Between two looks of the guard."""
     window_s: float = Field(default=60.0, gt=0)
@@ -117,3 +124,12 @@ class Settings(ProcessSettings):
     """What the guard orders: the state of so long ago, which is before what its windows have seen."""
     read_timeout_ms: int = Field(default=30_000, gt=0)
     """Reading the log to its end; it is compacted, so that more means a stuck broker."""
+
+    @model_validator(mode="after")
+    def _baseline_is_older_than_what_is_taken_back(self) -> Settings:
+        if self.baseline_share > 0 and self.baseline_age_s < self.rollback_s:
+            raise ValueError(
+                f"baseline_age_s={self.baseline_age_s} is below rollback_s={self.rollback_s}: the baseline "
+                "would stand on what the guard takes back"
+            )
+        return self

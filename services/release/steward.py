@@ -1,12 +1,13 @@
-"""What release does by itself: reads what the arms serve, and takes an arm back that is worse than its
-baseline and, when told to, takes full models from the gate to everybody.
+"""What release does by itself: reads what the arms serve, takes an arm back that is worse than its baseline,
+keeps that baseline and, when told to, takes full models from the gate to everybody.
 
     samples --> window (served.py) --every look--> guard (guard.py) --rollback--> order (registry.py)
-                                               '--> promotion (promotion.py) --step--> life (lives.py)
+                                               |--> promotion (promotion.py) --step--> life (lives.py)
+                                               '--> baseline (baseline.py) --pin--> arm (registry.py)
 
-The guard of an arm is on as long as there is a baseline arm with traffic. Rows that the arm served before
-the newest rollback of its lineage are not held against it; while an order has no outcome, nothing is
-ordered.
+The guard of an arm is on as long as there is a baseline arm with traffic, and the generation is not held.
+Rows served before the newest rollback of a lineage are not held against it, nor for it; while an order has no
+outcome, nothing is ordered.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from rec.model.v1 import model_pb2
 from services.contract import times, topics
 from services.contract.errors import LoopError, Unavailable
 from services.release import lives
+from services.release.baseline import BaselineRules, kept
 from services.release.gatekeeper import Gatekeeper
 from services.release.guard import Guard, GuardVerdict
 from services.release.promotion import NextStep, Promotion
 from services.release.registry import NOTHING, ONLINE_ARM, Decision, Registry
 from services.release.served import ServedRows, ServedSamples
 from services.release.settings import Settings
+from services.release.undone import Undone
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import LogReader
 from services.runtime.telemetry import counter, gauge, get_logger
@@ -89,6 +92,15 @@ class Steward:
         self._window = window
         self._clock = clock
         self._decide = decide
+        self._baseline = BaselineRules(
+            settings.baseline_arm,
+            settings.baseline_share,
+            int(settings.baseline_age_s * times.MICROS),
+            int(settings.look_interval_s * times.MICROS),
+        )
+        self._age = gauge(
+            "release_baseline_age_seconds", "Of the base that the baseline arm stands on; -1: none."
+        )
         self._guards: dict[tuple[str, int], Guard] = {}
         self._looks = counter("release_guard_looks", "Windows judged, by decision.", ["arm", "decision"])
         self._figures = gauge("release_served", "What an arm served in the window.", ["arm", "figure"])
@@ -112,6 +124,12 @@ class Steward:
             await self._decide(self._guarded, _TURN_S)
         if self._settings.auto_promote:
             await self._advance()
+        await self._decide(self._kept, _TURN_S)
+
+    def _kept(self, registry: Registry) -> Decision:
+        found = kept(registry, self._baseline, self._clock.now_us())
+        self._age.set(-1 if found.age_us is None else found.age_us / times.MICROS)
+        return found.decision
 
     async def _advance(self) -> None:
         """One step of the generation under way."""
@@ -149,26 +167,32 @@ class Steward:
                 continue
             if release.state != model_pb2.RELEASE_STATE_SERVING:
                 continue
-            verdict = self._judge(registry, release)
-            if verdict is not None and verdict.decision == "rollback":
-                return self._order(registry, release, verdict)
+            if registry.life(release.lineage.generation).held:
+                continue
+            undone = Undone.of(registry, release.lineage)
+            if undone.open_order:
+                continue
+            verdict = self._judge(release, undone)
+            if verdict.decision == "rollback":
+                return self._order(registry, release, undone, verdict)
         return NOTHING
 
-    def _judge(self, registry: Registry, release: model_pb2.Release) -> GuardVerdict | None:
-        orders = [one.rollback for one in registry.rollbacks if one.lineage == release.lineage]
-        if any(not one.HasField("done") and not one.error for one in orders):
-            return None
-        since = max((one.sequence for one in orders), default=0)
+    def _judge(self, release: model_pb2.Release, undone: Undone) -> GuardVerdict:
         generation = release.lineage.generation
         guard = self._guards.setdefault((release.arm, generation), Guard(self._settings.guard))
-        served = self._window.window(release.arm, generation, since)
-        verdict = guard.look(served, self._window.window(self._settings.baseline_arm))
+        # From the same moment on: clicks come at once, what was not clicked later, so the newest rows alone
+        # are all clicks, of any arm.
+        from_us = undone.since_us
+        served = self._window.window(release.arm, generation, from_sequence=undone.since, from_us=from_us)
+        verdict = guard.look(served, self._window.window(self._settings.baseline_arm, from_us=from_us))
         self._looks.labels(release.arm, verdict.decision).inc()
         return verdict
 
-    def _order(self, registry: Registry, release: model_pb2.Release, verdict: GuardVerdict) -> Decision:
+    def _order(
+        self, registry: Registry, release: model_pb2.Release, undone: Undone, verdict: GuardVerdict
+    ) -> Decision:
         now_us = self._clock.now_us()
-        wish = model_pb2.Rollback(reason=f"guard of arm {release.arm}")
-        times.set_us(wish.to_time, now_us - int(self._settings.rollback_s * times.MICROS))
+        wish = undone.target(now_us, int(self._settings.rollback_s * times.MICROS))
+        wish.reason = f"guard of arm {release.arm}"
         log.error("arm taken back", arm=release.arm, failed=verdict.evidence()["failed"])
         return registry.roll_back(release.lineage, wish, now_us, guard=verdict.evidence())

@@ -19,13 +19,16 @@ from rec.v1.provenance_pb2 import Degradation, RecallSource
 from rec.v1.ranking_pb2 import RankRequest, RankResponse
 from rec.v1.recall_pb2 import RetrieveRequest, RetrieveResponse
 from services.contract import ids
+from services.gateway import metrics
 from services.gateway.__main__ import start
 from services.gateway.settings import GatewaySettings
 from services.runtime.grpc_errors import violations_of
 from services.runtime.process import Process
-from services.runtime.settings import GrpcServerSettings
+from services.runtime.settings import GrpcServerSettings, KafkaSettings
 from tests.feature_kit import FEATURES
 
+# Nobody listens there: a gateway needs none.
+NO_KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 Mood = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
@@ -55,13 +58,15 @@ async def features_well(request: GetFeaturesRequest, _context: Any) -> GetFeatur
 
 
 async def rank_well(request: RankRequest, context: grpc.aio.ServicerContext) -> RankResponse:
-    if request.arm == "nobody":
-        await context.abort(grpc.StatusCode.NOT_FOUND, "arm nobody: known are frozen, online")
+    loaded = request.arm in ("", "online", "frozen")
+    if not loaded and not request.arm_assigned:
+        await context.abort(grpc.StatusCode.NOT_FOUND, f"arm {request.arm}: known are frozen, online")
     best = np.sort(np.frombuffer(request.item_ids, "<u8"))[::-1][: request.n]
     response = RankResponse(
         item_ids=best.astype("<u8").tobytes(), scores=np.linspace(0.9, 0.1, len(best)).astype("<f4").tobytes()
     )
-    response.provenance.arm, response.provenance.replica = request.arm or "online", "r-0"
+    response.provenance.arm = (request.arm or "online") if loaded else "online"
+    response.provenance.replica = "r-0"
     response.provenance.model.sequence = 12
     for arm in request.shadow_arms:
         response.shadows.add(arm=arm, scored=True, item_ids=best.tolist())
@@ -130,7 +135,7 @@ class House:
         self._stack.push_async_callback(self.neighbour_server.stop, None)
         target = f"127.0.0.1:{port}"
         settings = GatewaySettings(
-            **{"grpc": GrpcServerSettings(port=0)}
+            **{"grpc": GrpcServerSettings(port=0), "kafka": NO_KAFKA}
             | {f"{name}_target": target for name in ("recall", "feature", "ranking")}
             | overrides
         )
@@ -343,6 +348,16 @@ async def test_an_unknown_arm_is_the_callers_error(house: House) -> None:
         await house.ask(arm="nobody")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert "known are frozen, online" in (caught.value.details() or "")
+
+
+async def test_a_request_without_an_arm_is_drawn_and_one_with_an_arm_gets_it(house: House) -> None:
+    counted = metrics.ARMS.labels("online", "default")._value.get()
+    await house.ask()
+    await house.ask(arm="frozen")
+    drawn, asked = house.neighbour.calls["ranking"]
+    assert (drawn.arm, drawn.arm_assigned) == ("", True)
+    assert (asked.arm, asked.arm_assigned) == ("frozen", False)
+    assert metrics.ARMS.labels("online", "default")._value.get() == counted + 1
 
 
 async def test_bad_fields_are_all_named(house: House) -> None:

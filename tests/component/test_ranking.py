@@ -154,6 +154,21 @@ async def test_shadow_arms_score_the_same_candidates_and_are_not_logged(chain: C
     assert len(producer.of(topics.FEATURE_SNAPSHOTS)) == 1
 
 
+async def test_a_user_drawn_for_an_arm_that_is_not_loaded_gets_the_default_one(chain: Chain) -> None:
+    producer = MemoryProducer()
+    releases = [chain.release("online", 1)]
+    async with running(settings_for(chain.store), MemoryLog(), producer, releases) as (_, stub):
+        answer = await stub.Rank(rank_request(arm="baseline", arm_assigned=True))
+        assert answer.provenance.arm == "online" and len(answer.item_ids) == 80
+        degraded = [(one.source, one.reason) for one in answer.provenance.degraded]
+        assert degraded == [("ranking.arm", "not_loaded")]
+        # Judged as what it was.
+        (record,) = producer.of(topics.FEATURE_SNAPSHOTS)
+        assert events_pb2.EventRecord.FromString(record.value).snapshot.arm == "online"
+        answer = await stub.Rank(rank_request(2, arm="online", arm_assigned=True))
+        assert answer.provenance.arm == "online" and not answer.provenance.degraded
+
+
 async def test_base_and_deltas_are_the_writers_state_at_every_sequence_and_the_frozen_arm_never_moves(
     chain: Chain,
 ) -> None:

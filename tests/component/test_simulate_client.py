@@ -199,6 +199,7 @@ async def run_load(gateway, plan, **changes):
             recorder=recorder,
             live=live,
         )
+        gateway.load = load
         await load.run(plan)
         await asyncio.wait_for(sender.flush(), 10)
     return live, recorder.rows, rows
@@ -233,3 +234,16 @@ async def test_a_request_beyond_the_limit_in_flight_is_dropped_and_counted():
     live, requests, _ = await run_load(gateway, plan_of(6, 1.0), max_in_flight=2)
     assert live.dropped_sends == 4
     assert sorted(row.status for row in requests) == [DROPPED] * 4 + ["OK"] * 2
+
+
+async def test_a_load_that_is_told_to_stop_answers_for_what_it_has_sent():
+    class Stopping(Gateway):
+        async def Recommend(self, request, context):
+            self.load.stop()
+            return await super().Recommend(request, context)
+
+    gateway = Stopping(World(SMALL), delay_s=0.3)
+    live, requests, acks = await run_load(gateway, plan_of(50, click_draw=0.0))
+    assert 1 <= len(gateway.requests) < 50
+    assert len(requests) == live.answered == len(gateway.requests)
+    assert sum(ack.kind == "impression" for ack in acks) == len(requests)

@@ -109,6 +109,15 @@ def test_what_an_arm_does_alone_takes_it_back(how, check, windows):
     assert json.loads(json.dumps(evidence, allow_nan=False))["windows_in_breach"] == windows
 
 
+def test_an_arm_that_tells_more_apart_than_its_baseline_is_no_breach_though_its_scores_are_others():
+    guard = Guard(GuardRules())
+    for n in range(3):
+        verdict = guard.look(served(n), served(n + 50, score=lambda t: np.full_like(t, 0.1)))
+        assert (verdict.decision, verdict.breaches) == ("hold", 0)
+    psi = next(check for check in verdict.checks if check.name == "psi")
+    assert psi.value > GuardRules().max_psi
+
+
 def test_one_bad_window_is_forgiven():
     guard = Guard(GuardRules())
     bad, good = served(1, click=lambda t: t * 0.4), served(2)

@@ -168,6 +168,38 @@ def test_a_generation_that_nobody_registered_has_no_life():
         Rig().gate(7)
 
 
+def test_a_generation_that_is_held_keeps_its_place_its_shares_and_the_hold_through_steps_by_hand():
+    rig = Rig()
+    rig.to_experiment()
+    decision = lives.hold(rig.registry, 2, True, 9, "looking")
+    rig.registry.take(decision.records)
+    assert [one.decision for one in decision.events] == ["generation_held"]
+    life = rig.registry.life(2)
+    assert (life.held, life.state, life.reason, dict(life.shares)) == (True, "ab", "looking", SHARES)
+    assert lives.hold(rig.registry, 2, True, 9).records == ()
+    rig.step(2, Step.PROMOTED)
+    assert rig.registry.life(2).held and rig.states == ["superseded", "promoted"]
+    rig.registry.take(lives.hold(rig.registry, 2, False, 9).records)
+    assert not rig.registry.life(2).held and rig.states == ["superseded", "promoted"]
+    with pytest.raises(NotFound, match="generation 7"):
+        lives.hold(rig.registry, 7, True, 9)
+
+
+def test_promotion_leaves_a_held_generation_where_it_is_and_what_is_not_on_trial_stands_in_nobodys_way():
+    rig = Rig(3)
+    promotion = Promotion(PromotionRules(shadow_s=0), SequentialRules())
+    rig.registry.take(lives.hold(rig.registry, 3, True, 9).records)
+    assert promotion.look(rig.registry, 0.0) == NextStep(2, None)
+    rig.gate(2)
+    rig.step(2, Step.SHADOWED)
+    rig.registry.take(lives.hold(rig.registry, 2, True, 9).records)
+    rig.registry.take(lives.hold(rig.registry, 3, False, 9).records)
+    assert promotion.look(rig.registry, 1.0) is None
+    rig.registry.take(lives.hold(rig.registry, 2, False, 9).records)
+    found = promotion.look(rig.registry, 2.0)
+    assert found is not None and (found.generation, found.step) == (2, Step.COMPARED)
+
+
 def trained(seed: int = 1) -> tuple[ModelState, World]:
     world = World(seed=seed, users=30, items=60)
     core = new_core()

@@ -204,7 +204,7 @@ def test_an_arm_that_follows_another_policy_begins_its_lineage_at_the_full_model
     registry = with_first()
     decision = taken(registry, registry.set_arm("hourly", HOURLY, None, SERVING, 5, delta_end=77))
     assert [event.decision for event in decision.events] == ["lineage_begun", "arm_set"]
-    assert [record.arm for record in decision.records] == ["generation/1/hourly", "hourly"]
+    assert [record.arm for record in decision.records] == ["generation/1/hourly/base/0", "hourly"]
     base, full = arm(registry, "hourly").base, registry.generations[0].base
     assert (base.manifest_uri, base.chain_hash) == (full.manifest_uri, full.chain_hash)
     where = delta_partition((1, "hourly"))
@@ -216,7 +216,11 @@ def test_an_arm_that_follows_another_policy_begins_its_lineage_at_the_full_model
     newer = base_at(5, delta_partition=where)
     taken(registry, registry.register_base(HOURLY, newer, 7))
     assert arm(registry, "hourly").base == arm(registry, "other").base == newer
-    # What was there before the newest base is read from the partition's beginning.
+    # What was there before the newest base is read from where the lineage began, as long as that is known.
+    pinned = registry.set_arm("pin", HOURLY, 3, SERVING, 8, delta_end=99).answer.base
+    assert (pinned.sequence, pinned.delta_partition, pinned.delta_offset) == (0, where, 77)
+    for sequence in range(6, 12):
+        taken(registry, registry.register_base(HOURLY, base_at(sequence, delta_partition=where), 7))
     pinned = registry.set_arm("pin", HOURLY, 3, SERVING, 8, delta_end=99).answer.base
     assert (pinned.sequence, pinned.delta_partition, pinned.delta_offset) == (0, where, 0)
     assert arm(registry, "online").base == full

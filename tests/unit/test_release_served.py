@@ -10,7 +10,8 @@ import pytest
 
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from rec.model.v1 import model_pb2
-from services.contract import columns
+from services.contract import columns, times
+from services.release import lives
 from services.release.gatekeeper import Gatekeeper
 from services.release.registry import NOTHING, Decision, Registry
 from services.release.served import ServedSamples, rows_of
@@ -23,13 +24,21 @@ ONLINE = model_pb2.Lineage(generation=1, policy="online")
 
 
 def sample(
-    arm: str = "online", sequence: int = 5, request: str = "r", labels=(1, 0), scores=(0.5, 0.1), **changes
+    arm: str = "online",
+    sequence: int = 5,
+    request: str = "r",
+    *,
+    labels=(1, 0),
+    scores=(0.5, 0.1),
+    scored_us: int = NOW_US,
+    **changes,
 ) -> TrainingSample:
     n = len(labels)
     made = World().sample(rows=n, labels=np.array(labels))
     made.request_id, made.arm = request, arm
     made.model.lineage.CopyFrom(ONLINE)
     made.model.sequence = sequence
+    times.set_us(made.scored_at, scored_us)
     made.scores = columns.encode(np.array(scores), columns.F32)
     for name, value in changes.items():
         setattr(made, name, value)
@@ -93,7 +102,7 @@ def test_an_arm_is_asked_for_by_generation_and_from_a_sequence_on():
     held = window()
     for sequence in (4, 5, 6):
         held.add(record(sequence=sequence, request=str(sequence)))
-    assert held.window("online", 1, 5).size == 2
+    assert held.window("online", 1, from_sequence=5).size == 2
     assert held.window("online", 2).size == 0
     assert held.window("frozen").size == 0
 
@@ -136,16 +145,30 @@ class Rig:
             self.decisions.append(decision)
         return decision
 
-    def traffic(self, arm: str, sequence: int = 5, scores_by: float = 1.0, requests: int = 200) -> None:
+    def traffic(
+        self,
+        arm: str,
+        sequence: int = 5,
+        *,
+        scores_by: float = 1.0,
+        requests: int = 200,
+        scored_us: int = NOW_US,
+        only_clicks: bool = False,
+    ) -> None:
         for n in range(requests):
             truth = self.random.beta(1, 9, 10)
             labels = (self.random.random(10) < truth).astype(int)
+            if only_clicks:
+                truth, labels = truth[labels > 0], labels[labels > 0]
+                if not len(labels):
+                    continue
             made = record(
                 arm=arm,
                 sequence=sequence,
                 request=f"{arm}{sequence}{n}",
                 labels=labels,
                 scores=truth * scores_by,
+                scored_us=scored_us,
             )
             self.window.add(made)
 
@@ -183,6 +206,47 @@ async def test_behind_the_rollback_only_new_rows_are_judged():
     rig.traffic("online", sequence=10, scores_by=0.02, requests=2_000)
     await rig.steward.look()
     assert len(rig.decisions) == 2
+
+
+async def test_behind_the_rollback_both_arms_are_judged_from_the_same_moment_on():
+    """What is known of the newest requests are their clicks: held against a baseline of whole requests, any
+    model would be taken back again and again."""
+    rig = Rig()
+    wish = model_pb2.Rollback(to_sequence=2, reason="test")
+    order = rig.registry.roll_back(ONLINE, wish, now_us=NOW_US)
+    rig.registry.take(order.records)
+    outcome = model_pb2.Rollback()
+    outcome.CopyFrom(order.answer.rollback)
+    outcome.done.order, outcome.done.restored_sequence, outcome.sequence = outcome.order, 2, 9
+    times.set_us(outcome.published_at, NOW_US)
+    rig.registry.take(rig.registry.report_rollback(outcome, now_us=NOW_US).records)
+    rig.traffic("baseline", scored_us=NOW_US - 1)
+    rig.traffic("online", sequence=9, scored_us=NOW_US + 1, only_clicks=True)
+    for _ in range(3):
+        await rig.steward.look()
+    assert rig.decisions == []
+    rig.traffic("baseline", sequence=1, scored_us=NOW_US + 1, only_clicks=True)
+    for _ in range(3):
+        await rig.steward.look()
+    assert rig.decisions == []
+    # And worse than the baseline on the same is worse.
+    rig.traffic("online", sequence=10, scored_us=NOW_US + 2, only_clicks=True, scores_by=0.02, requests=2_000)
+    for _ in range(3):
+        await rig.steward.look()
+    assert len(rig.decisions) == 1
+
+
+async def test_a_generation_that_is_held_is_not_taken_back_until_it_is_let_go():
+    rig = Rig()
+    rig.registry.take(lives.hold(rig.registry, 1, True, NOW_US, "looking").records)
+    rig.traffic("baseline")
+    rig.traffic("online", scores_by=0.03)
+    for _ in range(3):
+        await rig.steward.look()
+    assert rig.decisions == []
+    rig.registry.take(lives.hold(rig.registry, 1, False, NOW_US).records)
+    await rig.steward.look()
+    assert rig.decisions[0].answer.rollback.reason == "guard of arm online"
 
 
 async def test_without_a_baseline_with_traffic_nobody_is_judged():

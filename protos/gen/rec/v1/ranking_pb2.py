@@ -28,7 +28,7 @@ from rec.model.v1 import model_pb2 as rec_dot_model_dot_v1_dot_model__pb2
 from rec.v1 import provenance_pb2 as rec_dot_v1_dot_provenance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rec/v1/ranking.proto\x12\x06rec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rec/model/v1/model.proto\x1a\x17rec/v1/provenance.proto\"\x80\x02\n\x0bRankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x06\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\t\n\x01n\x18\x04 \x01(\r\x12\x10\n\x08item_ids\x18\x05 \x01(\x0c\x12\x13\n\x0bschema_hash\x18\x06 \x01(\x06\x12\x15\n\ruser_features\x18\x07 \x01(\x0c\x12\x15\n\ritem_features\x18\x08 \x01(\x0c\x12\x0b\n\x03\x61rm\x18\t \x01(\t\x12\x13\n\x0bshadow_arms\x18\n \x03(\t\x12\x19\n\x11\x66\x65\x61tures_degraded\x18\x0b \x01(\x08\"\x7f\n\x0cRankResponse\x12\x10\n\x08item_ids\x18\x01 \x01(\x0c\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\x12&\n\nprovenance\x18\x03 \x01(\x0b\x32\x12.rec.v1.Provenance\x12%\n\x07shadows\x18\x04 \x03(\x0b\x32\x14.rec.v1.ShadowResult\"\x17\n\x15GetModelStatusRequest\"\xd0\x02\n\tArmStatus\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12.\n\napplied_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nslot_state\x18\x05 \x01(\t\x12\x12\n\nchain_hash\x18\x06 \x01(\x0c\x12/\n\x07refused\x18\x07 \x03(\x0b\x32\x1e.rec.v1.ArmStatus.RefusedEntry\x12\x14\n\x0cstate_digest\x18\x08 \x01(\x0c\x12\x0c\n\x04rows\x18\t \x01(\x04\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"J\n\x16GetModelStatusResponse\x12\x1f\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x11.rec.v1.ArmStatus\x12\x0f\n\x07replica\x18\x02 \x01(\t\"\"\n\x13WatchAppliedRequest\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\"\xdc\x01\n\x14WatchAppliedResponse\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03\x61rm\x18\x02 \x01(\t\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\napplied_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\r\n\x05\x62ytes\x18\x07 \x01(\x04\"r\n#RankingServiceWaitForBarrierRequest\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61rm\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n$RankingServiceWaitForBarrierResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12-\n\tpassed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n RankingServiceEmitBarrierRequest\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n!RankingServiceEmitBarrierResponse2\xb2\x03\n\x0eRankingService\x12\x31\n\x04Rank\x12\x13.rec.v1.RankRequest\x1a\x14.rec.v1.RankResponse\x12O\n\x0eGetModelStatus\x12\x1d.rec.v1.GetModelStatusRequest\x1a\x1e.rec.v1.GetModelStatusResponse\x12K\n\x0cWatchApplied\x12\x1b.rec.v1.WatchAppliedRequest\x1a\x1c.rec.v1.WatchAppliedResponse0\x01\x12k\n\x0eWaitForBarrier\x12+.rec.v1.RankingServiceWaitForBarrierRequest\x1a,.rec.v1.RankingServiceWaitForBarrierResponse\x12\x62\n\x0b\x45mitBarrier\x12(.rec.v1.RankingServiceEmitBarrierRequest\x1a).rec.v1.RankingServiceEmitBarrierResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rec/v1/ranking.proto\x12\x06rec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rec/model/v1/model.proto\x1a\x17rec/v1/provenance.proto\"\x96\x02\n\x0bRankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x06\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\t\n\x01n\x18\x04 \x01(\r\x12\x10\n\x08item_ids\x18\x05 \x01(\x0c\x12\x13\n\x0bschema_hash\x18\x06 \x01(\x06\x12\x15\n\ruser_features\x18\x07 \x01(\x0c\x12\x15\n\ritem_features\x18\x08 \x01(\x0c\x12\x0b\n\x03\x61rm\x18\t \x01(\t\x12\x13\n\x0bshadow_arms\x18\n \x03(\t\x12\x19\n\x11\x66\x65\x61tures_degraded\x18\x0b \x01(\x08\x12\x14\n\x0c\x61rm_assigned\x18\x0c \x01(\x08\"\x7f\n\x0cRankResponse\x12\x10\n\x08item_ids\x18\x01 \x01(\x0c\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\x12&\n\nprovenance\x18\x03 \x01(\x0b\x32\x12.rec.v1.Provenance\x12%\n\x07shadows\x18\x04 \x03(\x0b\x32\x14.rec.v1.ShadowResult\"\x17\n\x15GetModelStatusRequest\"\xd0\x02\n\tArmStatus\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12.\n\napplied_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nslot_state\x18\x05 \x01(\t\x12\x12\n\nchain_hash\x18\x06 \x01(\x0c\x12/\n\x07refused\x18\x07 \x03(\x0b\x32\x1e.rec.v1.ArmStatus.RefusedEntry\x12\x14\n\x0cstate_digest\x18\x08 \x01(\x0c\x12\x0c\n\x04rows\x18\t \x01(\x04\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"J\n\x16GetModelStatusResponse\x12\x1f\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x11.rec.v1.ArmStatus\x12\x0f\n\x07replica\x18\x02 \x01(\t\"\"\n\x13WatchAppliedRequest\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\"\xdc\x01\n\x14WatchAppliedResponse\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03\x61rm\x18\x02 \x01(\t\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\napplied_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\r\n\x05\x62ytes\x18\x07 \x01(\x04\"r\n#RankingServiceWaitForBarrierRequest\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61rm\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n$RankingServiceWaitForBarrierResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.rec.model.v1.ModelVersion\x12-\n\tpassed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n RankingServiceEmitBarrierRequest\x12\x12\n\nbarrier_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n!RankingServiceEmitBarrierResponse2\xb2\x03\n\x0eRankingService\x12\x31\n\x04Rank\x12\x13.rec.v1.RankRequest\x1a\x14.rec.v1.RankResponse\x12O\n\x0eGetModelStatus\x12\x1d.rec.v1.GetModelStatusRequest\x1a\x1e.rec.v1.GetModelStatusResponse\x12K\n\x0cWatchApplied\x12\x1b.rec.v1.WatchAppliedRequest\x1a\x1c.rec.v1.WatchAppliedResponse0\x01\x12k\n\x0eWaitForBarrier\x12+.rec.v1.RankingServiceWaitForBarrierRequest\x1a,.rec.v1.RankingServiceWaitForBarrierResponse\x12\x62\n\x0b\x45mitBarrier\x12(.rec.v1.RankingServiceEmitBarrierRequest\x1a).rec.v1.RankingServiceEmitBarrierResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,29 +38,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARMSTATUS_REFUSEDENTRY']._loaded_options = None
   _globals['_ARMSTATUS_REFUSEDENTRY']._serialized_options = b'8\001'
   _globals['_RANKREQUEST']._serialized_start=149
-  _globals['_RANKREQUEST']._serialized_end=405
-  _globals['_RANKRESPONSE']._serialized_start=407
-  _globals['_RANKRESPONSE']._serialized_end=534
-  _globals['_GETMODELSTATUSREQUEST']._serialized_start=536
-  _globals['_GETMODELSTATUSREQUEST']._serialized_end=559
-  _globals['_ARMSTATUS']._serialized_start=562
-  _globals['_ARMSTATUS']._serialized_end=898
-  _globals['_ARMSTATUS_REFUSEDENTRY']._serialized_start=852
-  _globals['_ARMSTATUS_REFUSEDENTRY']._serialized_end=898
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=900
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=974
-  _globals['_WATCHAPPLIEDREQUEST']._serialized_start=976
-  _globals['_WATCHAPPLIEDREQUEST']._serialized_end=1010
-  _globals['_WATCHAPPLIEDRESPONSE']._serialized_start=1013
-  _globals['_WATCHAPPLIEDRESPONSE']._serialized_end=1233
-  _globals['_RANKINGSERVICEWAITFORBARRIERREQUEST']._serialized_start=1235
-  _globals['_RANKINGSERVICEWAITFORBARRIERREQUEST']._serialized_end=1349
-  _globals['_RANKINGSERVICEWAITFORBARRIERRESPONSE']._serialized_start=1352
-  _globals['_RANKINGSERVICEWAITFORBARRIERRESPONSE']._serialized_end=1480
-  _globals['_RANKINGSERVICEEMITBARRIERREQUEST']._serialized_start=1482
-  _globals['_RANKINGSERVICEEMITBARRIERREQUEST']._serialized_end=1585
-  _globals['_RANKINGSERVICEEMITBARRIERRESPONSE']._serialized_start=1587
-  _globals['_RANKINGSERVICEEMITBARRIERRESPONSE']._serialized_end=1622
-  _globals['_RANKINGSERVICE']._serialized_start=1625
-  _globals['_RANKINGSERVICE']._serialized_end=2059
+  _globals['_RANKREQUEST']._serialized_end=427
+  _globals['_RANKRESPONSE']._serialized_start=429
+  _globals['_RANKRESPONSE']._serialized_end=556
+  _globals['_GETMODELSTATUSREQUEST']._serialized_start=558
+  _globals['_GETMODELSTATUSREQUEST']._serialized_end=581
+  _globals['_ARMSTATUS']._serialized_start=584
+  _globals['_ARMSTATUS']._serialized_end=920
+  _globals['_ARMSTATUS_REFUSEDENTRY']._serialized_start=874
+  _globals['_ARMSTATUS_REFUSEDENTRY']._serialized_end=920
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=922
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=996
+  _globals['_WATCHAPPLIEDREQUEST']._serialized_start=998
+  _globals['_WATCHAPPLIEDREQUEST']._serialized_end=1032
+  _globals['_WATCHAPPLIEDRESPONSE']._serialized_start=1035
+  _globals['_WATCHAPPLIEDRESPONSE']._serialized_end=1255
+  _globals['_RANKINGSERVICEWAITFORBARRIERREQUEST']._serialized_start=1257
+  _globals['_RANKINGSERVICEWAITFORBARRIERREQUEST']._serialized_end=1371
+  _globals['_RANKINGSERVICEWAITFORBARRIERRESPONSE']._serialized_start=1374
+  _globals['_RANKINGSERVICEWAITFORBARRIERRESPONSE']._serialized_end=1502
+  _globals['_RANKINGSERVICEEMITBARRIERREQUEST']._serialized_start=1504
+  _globals['_RANKINGSERVICEEMITBARRIERREQUEST']._serialized_end=1607
+  _globals['_RANKINGSERVICEEMITBARRIERRESPONSE']._serialized_start=1609
+  _globals['_RANKINGSERVICEEMITBARRIERRESPONSE']._serialized_end=1644
+  _globals['_RANKINGSERVICE']._serialized_start=1647
+  _globals['_RANKINGSERVICE']._serialized_end=2081
 # @@protoc_insertion_point(module_scope)

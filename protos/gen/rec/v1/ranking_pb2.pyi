@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RankRequest(_message.Message):
-    __slots__ = ("request_id", "user_id", "occurred_at", "n", "item_ids", "schema_hash", "user_features", "item_features", "arm", "shadow_arms", "features_degraded")
+    __slots__ = ("request_id", "user_id", "occurred_at", "n", "item_ids", "schema_hash", "user_features", "item_features", "arm", "shadow_arms", "features_degraded", "arm_assigned")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class RankRequest(_message.Message):
     ARM_FIELD_NUMBER: _ClassVar[int]
     SHADOW_ARMS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    ARM_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: int
     occurred_at: _timestamp_pb2.Timestamp
@@ -36,7 +37,8 @@ class RankRequest(_message.Message):
     arm: str
     shadow_arms: _containers.RepeatedScalarFieldContainer[str]
     features_degraded: bool
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., n: _Optional[int] = ..., item_ids: _Optional[bytes] = ..., schema_hash: _Optional[int] = ..., user_features: _Optional[bytes] = ..., item_features: _Optional[bytes] = ..., arm: _Optional[str] = ..., shadow_arms: _Optional[_Iterable[str]] = ..., features_degraded: _Optional[bool] = ...) -> None: ...
+    arm_assigned: bool
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., n: _Optional[int] = ..., item_ids: _Optional[bytes] = ..., schema_hash: _Optional[int] = ..., user_features: _Optional[bytes] = ..., item_features: _Optional[bytes] = ..., arm: _Optional[str] = ..., shadow_arms: _Optional[_Iterable[str]] = ..., features_degraded: _Optional[bool] = ..., arm_assigned: _Optional[bool] = ...) -> None: ...
 
 class RankResponse(_message.Message):
     __slots__ = ("item_ids", "scores", "provenance", "shadows")

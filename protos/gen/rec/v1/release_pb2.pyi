@@ -147,6 +147,22 @@ class StepGenerationResponse(_message.Message):
     state: str
     def __init__(self, state: _Optional[str] = ...) -> None: ...
 
+class HoldGenerationRequest(_message.Message):
+    __slots__ = ("generation", "held", "reason")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    held: bool
+    reason: str
+    def __init__(self, generation: _Optional[int] = ..., held: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class HoldGenerationResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    def __init__(self, state: _Optional[str] = ...) -> None: ...
+
 class GetServedRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

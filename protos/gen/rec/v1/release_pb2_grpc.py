@@ -69,6 +69,11 @@ class ReleaseServiceStub:
                 request_serializer=rec_dot_v1_dot_release__pb2.StepGenerationRequest.SerializeToString,
                 response_deserializer=rec_dot_v1_dot_release__pb2.StepGenerationResponse.FromString,
                 _registered_method=True)
+        self.HoldGeneration = channel.unary_unary(
+                '/rec.v1.ReleaseService/HoldGeneration',
+                request_serializer=rec_dot_v1_dot_release__pb2.HoldGenerationRequest.SerializeToString,
+                response_deserializer=rec_dot_v1_dot_release__pb2.HoldGenerationResponse.FromString,
+                _registered_method=True)
         self.GetServed = channel.unary_unary(
                 '/rec.v1.ReleaseService/GetServed',
                 request_serializer=rec_dot_v1_dot_release__pb2.GetServedRequest.SerializeToString,
@@ -134,6 +139,14 @@ class ReleaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldGeneration(self, request, context):
+        """Keeps a generation where it is (or lets it go again): neither promotion nor guard acts on it by itself. Steps by
+        hand go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServed(self, request, context):
         """What each arm served lately, judged by the labels that came.
         """
@@ -184,6 +197,11 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.StepGeneration,
                     request_deserializer=rec_dot_v1_dot_release__pb2.StepGenerationRequest.FromString,
                     response_serializer=rec_dot_v1_dot_release__pb2.StepGenerationResponse.SerializeToString,
+            ),
+            'HoldGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldGeneration,
+                    request_deserializer=rec_dot_v1_dot_release__pb2.HoldGenerationRequest.FromString,
+                    response_serializer=rec_dot_v1_dot_release__pb2.HoldGenerationResponse.SerializeToString,
             ),
             'GetServed': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServed,
@@ -385,6 +403,33 @@ class ReleaseService:
             '/rec.v1.ReleaseService/StepGeneration',
             rec_dot_v1_dot_release__pb2.StepGenerationRequest.SerializeToString,
             rec_dot_v1_dot_release__pb2.StepGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rec.v1.ReleaseService/HoldGeneration',
+            rec_dot_v1_dot_release__pb2.HoldGenerationRequest.SerializeToString,
+            rec_dot_v1_dot_release__pb2.HoldGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -210,7 +210,7 @@ class Rollback(_message.Message):
     def __init__(self, order: _Optional[int] = ..., to_sequence: _Optional[int] = ..., to_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., ordered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., done: _Optional[_Union[RolledBack, _Mapping]] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., rows: _Optional[int] = ..., published_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Life(_message.Message):
-    __slots__ = ("state", "shares", "reason")
+    __slots__ = ("state", "shares", "reason", "held")
     class SharesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -221,13 +221,15 @@ class Life(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     state: str
     shares: _containers.ScalarMap[str, float]
     reason: str
-    def __init__(self, state: _Optional[str] = ..., shares: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ...) -> None: ...
+    held: bool
+    def __init__(self, state: _Optional[str] = ..., shares: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., held: _Optional[bool] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation", "rollback", "life")
+    __slots__ = ("arm", "lineage", "base", "pinned_sequence", "state", "decided_at", "revision", "parent_generation", "rollback", "life", "standing_share")
     ARM_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +240,7 @@ class Release(_message.Message):
     PARENT_GENERATION_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     LIFE_FIELD_NUMBER: _ClassVar[int]
+    STANDING_SHARE_FIELD_NUMBER: _ClassVar[int]
     arm: str
     lineage: Lineage
     base: BaseRef
@@ -248,7 +251,8 @@ class Release(_message.Message):
     parent_generation: int
     rollback: Rollback
     life: Life
-    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., parent_generation: _Optional[int] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., life: _Optional[_Union[Life, _Mapping]] = ...) -> None: ...
+    standing_share: float
+    def __init__(self, arm: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., base: _Optional[_Union[BaseRef, _Mapping]] = ..., pinned_sequence: _Optional[int] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., parent_generation: _Optional[int] = ..., rollback: _Optional[_Union[Rollback, _Mapping]] = ..., life: _Optional[_Union[Life, _Mapping]] = ..., standing_share: _Optional[float] = ...) -> None: ...
 
 class ReleaseEvent(_message.Message):
     __slots__ = ("arm", "decided_at", "decision", "evidence_json", "revision")
