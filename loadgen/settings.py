@@ -9,10 +9,11 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from loadgen.scenarios import SCENARIOS
 from loadgen.world_config import WorldConfig
 from services.contract.feature_sets import WORLD
 from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
+
+SCENARIO_TARGET = "127.0.0.1:7063"
 
 
 class WorldSettings(Group):
@@ -106,8 +107,13 @@ class SimulateSettings(_Command):
 
     sim: WorldSettings = WorldSettings()
     """Which world; the one that was seeded."""
-    scenario: str = "drift"
-    """What happens: drift, still, black-friday, celebrity."""
+    drift: float = Field(default=1.0, ge=0, le=100)
+    """How fast tastes, trends and qualities move; 0 = the world stands still."""
+    schedule: str = ""
+    """What happens by itself, NAME@FROM or NAME@FROM-UNTIL in seconds since the start, separated by commas:
+    black-friday@40-80. What the names stand for: loadgen scenario list, or loadgen/scenarios.py."""
+    scenario_target: str = SCENARIO_TARGET
+    """host:port where the switches listen (loadgen scenario on NAME); empty = nowhere."""
     rate: float = Field(default=66.0, gt=0, le=10_000)
     """Intended requests per second, Poisson, open loop."""
     duration_s: float = Field(default=120.0, gt=0)
@@ -160,6 +166,3 @@ class SimulateSettings(_Command):
     """host:port of the collector."""
     ranking_target: str = "127.0.0.1:7054"
     """host:port of ranking, watched for applied deltas."""
-
-
-assert set(SCENARIOS) == {"drift", "still", "black-friday", "celebrity"}, "named in a setting's help"

@@ -28,8 +28,9 @@ from loadgen.evidence import EvidenceRecorder
 from loadgen.live import Live
 from loadgen.load import EventClock, Load, LoadConfig
 from loadgen.rows import AckRow
-from loadgen.scenarios import scenario
+from loadgen.scenario_service import ScenarioServicer, record, serving
 from loadgen.settings import SimulateSettings
+from loadgen.timeline import Timeline, schedule
 from loadgen.world import World
 from loadgen.world_clock import WorldClock
 from services.contract.errors import InvalidInput, Unavailable
@@ -50,9 +51,10 @@ def run(settings: SimulateSettings) -> int:
     if settings.time_scale <= 0:
         raise InvalidInput.one("time_scale", settings.time_scale, "above 0: simulated users live in time")
     clock = world_clock.read(settings.run_dir, settings.sim.config())
-    events = EventClock(settings.time_scale)
-    world = World(settings.sim.config(), scenario(settings.scenario), clock.world_s(events.now_us()))
-    arrivals = plan(world, settings.rate, settings.duration_s, world.start_s, settings.run)
+    # Refused before anything is asked of the stack.
+    schedule(settings.schedule, 0.0)
+    world = World(settings.sim.config(), settings.drift)
+    arrivals = plan(world.config.seed, settings.rate, settings.duration_s, settings.run)
     gc.collect()
     gc.freeze()
     try:
@@ -84,17 +86,17 @@ async def _simulate(
         live = Live(start_us=events.start_us)
         births = Births(collector, world, clock, events.now_us)
         await births.publish_due()
-        _say(
-            f"simulate: {len(arrivals):,} requests in {settings.duration_s:.0f} s, "
-            f"scenario {settings.scenario}"
-        )
+        _say(f"simulate: {settings.rate:g} requests/s for {settings.duration_s:.0f} s")
         load_config = _load_config(settings, events)
+        start_s = clock.world_s(events.start_us)
+        world.begin(Timeline(schedule(settings.schedule, start_s)))
+        switches = ScenarioServicer(world, clock, events.now_us)
 
         def acknowledged(row: AckRow) -> None:
             recorder.acknowledged(row)
             live.acknowledged(row)
 
-        async with asyncio.TaskGroup() as group:
+        async with serving(switches, settings.scenario_target), asyncio.TaskGroup() as group:
             sender = EventSender(
                 collector,
                 acknowledged,
@@ -120,11 +122,13 @@ async def _simulate(
             ]
             cpu_s = time.process_time()
             await load.run(arrivals)
+            happened = record(world, clock, clock.world_s(events.now_us()))
             cpu_s = time.process_time() - cpu_s
             unflushed = await _flush(sender)
             for task in helpers:
                 task.cancel()
         began = time.monotonic()
+        recorder.scenarios(happened)
         drained = await recorder.drain(settings.drain_ms / 1000)
         drain_s = time.monotonic() - began
         summary = await recorder.finish()
@@ -132,10 +136,14 @@ async def _simulate(
         live,
         summary,
         {
-            "scenario": settings.scenario,
+            "drift": settings.drift,
+            "scenarios": [
+                {"name": row.name, "from_s": row.from_s - start_s, "until_s": row.until_s - start_s}
+                for row in happened
+            ],
             "offered_rps": settings.rate,
             "duration_s": settings.duration_s,
-            "generator_cpu_ms_per_request": 1000 * cpu_s / max(len(arrivals), 1),
+            "generator_cpu_ms_per_request": 1000 * cpu_s / max(live.requests, 1),
             "drained": drained,
             "drain_s": round(drain_s, 2),
             "items_born": births.published,
