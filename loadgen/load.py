@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -35,6 +36,7 @@ from loadgen.visit import (
 from loadgen.world import World
 from loadgen.world_clock import WorldClock
 from rec.v1 import gateway_pb2, gateway_pb2_grpc
+from services.contract.assignment import arm_of
 from services.contract.times import MICROS, from_us
 
 LATE_MS = 10
@@ -54,6 +56,8 @@ class LoadConfig:
     shadow_share: float
     window_s: float
     time_scale: float
+    shares: Mapping[str, float]
+    experiment: str
 
 
 def in_share(request_id: str, share: float) -> bool:
@@ -162,6 +166,7 @@ class Load:
             request_id=request_id,
             occurred_at=from_us(self._events.now_us()),
             candidates=config.candidates,
+            arm=arm_of(user_id, config.experiment, config.shares) if config.shares else "",
             shadow_arms=[config.shadow_arm] if shadowed else [],
         )
         sent_us = time.time_ns() // 1000

@@ -132,6 +132,13 @@ class SimulateSettings(_Command):
     """Requests in flight; one more is dropped and counted, since a client that queues without limit only
     measures its own queue.
     """
+    shares: dict[str, float] = Field(default_factory=dict)
+    """Share of the users by arm, as JSON, summing to 1: each request names the arm of its user
+    (contract/assignment.py). Empty = requests name none, and the arm online answers."""
+    experiment: str = "simulate"
+    """Name that users are assigned by: under another one they fall into other arms."""
+    begin_at: int = Field(default=0, ge=0)
+    """Unix second at which the load begins; 0 = as soon as it can. For who has to know the moment before."""
     shadow_arm: str = "frozen"
     """Arm whose choice from the same candidates is compared; empty = none."""
     shadow_share: float = Field(default=0.15, ge=0, le=1)

@@ -33,6 +33,7 @@ from loadgen.settings import SimulateSettings
 from loadgen.timeline import Timeline, schedule
 from loadgen.world import World
 from loadgen.world_clock import WorldClock
+from services.contract.assignment import check_shares
 from services.contract.errors import InvalidInput, Unavailable
 from services.runtime import grpc_client
 
@@ -53,6 +54,8 @@ def run(settings: SimulateSettings) -> int:
     clock = world_clock.read(settings.run_dir, settings.sim.config())
     # Refused before anything is asked of the stack.
     schedule(settings.schedule, 0.0)
+    if settings.shares:
+        check_shares(settings.shares)
     world = World(settings.sim.config(), settings.drift)
     arrivals = plan(world.config.seed, settings.rate, settings.duration_s, settings.run)
     gc.collect()
@@ -82,6 +85,7 @@ async def _simulate(
         await _reachable("gateway", settings.gateway_target, gateway)
         await _reachable("collector", settings.collector_target, collector)
         await recorder.start()
+        await _until(settings.begin_at)
         events = EventClock(settings.time_scale)
         live = Live(start_us=events.start_us)
         births = Births(collector, world, clock, events.now_us)
@@ -170,7 +174,17 @@ def _load_config(settings: SimulateSettings, events: EventClock) -> LoadConfig:
         shadow_share=settings.shadow_share,
         window_s=settings.window_ms / 1000,
         time_scale=settings.time_scale,
+        shares=settings.shares,
+        experiment=settings.experiment,
     )
+
+
+async def _until(begin_at: int) -> None:
+    """Waits for a Unix second, when one is given; InvalidInput when it has passed."""
+    left_s = begin_at - time.time()
+    if begin_at and left_s < 0:
+        raise InvalidInput.one("begin_at", begin_at, f"a moment to come: it was {-left_s:.1f} s ago")
+    await asyncio.sleep(max(left_s, 0.0))
 
 
 async def _reachable(name: str, target: str, channel: grpc.aio.Channel) -> None:

@@ -180,7 +180,8 @@ def plan_of(count: int, click_draw: float) -> Plan:
 async def run_load(gateway, plan, **changes):
     options = {
         "run": "t", "n": 20, "candidates": 1_000, "deadline_s": 1.0, "max_in_flight": 50,
-        "shadow_arm": "frozen", "shadow_share": 1.0, "window_s": 20.0, "time_scale": 1.0, **changes,
+        "shadow_arm": "frozen", "shadow_share": 1.0, "window_s": 20.0, "time_scale": 1.0,
+        "shares": {}, "experiment": "t", **changes,
     }  # fmt: skip
     collector, rows, recorder = Collector(), [], Recorder()
     add = gateway_pb2_grpc.add_GatewayServiceServicer_to_server
