@@ -19,9 +19,9 @@ Names = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Answers:
-    """n judged answers: who, when (event time), by which arm and model; mean true click probability of what
-    was shown and of the best that the answer held. Of all their shown items [m]: the answer's row, the true
-    click probability, the age."""
+    """n answers that a model scored: who, when (event time), by which arm and model; mean true click
+    probability of what was shown and of the best that the answer held. Of all their shown items [m]: the
+    answer's row, the true click probability, the age."""
 
     user_ids: NDArray[np.uint64]
     at_us: Ints
@@ -58,7 +58,7 @@ class Evidence:
 def read(folder: Path) -> Evidence:
     """From the Parquet files of a load."""
     requests = pq.read_table(folder / "requests.parquet")
-    judged = requests.filter(pc.is_valid(requests["shown_true_p"]))
+    judged = requests.filter(pc.and_(pc.is_valid(requests["shown_true_p"]), requests["scored"]))
     samples = pq.read_table(folder / "samples.parquet")
     spans = pq.read_table(folder / "scenarios.parquet").to_pylist()
     return Evidence(
