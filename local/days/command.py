@@ -20,7 +20,7 @@ from typing import Any
 
 from local.commands import EXIT_INTERRUPTED, refuse_theirs, run_loadgen, stack_config
 from local.days import evidence
-from local.days.plan import ARMS, FULL, ONLINE_DAILY, QUICK, WINDOW_S, Plan
+from local.days.plan import ARMS, BOUND_S, FULL, ONLINE_DAILY, QUICK, WINDOW_S, Plan
 from local.days.run import DEADLINE_S, Run, run
 from local.days.verdict import failures, figures, remarks
 from local.errors import LocalError
@@ -35,8 +35,10 @@ SIM = {"ITEMS": "20000", "USERS": "2000", "SESSIONS": "4", "SESSION_S": "120", "
 PROCESSES = {
     # Short: what the lake does not hold yet is waited for. Nothing audits beside the run.
     "lake": {"RECLOOP_FLUSH_AGE_MS": "2000", "RECLOOP_AUDIT_INTERVAL_MS": "0"},
-    # A slow answer is shown late, and its snapshot has to be there still.
+    # A slow answer is shown late, and its snapshot has to be there still; a stall of seconds makes nothing
+    # late.
     "joiner": {
+        "RECLOOP_BOUND_MS": str(BOUND_S * 1000),
         "RECLOOP_WINDOW_MS": str(WINDOW_S * 1000),
         "RECLOOP_SHOW_WITHIN_MS": str(2 * DEADLINE_S * 1000),
     },

@@ -21,6 +21,8 @@ BLACK_FRIDAY = "black-friday"
 # Clicks come 2 s after the impression on average. Short against a day: until its end nobody knows what was
 # not clicked.
 WINDOW_S = 5
+# The joiner's disorder bound.
+BOUND_S = 5
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from local.child import Child
 from local.commands import UNJUDGED
-from local.days.plan import DRIFT, EXPERIMENT, SHARES, WINDOW_S, Plan
+from local.days.plan import BOUND_S, DRIFT, EXPERIMENT, SHARES, WINDOW_S, Plan
 from local.days.turn import LOG_LAG_S, Batch, Release, Turn, first_arms, turn
 from local.errors import StartFailed
 from local.paths import REPOSITORY
@@ -106,7 +106,7 @@ def _days(
     turns: list[Turn] = []
     for day in plan.turns():
         end_s = begin_s + day * plan.day_s
-        _sleep_until(end_s + WINDOW_S + LOG_LAG_S, load.require_running)
+        _sleep_until(end_s + WINDOW_S + BOUND_S + LOG_LAG_S, load.require_running)
         try:
             done = turn(
                 day, end_s, parent,

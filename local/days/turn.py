@@ -34,8 +34,8 @@ from services.runtime.settings import KafkaSettings
 FIRST = 1
 CANDIDATE = "candidate"
 CALL_S = 20.0
-# Behind a day's end + W: the windows of the next day's first impressions close, the lake flushes.
-LOG_LAG_S = 7.0
+# Behind a day's end, W and the bound: windows of the next day's first impressions close, the lake flushes.
+LOG_LAG_S = 5.0
 TRY_AGAIN_S = 3.0
 NOT_OVER = "is not over in partitions"
 POLL_MS = 200
