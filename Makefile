@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -59,6 +59,9 @@ replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<e
 
 freshness: setup ## make freshness [DATA=<ml-100k>] [QUICK=1]: AUC by how often the model is synchronised; out/freshness.json, .html
 	@$(PY) -m local freshness $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick) $(ARGS)
+
+demo-days: setup ## five simulated days, four ways to update a model, Black Friday on day 4; out/demo-days.json
+	@$(PY) -m local demo-days $(ARGS)
 
 backfill-demo: setup ## a feature view joins a running stack with its whole past; out/backfill.json
 	@$(PY) -m local backfill-demo $(ARGS)

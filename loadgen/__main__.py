@@ -12,6 +12,7 @@ COMMANDS = {
     "seed": "fill a running stack: catalogue, features, generation 1",
     "day0-samples": "the samples of a seeded stack's day 0, into its lake",
     "simulate": "simulated users against a running stack; writes out/demo.json",
+    "scenario": "what happens in the world of a running simulate: on NAME, off NAME, list",
     "world-log": "the simulated world as a log to replay",
     "replay": "a real log in event time against a running stack; writes out/replay.json",
     "sync-pass": "a real log, with an arm per interval at which the model is synchronised",
@@ -21,6 +22,7 @@ COMMANDS = {
 # Commands whose options are not settings.
 OWN_ARGUMENTS = {
     "replay": "loadgen.replay",
+    "scenario": "loadgen.scenario_command",
     "sync-pass": "loadgen.sync_pass",
     "join-traffic": "loadgen.join_traffic",
 }

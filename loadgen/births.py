@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import grpc
+import numpy as np
 
 from loadgen.items import item_key
 from loadgen.world import World
@@ -28,7 +29,7 @@ def born_item(world: World, clock: WorldClock, index: int) -> Item:
         item_id=int(world.items.ids[index]),
         item_key=item_key(index),
         category=int(world.items.category[index]),
-        created_at=from_us(clock.event_us(float(world.items.born_s[index]))),
+        created_at=from_us(clock.event_us(float(world.born_s(np.array([index]))[0]))),
     )
 
 
@@ -52,7 +53,7 @@ class Births:
 
     async def publish_due(self) -> None:
         """Publishes everything born until now; AioRpcError when the collector does not take it."""
-        born = self._world.items.born_until(self._clock.world_s(self._event_now_us()))
+        born = self._world.born_until(self._clock.world_s(self._event_now_us()))
         while self._next < born:
             upto = min(born, self._next + MAX_BATCH_ITEMS)
             items = [born_item(self._world, self._clock, index) for index in range(self._next, upto)]

@@ -36,6 +36,7 @@ LOG_SOURCES = (
     "loadgen/exposures.py",
     "loadgen/arrivals.py",
     "loadgen/scenarios.py",
+    "loadgen/timeline.py",
     "loadgen/day0_*.py",
     "services/contract/feature*.py",
     "services/contract/view*.py",

@@ -60,7 +60,7 @@ class LoggingPolicy:
     def _liked(
         self, rng: np.random.Generator, users: Indices, t_s: Times, draw: NDArray[np.float64]
     ) -> Indices:
-        taste = self._world.users.taste_at(users, t_s, self._world.scenario.drift)
+        taste = self._world.taste(users, t_s)
         liking: Floats = np.exp(LIKING_SHARPNESS * taste @ self._world.centroids.T)
         cumulated = np.cumsum(liking, axis=1)
         at = rng.random(draw.shape) * cumulated[:, -1:]

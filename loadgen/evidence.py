@@ -12,6 +12,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from loadgen.rows import (
     RequestRow,
     RowFile,
     SampleRow,
+    ScenarioRow,
 )
 from rec.events.v1.events_pb2 import SampleRecord
 from rec.model.v1.model_pb2 import DeltaBody, DeltaHeader, ParameterDelta, ReleaseEvent
@@ -106,7 +108,9 @@ class EvidenceRecorder:
         self._clicks: dict[str, AckRow] = {}
         self._click_samples: list[tuple[str, int, int, int]] = []
         self._columns = _Columns()
-        self._deltas: list[freshness.Delta] = []
+        # By lineage: several may be trained side by side.
+        self._deltas: dict[tuple[int, str], list[freshness.Delta]] = {}
+        self._own: tuple[int, str] = (0, "")
         self._applied: set[tuple[int, str, int]] = set()
         self._applied_rows = 0
         self._responses: list[tuple[int, int]] = []
@@ -119,6 +123,12 @@ class EvidenceRecorder:
         self._files[RequestRow].add(row)
         if row.status == "OK" and row.scored and row.arm == "online":
             self._responses.append((row.sequence, row.answered_us))
+            self._own = row.generation, row.policy
+
+    def scenarios(self, rows: Iterable[ScenarioRow]) -> None:
+        """Records when which scenario was on, at the end of the load."""
+        for row in rows:
+            self._files[ScenarioRow].add(row)
 
     def acknowledged(self, row: AckRow) -> None:
         """Records one acknowledged event."""
@@ -299,7 +309,8 @@ class EvidenceRecorder:
             barrier_ids=json.dumps(list(header.barrier_ids)),
         )
         self._files[DeltaRow].add(row)
-        self._deltas.append(freshness.Delta(row.sequence, row.appended_us, offsets, steps))
+        lineage = self._deltas.setdefault((row.generation, row.policy), [])
+        lineage.append(freshness.Delta(row.sequence, row.appended_us, offsets, steps))
 
     def _on_decision(self, record: Any) -> None:
         event = ReleaseEvent.FromString(record.value)
@@ -359,7 +370,7 @@ class EvidenceRecorder:
                     freshness.ClickSample(ack.sent_us, ack.acknowledged_us, joined_us, partition, offset)
                 )
         responses = np.array(self._responses, dtype=np.int64).reshape(-1, 2)
-        deltas = sorted(self._deltas, key=lambda delta: delta.sequence)
+        deltas = sorted(self._deltas.get(self._own, []), key=lambda delta: delta.sequence)
         return freshness.measure(clicks, deltas, responses[:, 0], responses[:, 1])
 
     def _summary(self) -> Summary:
@@ -375,7 +386,7 @@ class EvidenceRecorder:
             auc_second_half=auc(labels[half:], scores[half:]),
             log_loss=log_loss(labels, scores),
             base_rate=float(labels.mean()) if len(labels) else None,
-            deltas_published=len(self._deltas),
+            deltas_published=sum(map(len, self._deltas.values())),
             deltas_applied=len(self._applied),
             delta_rows_applied=self._applied_rows,
             freshness_s=freshness.quantiles(fresh.total_s),

@@ -57,7 +57,7 @@ class HiddenItems:
             self._draw(len(self) // BLOCK)
 
     def born_until(self, t_s: float) -> int:
-        """How many items exist at world time ``t_s``."""
+        """How many items exist at time ``t_s`` of births."""
         after = max(0, int(t_s * self._config.births_per_s) + 2) if t_s > 0 else 0
         self.ensure(self._config.items + after)
         return int(np.searchsorted(self.born_s, t_s, side="right"))

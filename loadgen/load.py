@@ -2,13 +2,15 @@
 
 Nobody waits for anybody: a request is a task of its own, and its latency counts from the intended time. A
 send more than LATE_MS behind is late (the generator is too slow), one beyond ``max_in_flight`` is
-dropped; both are counted. Event time is wall time x time_scale from the start on.
+dropped; both are counted. Event time is wall time x time_scale from the start on. Who comes, and whether
+anybody does, is decided by the scenarios that are on at the intended time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -20,10 +22,21 @@ from loadgen.evidence import EvidenceRecorder
 from loadgen.exposures import Exposures
 from loadgen.live import Live
 from loadgen.rows import RequestRow
-from loadgen.visit import answered_row, click, clicks, failed_row, impression, judge
+from loadgen.visit import (
+    BOT_EXAMINATION,
+    EXAMINATION,
+    answered_row,
+    click,
+    clicks,
+    failed_row,
+    impression,
+    judge,
+    judge_bot,
+)
 from loadgen.world import World
 from loadgen.world_clock import WorldClock
 from rec.v1 import gateway_pb2, gateway_pb2_grpc
+from services.contract.assignment import arm_of
 from services.contract.times import MICROS, from_us
 
 LATE_MS = 10
@@ -43,6 +56,8 @@ class LoadConfig:
     shadow_share: float
     window_s: float
     time_scale: float
+    shares: Mapping[str, float]
+    experiment: str
 
 
 def in_share(request_id: str, share: float) -> bool:
@@ -103,8 +118,8 @@ class Load:
         """Sends every request of the plan, then waits for answers and clicks."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        start_us = time.time_ns() // 1000
-        for number, (at_s, user) in enumerate(zip(plan.at_s.tolist(), plan.users.tolist(), strict=True)):
+        start_us, start_s = time.time_ns() // 1000, self._clock.world_s(self._events.now_us())
+        for number, (at_s, needs) in enumerate(zip(plan.at_s.tolist(), plan.needs.tolist(), strict=True)):
             ahead = began + at_s - loop.time()
             if ahead > 0:
                 await asyncio.sleep(ahead)
@@ -115,7 +130,10 @@ class Load:
                 raise self._defect
             if self._enough:
                 break
-            self._launch(plan, number, user, start_us + int(at_s * MICROS))
+            world_s = start_s + at_s * self._config.time_scale
+            if needs == 1 or needs < self._world.timeline.arrivals_factor(world_s):
+                visitor = self._world.visitor(world_s, plan.who_draws[number])
+                self._launch(plan, number, visitor, start_us + int(at_s * MICROS))
         while self._in_flight:
             await asyncio.wait(self._in_flight)
         if self._defect is not None:
@@ -129,8 +147,8 @@ class Load:
         request_id = f"{self._config.run}-{number:08d}"
         if len(self._in_flight) >= self._config.max_in_flight:
             self._live.dropped_sends += 1
-            user_id = int(self._world.users.ids[user])
-            self._done(failed_row(request_id, user_id, (intended_us, now_us, now_us), DROPPED))
+            user_id = self._world.visitor_id(user)
+            self._done(failed_row(request_id, user_id, (intended_us, now_us, now_us), DROPPED, bot=user < 0))
             return
         task = asyncio.create_task(self._visit(plan, number, user, request_id, intended_us))
         self._in_flight.add(task)
@@ -147,7 +165,7 @@ class Load:
 
     async def _visit(self, plan: Plan, number: int, user: int, request_id: str, intended_us: int) -> None:
         config = self._config
-        user_id = int(self._world.users.ids[user])
+        user_id, is_bot = self._world.visitor_id(user), user < 0
         shadowed = bool(config.shadow_arm) and in_share(request_id, config.shadow_share)
         request = gateway_pb2.RecommendRequest(
             user_id=user_id,
@@ -155,6 +173,7 @@ class Load:
             request_id=request_id,
             occurred_at=from_us(self._events.now_us()),
             candidates=config.candidates,
+            arm=arm_of(user_id, config.experiment, config.shares) if config.shares else "",
             shadow_arms=[config.shadow_arm] if shadowed else [],
         )
         sent_us = time.time_ns() // 1000
@@ -162,24 +181,27 @@ class Load:
             answer = await self._stub.Recommend(request, timeout=config.deadline_s)
         except grpc.aio.AioRpcError as error:
             times_us = (intended_us, sent_us, time.time_ns() // 1000)
-            self._done(failed_row(request_id, user_id, times_us, error.code().name))
+            self._done(failed_row(request_id, user_id, times_us, error.code().name, bot=is_bot))
             return
         times_us = (intended_us, sent_us, time.time_ns() // 1000)
         items = [item.item_id for item in answer.items]
         if not items:
-            self._done(answered_row(request_id, user_id, times_us, answer, None))
+            self._done(answered_row(request_id, user_id, times_us, answer, None, bot=is_bot))
             return
         shown_us = self._events.now_us()
         shadow = next((list(one.item_ids) for one in answer.shadows if one.scored), None)
-        truth = judge(
-            self._world, self._exposures, user, items, shadow_ids=shadow, t_s=self._clock.world_s(shown_us)
-        )
+        if is_bot:
+            truth = judge_bot(self._world, items)
+        else:
+            world_s = self._clock.world_s(shown_us)
+            truth = judge(self._world, self._exposures, user, items, shadow_ids=shadow, t_s=world_s)
         self._live.unknown_items += truth.unknown
-        self._done(answered_row(request_id, user_id, times_us, answer, truth))
+        self._done(answered_row(request_id, user_id, times_us, answer, truth, bot=is_bot))
         shown = items[:SHOWN]
         self._sender.put(impression(request_id, user_id, shown, shown_us, answer.provenance.scored))
         draws, delays = plan.click_draws[number], plan.delay_draws[number]
-        for place, delay_s in clicks(truth.shown_p, draws, delays, config.window_s):
+        looks = BOT_EXAMINATION if is_bot else EXAMINATION
+        for place, delay_s in clicks(truth.shown_p, looks, draws, delays, config.window_s):
             at_us = shown_us + int(delay_s * MICROS)
             self._click_later(delay_s / config.time_scale, request_id, user_id, shown[place], at_us)
 

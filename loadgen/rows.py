@@ -1,7 +1,7 @@
 """The rows of the evidence: what a run leaves in out/evidence/*.parquet, one table a file.
 
-Columns that end in _us are wall microseconds, except occurred_us, impressed_us and acted_us: those are
-event time.
+Columns that end in _us are wall microseconds, except occurred_us, impressed_us, acted_us and those of
+scenarios: these are event time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+_ARROW = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "bytes": pa.binary(),
+}
 _UNSIGNED = {"user_id", "item_id"}
 
 
@@ -44,6 +50,11 @@ class RequestRow:
     shown_true_p: float | None = None
     frozen_true_p: float | None = None
     ideal_true_p: float | None = None
+    # Not a person: clicks by a rule of its own, has no true click probability.
+    bot: bool = False
+    # Of the shown items by position, float32 LE each: true click probability, age in seconds.
+    shown_p: bytes = b""
+    shown_age_s: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,22 @@ class DecisionRow:
     revision: int
 
 
-EvidenceRow = RequestRow | AckRow | SampleRow | RejectedRow | DeltaRow | AppliedRow | DecisionRow
+@dataclass(frozen=True)
+class ScenarioRow:
+    """A time in which a scenario was on: event time, and seconds of the world's own time. One that
+    was on at the end of the load ends with it."""
+
+    FILE: ClassVar[str] = "scenarios"
+    name: str
+    from_us: int
+    until_us: int
+    from_s: float
+    until_s: float
+
+
+EvidenceRow = (
+    RequestRow | AckRow | SampleRow | RejectedRow | DeltaRow | AppliedRow | DecisionRow | ScenarioRow
+)
 ROW_TYPES: tuple[type[EvidenceRow], ...] = (
     RequestRow,
     AckRow,
@@ -158,6 +184,7 @@ ROW_TYPES: tuple[type[EvidenceRow], ...] = (
     DeltaRow,
     AppliedRow,
     DecisionRow,
+    ScenarioRow,
 )
 
 

@@ -1,4 +1,5 @@
-"""Named situations of the world, as data: what is different, by how much, when (seconds since the start).
+"""Named situations of the world, as data: what is different while one is on. When it is on, a timeline says
+(loadgen/timeline.py).
 
 A shift is added to the click logit, so it moves everybody's true click probability and the oracle's with it.
 """
@@ -11,63 +12,61 @@ from services.contract.errors import InvalidInput
 
 
 @dataclass(frozen=True)
-class Shock:
-    """Something that begins and ends. ``categories`` empty = all; ``item`` -1 = no single item."""
+class Shift:
+    """Of the click logit. ``categories`` empty = all; ``item`` -1 = no single item."""
 
-    from_s: float
-    until_s: float
-    logit_shift: float
-    arrivals: float = 1.0
+    logit: float
     categories: tuple[int, ...] = ()
     item: int = -1
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """``drift`` scales all movement of tastes, trends and qualities; 0 = a world that stands still."""
+    """Factors are times the usual; several scenarios that are on together multiply.
+
+    ``newcomer_share``, ``bot_share``: of the visits, beside the usual ones. ``arrivals`` is at least 1.
+    """
 
     name: str
     description: str
-    drift: float = 1.0
-    shocks: tuple[Shock, ...] = ()
-
-    def arrivals_factor(self, since_start_s: float) -> float:
-        """How many times the usual arrivals come at this moment."""
-        factor = 1.0
-        for shock in self.shocks:
-            if shock.from_s <= since_start_s < shock.until_s:
-                factor *= shock.arrivals
-        return factor
-
-    @property
-    def peak_factor(self) -> float:
-        """An upper bound of ``arrivals_factor``."""
-        peak = 1.0
-        for shock in self.shocks:
-            peak *= max(shock.arrivals, 1.0)
-        return peak
+    shifts: tuple[Shift, ...] = ()
+    arrivals: float = 1.0
+    taste_speed: float = 1.0
+    item_births: float = 1.0
+    user_births: float = 1.0
+    newcomer_share: float = 0.0
+    bot_share: float = 0.0
 
 
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("drift", "tastes, trends and qualities move; items and users are born"),
-        Scenario("still", "nothing moves; items and users are born", drift=0.0),
         Scenario(
             "black-friday",
-            "between 40 s and 80 s twice the arrivals, everybody clicks more, three categories most of all",
-            shocks=(
-                Shock(40, 80, 0.4, arrivals=2.0),
-                Shock(40, 80, 0.8, categories=(1, 2, 3)),
-            ),
+            "twice the arrivals, everybody clicks more, three categories most of all",
+            shifts=(Shift(0.4), Shift(0.8, categories=(1, 2, 3))),
+            arrivals=2.0,
         ),
+        Scenario("celebrity", "everybody wants one item that nobody knew", shifts=(Shift(3.0, item=777),)),
+        Scenario("item-flood", "ten times as many new items", item_births=10.0),
         Scenario(
-            "celebrity",
-            "from 40 s on everybody wants one item that nobody knew",
-            shocks=(Shock(40, float("inf"), 3.0, item=777),),
+            "user-wave",
+            "half as many visits again, by new users; twenty times as many of them come",
+            arrivals=1.5,
+            user_births=20.0,
+            newcomer_share=0.3,
+        ),
+        Scenario("taste-drift", "tastes turn twenty times as fast", taste_speed=20.0),
+        Scenario(
+            "bots",
+            "half as many visits again, by bots that click on every item of less than average quality",
+            arrivals=1.5,
+            bot_share=1 / 3,
         ),
     )
 }
+# What arrivals are drawn for, beforehand: more cannot come at once.
+PEAK_ARRIVALS = 4.5
 
 
 def scenario(name: str) -> Scenario:
@@ -75,4 +74,4 @@ def scenario(name: str) -> Scenario:
     try:
         return SCENARIOS[name]
     except KeyError:
-        raise InvalidInput.one("scenario", name, f"one of {', '.join(SCENARIOS)}") from None
+        raise InvalidInput.one("scenario", name[:64], f"one of {', '.join(SCENARIOS)}") from None

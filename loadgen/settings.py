@@ -9,10 +9,11 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from loadgen.scenarios import SCENARIOS
 from loadgen.world_config import WorldConfig
 from services.contract.feature_sets import WORLD
 from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
+
+SCENARIO_TARGET = "127.0.0.1:7063"
 
 
 class WorldSettings(Group):
@@ -106,8 +107,8 @@ class WorldLogSettings(_Command):
 
     sim: WorldSettings = WorldSettings()
     """Which world."""
-    scenario: str = "drift"
-    """What happens: drift, still, black-friday, celebrity."""
+    drift: float = Field(default=1.0, ge=0, le=100)
+    """How fast tastes, trends and qualities move; 0 = the world stands still."""
     rate: float = Field(default=2.5, gt=0, le=10_000)
     """Requests per second of event time, Poisson; each shows ten items."""
     duration_s: float = Field(default=3_600.0, gt=0)
@@ -123,8 +124,13 @@ class SimulateSettings(_Command):
 
     sim: WorldSettings = WorldSettings()
     """Which world; the one that was seeded."""
-    scenario: str = "drift"
-    """What happens: drift, still, black-friday, celebrity."""
+    drift: float = Field(default=1.0, ge=0, le=100)
+    """How fast tastes, trends and qualities move; 0 = the world stands still."""
+    schedule: str = ""
+    """What happens by itself, NAME@FROM or NAME@FROM-UNTIL in seconds since the start, separated by commas:
+    black-friday@40-80. What the names stand for: loadgen scenario list, or loadgen/scenarios.py."""
+    scenario_target: str = SCENARIO_TARGET
+    """host:port where the switches listen (loadgen scenario on NAME); empty = nowhere."""
     rate: float = Field(default=66.0, gt=0, le=10_000)
     """Intended requests per second, Poisson, open loop."""
     duration_s: float = Field(default=120.0, gt=0)
@@ -143,6 +149,13 @@ class SimulateSettings(_Command):
     """Requests in flight; one more is dropped and counted, since a client that queues without limit only
     measures its own queue.
     """
+    shares: dict[str, float] = Field(default_factory=dict)
+    """Share of the users by arm, as JSON, summing to 1: each request names the arm of its user
+    (contract/assignment.py). Empty = requests name none, and the arm online answers."""
+    experiment: str = "simulate"
+    """Name that users are assigned by: under another one they fall into other arms."""
+    begin_at: int = Field(default=0, ge=0)
+    """Unix second at which the load begins; 0 = as soon as it can. For who has to know the moment before."""
     shadow_arm: str = "frozen"
     """Arm whose choice from the same candidates is compared; empty = none."""
     shadow_share: float = Field(default=0.15, ge=0, le=1)
@@ -177,6 +190,3 @@ class SimulateSettings(_Command):
     """host:port of the collector."""
     ranking_target: str = "127.0.0.1:7054"
     """host:port of ranking, watched for applied deltas."""
-
-
-assert set(SCENARIOS) == {"drift", "still", "black-friday", "celebrity"}, "named in a setting's help"

@@ -31,10 +31,12 @@ from loadgen.evidence import EvidenceRecorder
 from loadgen.live import Live
 from loadgen.load import EventClock, Load, LoadConfig
 from loadgen.rows import AckRow
-from loadgen.scenarios import scenario
+from loadgen.scenario_service import ScenarioServicer, record, serving
 from loadgen.settings import SimulateSettings
+from loadgen.timeline import Timeline, schedule
 from loadgen.world import World
 from loadgen.world_clock import WorldClock
+from services.contract.assignment import check_shares
 from services.contract.errors import InvalidInput, Unavailable
 from services.runtime import grpc_client
 from services.runtime.settings import differing
@@ -54,9 +56,12 @@ def run(settings: SimulateSettings) -> int:
     if settings.time_scale <= 0:
         raise InvalidInput.one("time_scale", settings.time_scale, "above 0: simulated users live in time")
     clock = world_clock.read(settings.run_dir, settings.sim.config())
-    events = EventClock(settings.time_scale)
-    world = World(settings.sim.config(), scenario(settings.scenario), clock.world_s(events.now_us()))
-    arrivals = plan(world, settings.rate, settings.duration_s, world.start_s, settings.run)
+    # Refused before anything is asked of the stack.
+    schedule(settings.schedule, 0.0)
+    if settings.shares:
+        check_shares(settings.shares)
+    world = World(settings.sim.config(), settings.drift)
+    arrivals = plan(world.config.seed, settings.rate, settings.duration_s, settings.run)
     gc.collect()
     gc.freeze()
     try:
@@ -84,21 +89,22 @@ async def _simulate(
         await _reachable("gateway", settings.gateway_target, gateway)
         await _reachable("collector", settings.collector_target, collector)
         await recorder.start()
+        await _until(settings.begin_at)
         events = EventClock(settings.time_scale)
         live = Live(start_us=events.start_us)
         births = Births(collector, world, clock, events.now_us)
         await births.publish_due()
-        _say(
-            f"simulate: {len(arrivals):,} requests in {settings.duration_s:.0f} s, "
-            f"scenario {settings.scenario}"
-        )
+        _say(f"simulate: {settings.rate:g} requests/s for {settings.duration_s:.0f} s")
         load_config = _load_config(settings, events)
+        start_s = clock.world_s(events.start_us)
+        world.begin(Timeline(schedule(settings.schedule, start_s)))
+        switches = ScenarioServicer(world, clock, events.now_us)
 
         def acknowledged(row: AckRow) -> None:
             recorder.acknowledged(row)
             live.acknowledged(row)
 
-        async with asyncio.TaskGroup() as group:
+        async with serving(switches, settings.scenario_target), asyncio.TaskGroup() as group:
             sender = EventSender(
                 collector,
                 acknowledged,
@@ -126,11 +132,13 @@ async def _simulate(
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
             cpu_s = time.process_time()
             await load.run(arrivals)
+            happened = record(world, clock, clock.world_s(events.now_us()))
             cpu_s = time.process_time() - cpu_s
             unflushed = await _flush(sender)
             for task in helpers:
                 task.cancel()
         began = time.monotonic()
+        recorder.scenarios(happened)
         drained = await recorder.drain(settings.drain_ms / 1000)
         drain_s = time.monotonic() - began
         summary = await recorder.finish()
@@ -138,12 +146,16 @@ async def _simulate(
         live,
         summary,
         {
-            "scenario": settings.scenario,
             "seed": settings.sim.seed,
             "settings": differing(settings),
+            "drift": settings.drift,
+            "scenarios": [
+                {"name": row.name, "from_s": row.from_s - start_s, "until_s": row.until_s - start_s}
+                for row in happened
+            ],
             "offered_rps": settings.rate,
             "duration_s": settings.duration_s,
-            "generator_cpu_ms_per_request": 1000 * cpu_s / max(len(arrivals), 1),
+            "generator_cpu_ms_per_request": 1000 * cpu_s / max(live.requests, 1),
             "drained": drained,
             "drain_s": round(drain_s, 2),
             "items_born": births.published,
@@ -170,7 +182,17 @@ def _load_config(settings: SimulateSettings, events: EventClock) -> LoadConfig:
         shadow_share=settings.shadow_share,
         window_s=settings.window_ms / 1000,
         time_scale=settings.time_scale,
+        shares=settings.shares,
+        experiment=settings.experiment,
     )
+
+
+async def _until(begin_at: int) -> None:
+    """Waits for a Unix second, when one is given; InvalidInput when it has passed."""
+    left_s = begin_at - time.time()
+    if begin_at and left_s < 0:
+        raise InvalidInput.one("begin_at", begin_at, f"a moment to come: it was {-left_s:.1f} s ago")
+    await asyncio.sleep(max(left_s, 0.0))
 
 
 async def _reachable(name: str, target: str, channel: grpc.aio.Channel) -> None:

@@ -55,27 +55,30 @@ class HiddenUsers:
             self._draw(len(self) // BLOCK)
 
     def born_until(self, t_s: float) -> int:
-        """How many users exist at world time ``t_s``."""
+        """How many users exist at time ``t_s`` of births."""
         return self._config.users + max(0, int(t_s * self._config.user_births_per_s))
 
     def choose(
-        self, t_s: NDArray[np.float64], draw: NDArray[np.float64], newcomer: NDArray[np.float64]
+        self,
+        t_s: NDArray[np.float64],
+        draw: NDArray[np.float64],
+        newcomer: NDArray[np.float64],
+        share: float = NEWCOMER_SHARE,
     ) -> NDArray[np.int64]:
-        """Who comes at each moment; ``draw`` and ``newcomer`` are uniform in [0, 1), all [n]."""
+        """Who comes at each moment (of births); ``draw`` and ``newcomer`` are uniform in [0, 1), all [n];
+        ``share`` of them are newcomers."""
         chosen = np.searchsorted(self._activity, draw, side="right")
         born = np.array([self.born_until(float(t)) for t in t_s], np.int64) - self._config.users
         recent = np.minimum(born, NEWCOMERS)
-        is_new = (newcomer < NEWCOMER_SHARE) & (recent > 0)
-        back = 1 + (newcomer / NEWCOMER_SHARE * recent).astype(np.int64)
+        is_new = (newcomer < share) & (recent > 0)
+        back = 1 + (newcomer / share * recent).astype(np.int64)
         chosen = np.where(is_new, self._config.users + born - np.minimum(back, np.maximum(recent, 1)), chosen)
         self.ensure(int(chosen.max(initial=0)) + 1)
         return chosen
 
-    def taste_at(
-        self, users: NDArray[np.int64], t_s: NDArray[np.float64], drift: float
-    ) -> NDArray[np.float32]:
-        """Taste vectors [n, width] of users [n] at times [n or 1]."""
-        angle = self.turn_phase[users] + drift * (t_s * self.turn_per_s[users])
+    def taste_at(self, users: NDArray[np.int64], t_s: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Taste vectors [n, width] of users [n] at times [n or 1] of tastes."""
+        angle = self.turn_phase[users] + t_s * self.turn_per_s[users]
         turned = np.cos(angle)[:, None] * self.taste[users] + np.sin(angle)[:, None] * self.other_taste[users]
         return turned.astype(np.float32)
 

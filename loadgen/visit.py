@@ -17,17 +17,21 @@ from rec.v1 import gateway_pb2
 from services.contract.ids import action_event_id, impression_event_id
 from services.contract.times import from_us, to_us
 
-_EXAMINATION = examination(np.arange(SHOWN))
+# How likely each position is looked at; a bot reads the whole list.
+EXAMINATION = examination(np.arange(SHOWN))
+BOT_EXAMINATION = np.ones(SHOWN, np.float32)
 UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class Truth:
-    """True click probabilities of an answer; frozen is None when no shadow arm scored it."""
+    """True click probabilities of an answer, and how old what it shows is; frozen is None when no shadow arm
+    scored it, all but ``shown_p`` for a bot."""
 
     shown_p: NDArray[np.float32]
-    shown: float
-    ideal: float
+    shown_age_s: NDArray[np.float32] | None
+    shown: float | None
+    ideal: float | None
     frozen: float | None
     unknown: int
 
@@ -59,6 +63,7 @@ def judge(
     best = np.sort(answer)[-shown:]
     return Truth(
         shown_p=answer[:shown],
+        shown_age_s=(t_s - world.born_s(np.maximum(index[:shown], 0))).astype(np.float32),
         shown=float(answer[:shown].mean()),
         ideal=float(best.mean()),
         frozen=float(p[len(item_ids) :].mean()) if shadow else None,
@@ -66,15 +71,24 @@ def judge(
     )
 
 
+def judge_bot(world: World, item_ids: list[int]) -> Truth:
+    """What a bot clicks on: no truth about people, and nobody's memory."""
+    index = np.array([world.items.index_of.get(i, UNKNOWN) for i in item_ids], np.int64)
+    clicked = np.where(index >= 0, world.bot_clicks(np.maximum(index, 0)), 0).astype(np.float32)
+    return Truth(clicked[: min(SHOWN, len(item_ids))], None, None, None, None, int((index < 0).sum()))
+
+
 def clicks(
     shown_p: NDArray[np.float32],
+    looks: NDArray[np.float32],
     click_draws: NDArray[np.float32],
     delay_draws: NDArray[np.float32],
     window_s: float,
 ) -> list[tuple[int, float]]:
-    """(position, seconds after the impression) of the clicks, for uniform draws [SHOWN]."""
+    """(position, seconds after the impression) of the clicks, for the chance that each position is looked at
+    and uniform draws, [SHOWN] each."""
     shown = len(shown_p)
-    clicked = click_draws[:shown] < shown_p * _EXAMINATION[:shown]
+    clicked = click_draws[:shown] < shown_p * looks[:shown]
     delays = click_delays_s(delay_draws[:shown], window_s)
     return [(place, float(delays[place])) for place in np.flatnonzero(clicked).tolist()]
 
@@ -109,6 +123,8 @@ def answered_row(
     times_us: tuple[int, int, int],
     answer: gateway_pb2.RecommendResponse,
     truth: Truth | None,
+    *,
+    bot: bool = False,
 ) -> RequestRow:
     """The evidence of an answered request; ``times_us`` = intended, sent, answered."""
     provenance: Any = answer.provenance
@@ -133,10 +149,15 @@ def answered_row(
         shown_true_p=truth.shown if truth else None,
         frozen_true_p=truth.frozen if truth else None,
         ideal_true_p=truth.ideal if truth else None,
+        bot=bot,
+        shown_p=b"" if truth is None or bot else truth.shown_p.tobytes(),
+        shown_age_s=b"" if truth is None or truth.shown_age_s is None else truth.shown_age_s.tobytes(),
     )
 
 
-def failed_row(request_id: str, user_id: int, times_us: tuple[int, int, int], status: str) -> RequestRow:
+def failed_row(
+    request_id: str, user_id: int, times_us: tuple[int, int, int], status: str, *, bot: bool = False
+) -> RequestRow:
     """The evidence of a request without an answer."""
     return RequestRow(
         request_id=request_id,
@@ -156,4 +177,5 @@ def failed_row(request_id: str, user_id: int, times_us: tuple[int, int, int], st
         candidates=0,
         degraded="",
         replica="",
+        bot=bot,
     )

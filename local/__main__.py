@@ -19,6 +19,7 @@ OWN_ARGUMENTS = {
     "backfill-demo": "local.backfill.command",
     "chaos-join": "local.chaos_join",
     "compare-samples": "local.compare.command",
+    "demo-days": "local.days.command",
     "freshness": "local.freshness.command",
     "report": "local.report.command",
     "rollback-demo": "local.rollback.command",
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("flink-jar", help="build the join on Flink from its sources, when they are newer")
     commands.add_parser("chaos-join", help="kills around the joiner under load, counted", add_help=False)
     commands.add_parser("backfill-demo", help="a view joins a running stack, with its past", add_help=False)
+    commands.add_parser("demo-days", help="simulated days, four ways to update a model", add_help=False)
     commands.add_parser("compare-samples", help="all schemes of samples on one traffic", add_help=False)
     commands.add_parser("freshness", help="AUC by how often the model is synchronised", add_help=False)
     commands.add_parser("report", help="a page of the last demo, freshness or all decisions", add_help=False)

@@ -19,6 +19,7 @@ HOST = "127.0.0.1"
 REDIS = 6379
 KAFKA = 9092
 KAFKA_CONTROLLER = 9093
+SCENARIOS = 7063
 # Below the range (32768 and up on Linux) from which the kernel takes the ports of outgoing connections: one
 # in there, like gRPC's customary 50051, is now and then taken by a client when its service starts.
 SERVICES = {
@@ -57,6 +58,8 @@ class Ports:
     redis: int
     kafka: int
     kafka_controller: int
+    # Where a load's switches listen (loadgen scenario).
+    scenarios: int
     services: Mapping[str, ServicePorts]
 
     @classmethod
@@ -66,16 +69,16 @@ class Ports:
             name: ServicePorts(port + offset, port + offset + ADMIN_ABOVE, port + offset + METRICS_ABOVE)
             for name, port in SERVICES.items()
         }
-        return cls(REDIS + offset, KAFKA + offset, KAFKA_CONTROLLER + offset, services)
+        return cls(REDIS + offset, KAFKA + offset, KAFKA_CONTROLLER + offset, SCENARIOS + offset, services)
 
     @classmethod
     def free(cls) -> Ports:
         """Ports that nobody listens on now, for a private stack beside others."""
-        found = free_ports(3 + 3 * len(SERVICES))
+        found = free_ports(4 + 3 * len(SERVICES))
         services = {
-            name: ServicePorts(*found[3 + 3 * index : 6 + 3 * index]) for index, name in enumerate(SERVICES)
+            name: ServicePorts(*found[4 + 3 * index : 7 + 3 * index]) for index, name in enumerate(SERVICES)
         }
-        return cls(found[0], found[1], found[2], services)
+        return cls(found[0], found[1], found[2], found[3], services)
 
     def by_user(self, redis: bool = True, kafka: bool = True) -> dict[str, int]:
         """What listens -> port; Redis and Kafka only when the stack starts them itself."""

@@ -109,6 +109,7 @@ def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[s
     return {
         **RUNTIME,
         **targets,
+        "RECLOOP_SCENARIO_TARGET": f"{HOST}:{addresses.ports.scenarios}",
         "KAFKA_BOOTSTRAP_SERVERS": addresses.kafka_bootstrap,
         "RECLOOP_KAFKA__BOOTSTRAP_SERVERS": addresses.kafka_bootstrap,
         "REDIS_URL": addresses.redis_url,

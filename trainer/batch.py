@@ -34,6 +34,7 @@ from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
 from services.contract.model_store import SavedBase
 from services.contract.signature import Signer, Trusted
+from services.contract.times import MICROS
 from services.runtime.grpc_client import channel
 from services.runtime.settings import load
 from services.runtime.telemetry import get_logger
@@ -47,7 +48,7 @@ from trainer.sample_table import batch_of, usable
 from trainer.schemas import SetsOnDemand
 
 log = get_logger(__name__)
-HOUR_US = 3_600_000_000
+HOURS = 24
 _RPC_TIMEOUT_S = 10.0
 
 
@@ -107,7 +108,7 @@ def run_key(
 ) -> str:
     """A name for everything that decides the outcome of a run."""
     decides = {
-        "day": settings.day,
+        "day": [settings.day, settings.day_s],
         "cut": sorted(cut.items()),
         "quarantined": sorted(quarantined),
         "history_days": settings.history_days,
@@ -124,7 +125,8 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> Sav
     """The day's model, trained or found, without what rollbacks have ``quarantined``. Blocking; LoopError
     says why there is none."""
     start_us = day_start_us(settings.day)
-    end_us = start_us + DAY_US
+    day_us = settings.day_s * MICROS
+    end_us = start_us + day_us
     cut = cut_of(scan(settings.lake_uri, "samples", columns=CUT_COLUMNS), end_us)
     sets = SetsOnDemand(settings.kafka, settings.name, settings.feature_set)
     shape = shape_of(sets.chosen())
@@ -142,8 +144,9 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> Sav
         rows,
         cut,
         start=start,
-        from_us=start_us - (settings.history_days - 1) * DAY_US if parent is None else -(1 << 62),
-        judged_from_us=end_us - int(settings.fit.judged_hours * HOUR_US),
+        from_us=start_us - (settings.history_days - 1) * day_us if parent is None else -(1 << 62),
+        judged_from_us=end_us - int(settings.fit.judged_hours / HOURS * day_us),
+        end_us=end_us,
     )
     state, figures = _fit(settings, work, origin, selected, features)
     figures |= {f"left_out_{why}": float(count) for why, count in left_out.items()}
@@ -175,7 +178,8 @@ def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -
         return scan(settings.lake_uri, "samples")
     # Files hold the requests of a day: an impression of the first minutes may lie in the day before, one
     # that was said early in the day after.
-    first, last = start_us // DAY_US - settings.history_days, end_us // DAY_US
+    before_us = settings.history_days * settings.day_s * MICROS
+    first, last = (start_us - before_us) // DAY_US, end_us // DAY_US
     days = [day_of(day * DAY_US) for day in range(first, last + 1)]
     return scan(settings.lake_uri, "samples", days)
 
@@ -183,7 +187,9 @@ def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -
 def _fit(
     settings: BatchSettings, work: Work, origin: ModelState, selected: Selected, features: SampleColumns
 ) -> tuple[ModelState, dict[str, float]]:
-    rows, judge = (batch_of(part, origin.shape, features) for part in (selected.trained, selected.judged))
+    newest = pa.concat_tables([selected.judged, selected.early])
+    parts = (selected.trained, selected.judged, newest)
+    rows, judge, last = (batch_of(part, origin.shape, features) for part in parts)
     progress, standing = work.load(origin)
     how = fit.Fit(settings.learning, settings.admission, settings.fit)
     for kept in how.passes(standing, progress, rows, judge):
@@ -193,9 +199,9 @@ def _fit(
         log.info("pass", number=done.number, best=progress.best, skipped=done.skipped_rows, **done.figures)
     best = progress.best_pass
     assert best is not None  # max_passes is at least 1
-    skipped = how.finish(standing.best, judge)
+    skipped = how.finish(standing.best, last)
     return standing.best, best.figures | {
-        "rows": float(len(rows) + len(judge)),
+        "rows": float(len(rows) + len(last)),
         "passes": float(len(progress.passes)),
         "best_pass": float(best.number),
         "skipped_rows": float(best.skipped_rows + skipped),

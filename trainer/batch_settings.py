@@ -13,8 +13,8 @@ class FitSettings(Group):
     """When the batch trainer's passes end (trainer/fit.py)."""
 
     judged_hours: float = Field(default=2.0, gt=0, lt=24)
-    """The newest hours of the day (event time) judge the passes and are learned last: a test set of another
-    day would say how good the model was for that day."""
+    """The newest hours of the day (event time; of 24, however long it is) judge the passes and are learned
+    last: a test set of another day would say how good the model was for that day."""
     max_passes: int = Field(default=5, ge=1, le=100)
     """Ids are remembered from the second pass on: more than a few only overfit."""
     patience: int = Field(default=1, ge=1)
@@ -30,8 +30,10 @@ class BatchSettings(ProcessSettings):
     """Name in logs."""
     grpc: GrpcServerSettings = GrpcServerSettings(port=0)
     """Not opened: a command has no server."""
-    day: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
-    """The UTC day of event time to train."""
+    day: str = Field(pattern=r"^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d)?$")
+    """The UTC day of event time to train, or the moment at which it begins: 2026-03-01T10:30:00."""
+    day_s: int = Field(default=86_400, ge=1, le=86_400)
+    """Event time in a day. Less where a day of the simulated world is short (make demo-days)."""
     history_days: int = Field(default=1, ge=1)
     """Days of samples, the trained one included, that a model from scratch learns."""
     parent: str | None = None

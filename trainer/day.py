@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.contract.errors import Conflict, InvalidInput
-from services.contract.lake_files import DAY_US
 
 # What a cut is made of; the feature columns need not be read for it.
 CUT_COLUMNS = ("partition", "offset", "impressed_us", "acted_us", "label", "label_version")
@@ -27,11 +26,11 @@ Offsets = dict[int, int]
 
 
 def day_start_us(day: str) -> int:
-    """Event time at which a UTC day ``YYYY-MM-DD`` begins."""
+    """Event time at which a UTC day ``YYYY-MM-DD`` begins, or one that begins at ``YYYY-MM-DDThh:mm:ss``."""
     try:
-        return int(np.datetime64(day, "D").astype(np.int64)) * DAY_US
+        return int(np.datetime64(day, "us").astype(np.int64))
     except ValueError as error:
-        raise InvalidInput.one("day", day, "a date, YYYY-MM-DD") from error
+        raise InvalidInput.one("day", day, "a date, YYYY-MM-DD, or a moment, YYYY-MM-DDThh:mm:ss") from error
 
 
 def cut_of(samples: pa.Table, end_us: int) -> Offsets:
@@ -95,22 +94,32 @@ def newest_labels(samples: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Selected:
-    """A day's rows: ``trained`` before ``judged``, the newest part; and the cut that both stand below."""
+    """A day's rows: ``trained`` before ``judged``, the newest part; ``early``: clicks of the next morning,
+    whose negatives are still to come, so that nothing can be judged by them; the cut that all stand below."""
 
     trained: pa.Table
     judged: pa.Table
+    early: pa.Table
     cut: Offsets
 
 
 def select(
-    samples: pa.Table, cut: Offsets, *, start: Mapping[int, int] | None, from_us: int, judged_from_us: int
+    samples: pa.Table,
+    cut: Offsets,
+    *,
+    start: Mapping[int, int] | None,
+    from_us: int,
+    judged_from_us: int,
+    end_us: int,
 ) -> Selected:
-    """Rows of impressions from ``from_us`` on below the cut; InvalidInput when there is nothing to learn or
-    nothing to judge by."""
+    """Rows of impressions from ``from_us`` on below the cut of a day that ends at ``end_us``; InvalidInput
+    when there is nothing to learn or nothing to judge by."""
     rows = newest_labels(below(samples, cut, start))
     rows = rows.filter(pc.greater_equal(rows["impressed_us"], from_us))
+    is_early = pc.greater_equal(rows["impressed_us"], end_us)
+    early, rows = rows.filter(is_early), rows.filter(pc.invert(is_early))
     is_new = pc.greater_equal(rows["impressed_us"], judged_from_us)
-    found = Selected(rows.filter(pc.invert(is_new)), rows.filter(is_new), cut)
+    found = Selected(rows.filter(pc.invert(is_new)), rows.filter(is_new), early, cut)
     for name, part in (("to train", found.trained), ("to judge by", found.judged)):
         positives = pc.sum(pc.greater(part["label"], 0.0)).as_py() or 0
         if not 0 < positives < len(part):

@@ -93,9 +93,9 @@ class Fit:
                 best = state.copy()
             yield Standing(state, best)
 
-    def finish(self, best: ModelState, judge: Batch) -> int:
-        """The last pass, over the judged rows; rows whose step was not taken."""
-        return self._pass(best, judge, self.admission)
+    def finish(self, best: ModelState, newest: Batch) -> int:
+        """The last pass, over the judged rows and what is newer; rows whose step was not taken."""
+        return self._pass(best, newest, self.admission)
 
     def _pass(self, state: ModelState, rows: Batch, admission: AdmissionSettings) -> int:
         parts = rows.split(self.learning.minibatch_rows)

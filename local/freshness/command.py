@@ -20,7 +20,7 @@ from typing import Any
 from local.commands import refuse_theirs
 from local.freshness.passes import Pass, Where, run_pass
 from local.freshness.verdict import failures, rows
-from local.freshness.world import FULL, QUICK, SCENARIOS, Size, run_world, world_failures
+from local.freshness.world import FULL, QUICK, WORLDS, Size, run_world, world_failures
 from local.paths import REPOSITORY
 from local.ports import Ports
 from local.report import command as report
@@ -112,7 +112,7 @@ def _report(figures: dict[str, Any], arguments: argparse.Namespace) -> int:
     world = figures.get("world", {})
     if figures["rows"]:
         print(_table(figures["rows"]))
-    for scenario in SCENARIOS if world else ():
+    for scenario in WORLDS if world else ():
         print(f"world, {scenario}\n{_table(world[scenario]['rows'])}\n{_windows(world[scenario])}")
     problems = [*figures["failed_checks"], *world.get("failed_checks", ())]
     for problem in problems:

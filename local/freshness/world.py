@@ -1,6 +1,6 @@
 """The same question in the simulated world, which can stand still: drift or none, same arrivals.
 
-A log of each scenario (``loadgen world-log``) is replayed like a real one, in event time behind barriers,
+A log of each world (``loadgen world-log``) is replayed like a real one, in event time behind barriers,
 with arms by how often they are synchronised. Then its samples (features as they were served, the same in all
 passes) say what a window is worth: models trained on the last 10 minutes only against the last 20 and all
 (``trainer windows``), on the traffic that came next: too little data against data that is too old.
@@ -33,7 +33,8 @@ from local.up import say
 from services.contract import topics
 from services.contract.feature_sets import WORLD
 
-SCENARIOS = ("drift", "still")
+# By the speed at which tastes, trends and qualities move.
+WORLDS = {"drift": 1.0, "still": 0.0}
 BARRIER_S = 60
 INTERVALS_S = (120, 300, 600, 1_200)
 # 0: all before.
@@ -67,8 +68,8 @@ def run_world(where: Where, size: Size) -> tuple[dict[str, Any], list[dict[str, 
     """(figures by scenario, all passes), or the status with which to end. Each seed's passes are made side by
     side; another seed begins only when it will be done within the budget."""
     began = time.monotonic()
-    folders = {scenario: where.folder / "world" / scenario for scenario in SCENARIOS}
-    passes: dict[str, list[dict[str, Any]]] = {scenario: [] for scenario in SCENARIOS}
+    folders = {scenario: where.folder / "world" / scenario for scenario in WORLDS}
+    passes: dict[str, list[dict[str, Any]]] = {scenario: [] for scenario in WORLDS}
     for scenario, folder in folders.items():
         _write_log(scenario, folder / LOG, size)
     for seed in range(1, size.seeds + 1):
@@ -101,13 +102,20 @@ def world_failures(world: Mapping[str, Any]) -> list[str]:
     """One line per claim that does not hold."""
     return [
         f"world, {scenario}: {problem}"
-        for scenario in SCENARIOS
+        for scenario in WORLDS
         for problem in loop_failures(world[scenario]["passes"])
     ]
 
 
 def _write_log(scenario: str, log: Path, size: Size) -> None:
-    arguments = ["--scenario", scenario, "--rate", str(size.rate), "--duration-s", str(size.duration_s)]
+    arguments = [
+        "--drift",
+        str(WORLDS[scenario]),
+        "--rate",
+        str(size.rate),
+        "--duration-s",
+        str(size.duration_s),
+    ]
     if code := run_loadgen(["world-log", *PLACE, *arguments, "--log", str(log)], os.environ):
         raise LocalError(f"loadgen world-log ended with status {code}; see its output above")
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from services.contract.experiment import ratio
 from services.contract.quality import calibration, histogram, population_stability
 from services.release.evidence import Check, failed
-from services.release.experiment import ratio
 from services.release.settings import GuardRules
 
 Column = NDArray[np.float32]

@@ -157,7 +157,7 @@ async def test_what_was_born_is_published_in_order_once_and_after_a_failure_agai
         await births.publish_due()
     ids = [item.item_id for item in servicer.items]
     assert ids == world.items.ids[SMALL.items : SMALL.items + len(ids)].tolist()
-    assert births.published == len(ids) == world.items.born_until(400.0) - SMALL.items > 1_900
+    assert births.published == len(ids) == world.born_until(400.0) - SMALL.items > 1_900
     assert all(to_us(item.created_at) <= now[0] and item.category > 0 for item in servicer.items)
 
 
@@ -172,13 +172,16 @@ class Recorder:
 def plan_of(count: int, click_draw: float) -> Plan:
     shape = (count, SHOWN)
     clicks = np.full(shape, click_draw, np.float32)
-    return Plan(np.linspace(0, 0.2, count), np.arange(count), clicks, np.full(shape, 0.01, np.float32))
+    who = np.random.default_rng(1).random((count, 3))
+    at_s = np.linspace(0, 0.2, count)
+    return Plan(at_s, np.ones(count), who, clicks, np.full(shape, 0.01, np.float32))
 
 
 async def run_load(gateway, plan, **changes):
     options = {
         "run": "t", "n": 20, "candidates": 1_000, "deadline_s": 1.0, "max_in_flight": 50,
-        "shadow_arm": "frozen", "shadow_share": 1.0, "window_s": 20.0, "time_scale": 1.0, **changes,
+        "shadow_arm": "frozen", "shadow_share": 1.0, "window_s": 20.0, "time_scale": 1.0,
+        "shares": {}, "experiment": "t", **changes,
     }  # fmt: skip
     collector, rows, recorder = Collector(), [], Recorder()
     add = gateway_pb2_grpc.add_GatewayServiceServicer_to_server

@@ -111,6 +111,17 @@ def test_a_day_becomes_a_base_at_its_cut_and_the_same_run_gives_the_same_model(
     assert len(list(tmp_path.glob("batch/*/generation-*/*/state.safetensors"))) == 0
 
 
+def test_a_shorter_day_is_cut_out_of_the_log_alike(lake: str, tmp_path: Path) -> None:
+    morning = settings(lake, tmp_path, day=f"{DAY}T06:00:00", day_s=6 * 3_600)
+    saved = train_day(morning)
+    assert saved.manifest["sample_offsets"] == {"0": REQUESTS // 4, "1": REQUESTS // 4}
+    assert saved.manifest["metrics"]["rows"] == REQUESTS * 10 / 4
+    # Behind a parent that ends where it begins it is the same rows, learned further.
+    night = train_day(settings(lake, tmp_path, day=DAY, day_s=6 * 3_600))
+    behind = train_day(morning.model_copy(update={"parent": night.manifest_uri}))
+    assert behind.manifest["samples_trained"] == night.manifest["samples_trained"] + REQUESTS * 10 / 4
+
+
 def test_labels_by_chance_teach_nothing(tmp_path: Path) -> None:
     by_chance = lake_of(tmp_path / "lake", day_of_samples(chance=True))
     saved = train_day(settings(by_chance, tmp_path / "store"))

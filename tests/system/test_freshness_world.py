@@ -21,7 +21,7 @@ def test_both_worlds_are_replayed_and_judged_by_intervals_and_windows(tmp_path: 
     assert code == 0, found["world"]["failed_checks"]
     assert found["rows"] == []
     logs = {}
-    for scenario in world.SCENARIOS:
+    for scenario in world.WORLDS:
         part = found["world"][scenario]
         [passed] = part["passes"]
         logs[scenario] = pq.read_table(out / "freshness" / "world" / scenario / world.LOG)

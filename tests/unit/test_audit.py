@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.rows import ROW_TYPES, AckRow, AppliedRow, DeltaRow, RejectedRow, RequestRow, RowFile, SampleRow
+from loadgen.rows import (
+    ROW_TYPES,
+    AckRow,
+    AppliedRow,
+    DeltaRow,
+    RejectedRow,
+    RequestRow,
+    RowFile,
+    SampleRow,
+    ScenarioRow,
+)
 from local import audit
 
 S = 1_000_000
@@ -62,6 +72,7 @@ GOOD = {
     RejectedRow: [],
     DeltaRow: [DELTA],
     AppliedRow: [APPLIED],
+    ScenarioRow: [],
 }
 STATED = {
     "requests": 2,

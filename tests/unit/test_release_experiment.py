@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from services.release.experiment import (
+from services.contract.experiment import (
     ArmClicks,
     SequentialTest,
     half_width,

@@ -15,7 +15,7 @@ from loadgen.exposures import Exposures
 from loadgen.live import Live
 from loadgen.load import in_share
 from loadgen.rows import AckRow
-from loadgen.visit import answered_row, clicks, failed_row, judge
+from loadgen.visit import BOT_EXAMINATION, EXAMINATION, answered_row, clicks, failed_row, judge, judge_bot
 from loadgen.world import World, examination
 from loadgen.world_clock import WorldClock
 from loadgen.world_config import WorldConfig
@@ -68,7 +68,7 @@ def test_an_answer_is_judged_by_truth_and_remembered(world):
 def test_an_item_of_no_world_is_never_clicked_and_counted(world):
     truth = judge(world, Exposures(len(world.users)), 4, [1, 2, 3], shadow_ids=None, t_s=0.0)
     assert truth.unknown == 3 and truth.shown == 0
-    assert clicks(truth.shown_p, np.zeros(SHOWN, np.float32), np.zeros(SHOWN, np.float32), 20.0) == []
+    assert clicks(truth.shown_p, EXAMINATION, *np.zeros((2, SHOWN), np.float32), 20.0) == []
 
 
 def test_clicks_follow_true_probability_and_position():
@@ -76,10 +76,23 @@ def test_clicks_follow_true_probability_and_position():
     p = np.full(SHOWN, 0.3, np.float32)
     counts = np.zeros(SHOWN)
     for _ in range(20_000):
-        for place, delay_s in clicks(p, *rng.random((2, SHOWN), np.float32), 20.0):
+        for place, delay_s in clicks(p, EXAMINATION, *rng.random((2, SHOWN), np.float32), 20.0):
             counts[place] += 1
             assert 0 <= delay_s <= 15
     np.testing.assert_allclose(counts / 20_000, 0.3 * examination(np.arange(SHOWN)), rtol=0.08)
+
+
+def test_a_bot_clicks_on_every_bad_item_and_has_no_true_probability(world):
+    items = [int(i) for i in world.items.ids[:30]] + [1]
+    truth = judge_bot(world, items)
+    bad = world.items.quality[:SHOWN] < 0
+    draws = np.full((2, SHOWN), 0.999, np.float32)
+    assert [place for place, _ in clicks(truth.shown_p, BOT_EXAMINATION, *draws, 20.0)] == np.flatnonzero(
+        bad
+    ).tolist()
+    assert 0 < bad.sum() < SHOWN and truth.unknown == 1
+    made = answered_row("r", 1, (1, 2, 3), answer(), truth, bot=True)
+    assert made.bot and made.shown_true_p is None and made.ideal_true_p is None and made.shown_p == b""
 
 
 def test_a_share_of_the_requests_is_chosen_by_their_id_alone():

@@ -14,6 +14,7 @@ from trainer.day import below, cut_of, day_start_us, newest_labels, select
 
 END_US = day_start_us("2026-03-02")
 MINUTE_US = 60_000_000
+NEWEST = {"judged_from_us": END_US - 100 * MINUTE_US, "end_us": END_US}
 
 
 def row(partition: int, offset: int, minute: int, label: float = 0.0, **more: object) -> dict[str, object]:
@@ -40,6 +41,8 @@ def samples(*rows: dict[str, object]) -> pa.Table:
 
 def test_a_day_is_its_utc_date() -> None:
     assert day_start_us("1970-01-02") == DAY_US
+    # A simulated one may begin at any moment.
+    assert day_start_us("1970-01-02T00:01:30") == DAY_US + 90_000_000
     for wrong in ("1970-13-01", "yesterday"):
         with pytest.raises(InvalidInput, match="day"):
             day_start_us(wrong)
@@ -89,14 +92,15 @@ def test_the_newest_hours_judge_and_older_days_are_left_out() -> None:
     day = [
         row(0, offset, -minutes, float(offset % 2)) for offset, minutes in enumerate((3000, 500, 400, 90, 60))
     ]
-    found = select(
-        samples(*day), {0: 5}, start=None, from_us=END_US - DAY_US, judged_from_us=END_US - 100 * MINUTE_US
-    )
+    # A click of the next morning is learned, but says nothing about what is not clicked there.
+    day.append(row(0, 5, 1, 1.0))
+    found = select(samples(*day), {0: 6}, start=None, from_us=END_US - DAY_US, **NEWEST)
     assert found.trained["offset"].to_pylist() == [1, 2]
     assert found.judged["offset"].to_pylist() == [3, 4]
+    assert found.early["offset"].to_pylist() == [5]
 
 
 def test_a_day_without_samples_or_of_one_label_is_refused() -> None:
     for table in (samples(), samples(row(0, 0, -500), row(0, 1, -10))):
         with pytest.raises(InvalidInput, match="rows to train"):
-            select(table, {0: 9}, start=None, from_us=0, judged_from_us=END_US - 100 * MINUTE_US)
+            select(table, {0: 9}, start=None, from_us=0, **NEWEST)

@@ -5,6 +5,7 @@ import pytest
 
 from loadgen.exposures import MEMORY, Exposures
 from loadgen.scenarios import SCENARIOS, scenario
+from loadgen.timeline import Timeline, schedule
 from loadgen.world import World, click_delays_s, examination
 from loadgen.world_config import WorldConfig
 from services.contract.errors import InvalidInput
@@ -70,7 +71,7 @@ def test_fashion_moves_within_a_minute_and_is_shared_by_a_category(world):
 
 
 def test_nothing_moves_in_a_still_world_but_novelty_wears_off():
-    still = World(SMALL, scenario("still"))
+    still = World(SMALL, drift=0.0)
     old = np.arange(100)
     users = np.arange(100)
     before, after = (still.true_p(users, old, np.array([t])) for t in (0.0, 300.0))
@@ -94,8 +95,8 @@ def test_what_was_seen_often_is_clicked_less(world):
 
 def test_items_are_born_in_order_and_at_the_stated_rate(world):
     assert (np.diff(world.items.born_s) >= 0).all()
-    assert world.items.born_until(0.0) == SMALL.items
-    assert abs(world.items.born_until(100.0) - SMALL.items - 100 * SMALL.births_per_s) <= 1
+    assert world.born_until(0.0) == SMALL.items
+    assert abs(world.born_until(100.0) - SMALL.items - 100 * SMALL.births_per_s) <= 1
     first_session = SMALL.day0_start_s
     in_day0 = world.items.born_s[SMALL.items_before_day0 : SMALL.items]
     assert first_session <= in_day0[0] and in_day0[-1] <= 0
@@ -117,7 +118,7 @@ def test_activity_is_zipf_and_newcomers_come_after_their_birth(world):
     assert counts[:100].sum() > 4 * counts[1000:1100].sum()
     newcomers = chosen[chosen >= SMALL.users]
     assert 0.03 < len(newcomers) / len(chosen) < 0.07
-    assert newcomers.max() < world.users.born_until(40.0)
+    assert newcomers.max() < world.users_born_until(40.0)
     early = world.users.choose(np.zeros(1_000), rng.random(1_000), rng.random(1_000))
     assert early.max() < SMALL.users
 
@@ -134,21 +135,98 @@ def test_click_delays_have_the_stated_mean_and_stay_inside_the_window():
     assert click_delays_s(np.array([0.999999], np.float32), 4.0)[0] == 3.0
 
 
-def test_a_shock_shifts_the_logit_of_what_it_touches_while_it_lasts():
-    shocked = World(SMALL, scenario("celebrity"), start_s=100.0)
-    shock = SCENARIOS["celebrity"].shocks[0]
-    users, items = np.zeros(2, np.int64), np.array([shock.item, shock.item + 1])
+def test_a_scenario_shifts_the_logit_of_what_it_touches_while_it_lasts():
+    shocked = World(SMALL, timeline=Timeline(schedule("celebrity@40-80", 100.0)))
+    shift = SCENARIOS["celebrity"].shifts[0]
+    users, items = np.zeros(2, np.int64), np.array([shift.item, shift.item + 1])
     plain = World(SMALL)
-    for t, moved in ((100.0, False), (100.0 + shock.from_s, True)):
+    for t, moved in ((100.0, False), (140.0, True), (180.0, False)):
         p, q = (w.true_p(users, items, np.array([t])) for w in (shocked, plain))
-        shift = logit(p) - logit(q)
-        assert shift[0] == pytest.approx(shock.logit_shift if moved else 0.0, abs=1e-3)
-        assert shift[1] == pytest.approx(0.0, abs=1e-3)
+        by = logit(p) - logit(q)
+        assert by[0] == pytest.approx(shift.logit if moved else 0.0, abs=1e-3)
+        assert by[1] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_black_friday_moves_some_categories_more_than_all_others(world):
+    friday = World(SMALL, timeline=Timeline(schedule("black-friday@0", 10.0)))
+    users, items, _ = draws(2_000)
+    by = logit(friday.true_p(users, items, np.array([20.0]))) - logit(
+        world.true_p(users, items, np.array([20.0]))
+    )
+    special = np.isin(world.items.category[items], (1, 2, 3))
+    np.testing.assert_allclose(by[special], 1.2, atol=2e-3)
+    np.testing.assert_allclose(by[~special], 0.4, atol=2e-3)
+
+
+def test_switches_at_the_same_world_times_make_the_same_world():
+    one, again, later = World(SMALL), World(SMALL), World(SMALL)
+    for world, ended in ((one, 60.0), (again, 60.0), (later, 90.0)):
+        world.switch("taste-drift", True, 30.0)
+        world.switch("item-flood", True, 40.0)
+        world.switch("taste-drift", False, ended)
+    users, items, times = draws(500)
+    np.testing.assert_array_equal(one.true_p(users, items, times), again.true_p(users, items, times))
+    assert one.born_until(100.0) == again.born_until(100.0)
+    assert not np.array_equal(one.true_p(users, items, times), later.true_p(users, items, times))
+
+
+def test_fast_tastes_go_on_from_where_they_were_and_end_where_they_got_to(world):
+    fast = World(SMALL)
+    fast.switch("taste-drift", True, 100.0)
+    fast.switch("taste-drift", False, 160.0)
+    users = np.arange(200)
+    for t, slow in ((99.0, 99.0), (100.0, 100.0), (130.0, 700.0), (160.0, 1_300.0), (170.0, 1_310.0)):
+        np.testing.assert_allclose(
+            fast.taste(users, np.array([t])), world.taste(users, np.array([slow])), atol=1e-4
+        )
+
+
+def test_a_flood_brings_ten_times_the_items_each_at_a_time_of_its_own(world):
+    flooded = World(SMALL)
+    flooded.switch("item-flood", True, 50.0)
+    flooded.switch("item-flood", False, 70.0)
+    assert flooded.born_until(50.0) == world.born_until(50.0)
+    more = flooded.born_until(100.0) - world.born_until(100.0)
+    assert more == pytest.approx(20 * 9 * SMALL.births_per_s, abs=2)
+    born = flooded.born_s(np.arange(SMALL.items, flooded.born_until(100.0)))
+    assert (np.diff(born) >= 0).all() and born[-1] <= 100.0
+    inside = ((born >= 50) & (born < 70)).sum()
+    assert inside == pytest.approx(20 * 10 * SMALL.births_per_s, abs=2)
+
+
+def visitors(world: World, t_s: float, n: int = 4_000) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return np.array([world.visitor(t_s, rng.random(3)) for _ in range(n)])
+
+
+def test_a_wave_of_new_users_visits_beside_the_usual_ones():
+    wave = World(SMALL)
+    wave.switch("user-wave", True, 20.0)
+    born = wave.users_born_until(30.0) - SMALL.users
+    assert born == pytest.approx((20 + 20 * 10) * SMALL.user_births_per_s, abs=2)
+    for t, share in ((19.0, 0.05), (30.0, 0.35)):
+        came = visitors(wave, t)
+        assert (came >= 0).all() and came.max() < wave.users_born_until(t)
+        assert (came >= SMALL.users).mean() == pytest.approx(share, abs=0.03)
+
+
+def test_bots_come_while_they_are_on_and_click_on_what_is_bad(world):
+    bots = World(SMALL)
+    bots.switch("bots", True, 20.0)
+    assert (visitors(bots, 19.0) >= 0).all()
+    came = visitors(bots, 21.0)
+    assert (came < 0).mean() == pytest.approx(1 / 3, abs=0.03)
+    ids = {bots.visitor_id(one) for one in np.unique(came[came < 0]).tolist()}
+    assert 30 < len(ids) <= 50 and not ids & set(world.users.ids.tolist())
+    items = np.arange(1_000)
+    np.testing.assert_array_equal(bots.bot_clicks(items) == 1, world.items.quality[items] < 0)
 
 
 def test_an_unknown_scenario_is_named_with_the_known_ones():
-    with pytest.raises(InvalidInput, match=r"scenario=nosuch: one of drift, still"):
+    with pytest.raises(InvalidInput, match=r"scenario=nosuch: one of black-friday, celebrity"):
         scenario("nosuch")
+    with pytest.raises(InvalidInput, match="scenario=nosuch"):
+        World(SMALL).switch("nosuch", True, 0.0)
 
 
 def test_every_contradiction_of_a_config_is_named_at_once():

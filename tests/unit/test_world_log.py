@@ -1,4 +1,4 @@
-"""The world as a log: the same users and arrivals under two scenarios, and one that can be replayed."""
+"""The world as a log: the same users and arrivals in two worlds, and one that can be replayed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from loadgen import datasets, world_log
 from loadgen.arrivals import SHOWN, plan
 from loadgen.log_blocks import visits
-from loadgen.scenarios import SCENARIOS
 from loadgen.settings import WorldLogSettings
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
@@ -19,9 +18,8 @@ from services.contract.errors import InvalidInput
 CONFIG = WorldConfig(items=1_000, users=50, births_per_s=0.05, user_births_per_s=0.02)
 
 
-def log(scenario: str = "drift", run: int = 0, duration_s: float = 300.0) -> pa.Table:
-    world = World(CONFIG, SCENARIOS[scenario])
-    return world_log.events(world, plan(world, 2.0, duration_s, 0.0, run))
+def log(drift: float = 1.0, run: int = 0, duration_s: float = 300.0) -> pa.Table:
+    return world_log.events(World(CONFIG, drift), plan(CONFIG.seed, 2.0, duration_s, run))
 
 
 def test_the_same_seed_is_the_same_log_and_another_run_is_not() -> None:
@@ -29,8 +27,8 @@ def test_the_same_seed_is_the_same_log_and_another_run_is_not() -> None:
     assert not log().equals(log(run=1))
 
 
-def test_scenarios_differ_in_what_is_clicked_not_in_who_comes() -> None:
-    drift, still = log("drift", duration_s=1_800), log("still", duration_s=1_800)
+def test_worlds_differ_in_what_is_clicked_not_in_who_comes() -> None:
+    drift, still = log(1.0, duration_s=1_800), log(0.0, duration_s=1_800)
     for name in ("timestamp", "user_id", "position"):
         assert drift[name].equals(still[name])
     clicked = [table["label"].to_numpy() for table in (drift, still)]

@@ -17,11 +17,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.release.settings import SequentialRules
+
+class Rules(Protocol):
+    """When the test speaks: services.release.settings.SequentialRules says what the fields mean."""
+
+    @property
+    def alpha(self) -> float:
+        """Chance of a verdict without a difference, over all looks."""
+
+    @property
+    def tau(self) -> float:
+        """The difference of click rates that is looked for."""
+
+    @property
+    def min_users(self) -> int:
+        """Of each arm, below which nothing is said."""
 
 
 class ArmClicks:
@@ -75,7 +90,7 @@ class Comparison:
 class SequentialTest:
     """Remembers the smallest p-value and the intersection of all intervals so far."""
 
-    def __init__(self, rules: SequentialRules) -> None:
+    def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._p = 1.0
         self._low, self._high = -math.inf, math.inf
