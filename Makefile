@@ -13,7 +13,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join test test-flink lint up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -94,6 +94,9 @@ $(PEERS)/.installed: benchmarks/peers.txt | $(PY)
 
 bench-features: setup bench-setup ## GetFeatures beside an echo and Feast; the as-of join; out/bench-features.json
 	@$(PY) -m benchmarks.bench_features --peers $(PEERS)/bin/python $(ARGS)
+
+bench-batch: setup ## a day's full model by two processes under torchrun beside one; out/bench-batch.json
+	@$(PY) -m benchmarks.bench_batch $(ARGS)
 
 lint: setup ## ruff, mypy, import rules, buf
 	@$(BIN)/ruff check .

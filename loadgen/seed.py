@@ -177,6 +177,10 @@ def _items(files: Day0Files, by_us: int) -> Iterator[Item]:
         yield item
 
 
+# Between two questions to a release that is not ready.
+_ASK_AGAIN_S = 0.5
+
+
 class Release:
     """The two questions that a seed has for release."""
 
@@ -185,11 +189,19 @@ class Release:
         self._timeout_s = timeout_s
 
     async def has_arm(self, name: str) -> bool:
-        """Whether the arm exists; waits for release to come up."""
-        answer = await self._stub.ListReleases(
-            release_pb2.ListReleasesRequest(), timeout=self._timeout_s, wait_for_ready=True
-        )
-        return any(release.arm == name for release in answer.releases)
+        """Whether the arm exists; waits for release to come up and to have read its log."""
+        deadline_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                answer = await self._stub.ListReleases(
+                    release_pb2.ListReleasesRequest(), timeout=self._timeout_s, wait_for_ready=True
+                )
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline_s:
+                    raise
+                await asyncio.sleep(_ASK_AGAIN_S)
+            else:
+                return any(release.arm == name for release in answer.releases)
 
     async def register(self, base: SavedBase) -> int:
         """Registers a full model; its generation number, which must be that of its manifest."""

@@ -7,123 +7,63 @@ made of everything that decides its outcome (day, cut, parent, settings); what i
 the model store under ``batch/<key>/``. So the same run again goes on behind the last finished pass, or gives
 the model that it gave before: there is one model per day, whatever dies. The last line on stdout is the
 manifest's address.
+
+Under ``torchrun --nproc-per-node N -m trainer batch ...`` N processes share the work (ranks.py): all of them
+read lake and store, and must see the same there; the first one writes. When one dies, torchrun ends the
+others. How many there are is no part of the key: the model is the same but for rounding.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from typing import NamedTuple
 
 import grpc
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from rec.model.v1 import model_pb2
-from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import id_table, model_store
-from services.contract.errors import LoopError
+from services.contract.errors import InvalidInput, LoopError
 from services.contract.lake_files import DAY_US, day_of, scan
-from services.contract.lake_store import LakeStore
 from services.contract.model_schema import ModelShape, shape_of
-from services.contract.model_state import ModelState
+from services.contract.model_state import ModelState, digest
 from services.contract.model_store import SavedBase
 from services.contract.signature import Signer, Trusted
 from services.contract.times import MICROS
-from services.runtime.grpc_client import channel
 from services.runtime.settings import load
 from services.runtime.telemetry import get_logger
 from trainer import fit
 from trainer.base import new_state
+from trainer.batch_release import quarantined_by, register
 from trainer.batch_settings import BatchSettings
-from trainer.day import CUT_COLUMNS, Offsets, Selected, below, cut_of, day_start_us, select, without
-from trainer.orders import Orders, Range
+from trainer.batch_work import Work, run_key
+from trainer.day import CUT_COLUMNS, Offsets, below, cut_of, day_start_us, select, without
+from trainer.orders import Range
+from trainer.ranks import ALONE, Ranks, joined
 from trainer.sample_columns import SampleColumns
 from trainer.sample_table import batch_of, usable
+from trainer.samples import Batch
 from trainer.schemas import SetsOnDemand
 
 log = get_logger(__name__)
 HOURS = 24
-_RPC_TIMEOUT_S = 10.0
 
 
-class Work:
-    """What a run has done so far, in the model store: a JSON record per finished pass, and one at the end."""
+class _Day(NamedTuple):
+    """``rows`` to learn, then ``judge``; ``newest``: what was judged by and what is newer, learned last."""
 
-    def __init__(self, store_uri: str, key: str, shape: ModelShape) -> None:
-        self._shape = shape
-        self._root = f"{store_uri.rstrip('/')}/batch/{key}"
-        self._store = LakeStore(self._root)
-
-    def finished(self) -> SavedBase | None:
-        """The model that the run gave; None while it has not."""
-        if self._store.size("done.json") is None:
-            return None
-        return model_store.read_manifest(json.loads(self._store.read("done.json"))["manifest_uri"])
-
-    def load(self, start: ModelState) -> tuple[fit.Progress, fit.Standing]:
-        """Where to go on; from ``start`` when no pass was finished."""
-        passes = sorted(name for name in self._store.names("") if name.startswith("pass-"))
-        if not passes:
-            return fit.Progress(), fit.Standing(start, start)
-        kept = json.loads(self._store.read(passes[-1]))
-        progress = fit.Progress([fit.Pass(**one) for one in kept["passes"]], kept["best"])
-        newest, _ = model_store.load_base(kept["newest"], self._shape)
-        best, _ = model_store.load_base(kept["best_model"], self._shape)
-        return progress, fit.Standing(newest, best)
-
-    def keep(self, progress: fit.Progress, standing: fit.Standing) -> None:
-        """Writes the models of a pass, then the record that names them."""
-        newest, best = (
-            model_store.save_base(self._root, state, created_at_us=0).manifest_uri
-            for state in (standing.newest, standing.best)
-        )
-        record = {
-            "passes": [asdict(one) for one in progress.passes],
-            "best": progress.best,
-            "newest": newest,
-            "best_model": best,
-        }
-        self._store.put(f"pass-{len(progress.passes):04d}.json", json.dumps(record, indent=1).encode())
-
-    def done(self, saved: SavedBase) -> None:
-        """The run is over; its own models are no longer needed."""
-        self._store.put("done.json", json.dumps({"manifest_uri": saved.manifest_uri}).encode())
-        for name in self._store.names(""):
-            if name.endswith(model_store.MANIFEST_NAME):
-                model_store.delete_base(f"{self._store.root}/{name}")
+    rows: Batch
+    judge: Batch
+    newest: Batch
 
 
-def run_key(
-    settings: BatchSettings,
-    shape: ModelShape,
-    cut: Offsets,
-    parent: SavedBase | None,
-    quarantined: Sequence[Range] = (),
-) -> str:
-    """A name for everything that decides the outcome of a run."""
-    decides = {
-        "day": [settings.day, settings.day_s],
-        "cut": sorted(cut.items()),
-        "quarantined": sorted(quarantined),
-        "history_days": settings.history_days,
-        "parent": parent.manifest_digest.hex() if parent else "",
-        "learning": settings.learning.model_dump(),
-        "admission": settings.admission.model_dump(),
-        "fit": settings.fit.model_dump(),
-        "model": shape.model_hash,
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> SavedBase:
-    """The day's model, trained or found, without what rollbacks have ``quarantined``. Blocking; LoopError
-    says why there is none."""
+def train_day(settings: BatchSettings, quarantined: Sequence[Range] = (), ranks: Ranks = ALONE) -> SavedBase:
+    """The day's model, trained or found, without what rollbacks have ``quarantined``; the same on all
+    ``ranks``. Blocking; LoopError says why there is none."""
     start_us = day_start_us(settings.day)
     day_us = settings.day_s * MICROS
     end_us = start_us + day_us
@@ -131,9 +71,14 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> Sav
     sets = SetsOnDemand(settings.kafka, settings.name, settings.feature_set)
     shape = shape_of(sets.chosen())
     origin, parent = _origin(settings, shape)
-    work = Work(settings.model_store_uri, run_key(settings, shape, cut, parent, quarantined), shape)
-    if (before := work.finished()) is not None:
-        log.info("day trained before", day=settings.day, uri=before.manifest_uri)
+    key = run_key(settings, shape, cut, parent, quarantined)
+    work = Work(settings.model_store_uri, key, shape)
+    before = work.finished()
+    found = before and before.manifest_digest.hex()
+    ranks.agree(lambda: {"the day's cut": cut, "the run": key, "the model found": found})
+    if before is not None:
+        if ranks.first:
+            log.info("day trained before", day=settings.day, uri=before.manifest_uri)
         return before
     start = None if parent is None else origin.sample_offsets
     rows = without(_rows(settings, start_us, end_us, whole=parent is not None), quarantined)
@@ -148,12 +93,31 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> Sav
         judged_from_us=end_us - int(settings.fit.judged_hours / HOURS * day_us),
         end_us=end_us,
     )
-    state, figures = _fit(settings, work, origin, selected, features)
+    newest = pa.concat_tables([selected.judged, selected.early])
+    day = _Day(*(batch_of(part, shape, features) for part in (selected.trained, selected.judged, newest)))
+    how = fit.Fit(settings.learning, settings.admission, settings.fit, ranks)
+    state, figures = _fit(how, work, origin, day)
     figures |= {f"left_out_{why}": float(count) for why, count in left_out.items()}
+
+    def save() -> SavedBase:
+        saved = _save(settings, state, cut, parent, figures)
+        work.done(saved)
+        return saved
+
+    return ranks.from_first(save)
+
+
+def _save(
+    settings: BatchSettings,
+    state: ModelState,
+    cut: Offsets,
+    parent: SavedBase | None,
+    figures: dict[str, float],
+) -> SavedBase:
     state.generation, state.policy, state.sequence, state.epoch = 1, "online", 0, 0
     state.sample_offsets, state.open_barriers = cut, {}
     state.created_at_us = time.time_ns() // 1000
-    saved = model_store.save_base(
+    return model_store.save_base(
         settings.model_store_uri,
         state,
         created_at_us=state.created_at_us,
@@ -161,8 +125,6 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = ()) -> Sav
         metrics=figures,
         signer=Signer.read(settings.signing_key_file),
     )
-    work.done(saved)
-    return saved
 
 
 def _origin(settings: BatchSettings, shape: ModelShape) -> tuple[ModelState, SavedBase | None]:
@@ -184,80 +146,66 @@ def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -
     return scan(settings.lake_uri, "samples", days)
 
 
-def _fit(
-    settings: BatchSettings, work: Work, origin: ModelState, selected: Selected, features: SampleColumns
-) -> tuple[ModelState, dict[str, float]]:
-    newest = pa.concat_tables([selected.judged, selected.early])
-    parts = (selected.trained, selected.judged, newest)
-    rows, judge, last = (batch_of(part, origin.shape, features) for part in parts)
+def _fit(how: fit.Fit, work: Work, origin: ModelState, day: _Day) -> tuple[ModelState, dict[str, float]]:
     progress, standing = work.load(origin)
-    how = fit.Fit(settings.learning, settings.admission, settings.fit)
-    for kept in how.passes(standing, progress, rows, judge):
+    _check_ranks(how, day, progress, standing)
+    for kept in how.passes(standing, progress, day.rows, day.judge):
         standing = kept
-        work.keep(progress, standing)
-        done = progress.passes[-1]
-        log.info("pass", number=done.number, best=progress.best, skipped=done.skipped_rows, **done.figures)
+        if how.ranks.first:
+            work.keep(progress, standing)
+            done = progress.passes[-1]
+            log.info(
+                "pass", number=done.number, best=progress.best, skipped=done.skipped_rows, **done.figures
+            )
     best = progress.best_pass
     assert best is not None  # max_passes is at least 1
-    skipped = how.finish(standing.best, last)
+    skipped = how.finish(standing.best, day.newest)
     return standing.best, best.figures | {
-        "rows": float(len(rows) + len(last)),
+        "rows": float(len(day.rows) + len(day.newest)),
         "passes": float(len(progress.passes)),
         "best_pass": float(best.number),
         "skipped_rows": float(best.skipped_rows + skipped),
     }
 
 
-async def quarantined_by(settings: BatchSettings) -> list[Range]:
-    """What the rollbacks that release knows have quarantined: (partition, start, end) of samples."""
-    async with channel(settings.release_target, settings.grpc_client) as to_release:
-        stub = release_pb2_grpc.ReleaseServiceStub(to_release)
-        answer = await stub.ListReleases(release_pb2.ListReleasesRequest(), timeout=_RPC_TIMEOUT_S)
-    orders = Orders()
-    for record in answer.rollbacks:
-        orders.take(record)
-    return orders.quarantine.ranges()
-
-
-async def register(settings: BatchSettings, saved: SavedBase) -> int:
-    """Release's number of the model (the same for the same model); points the arm there when one is named."""
-    async with channel(settings.release_target, settings.grpc_client) as to_release:
-        stub = release_pb2_grpc.ReleaseServiceStub(to_release)
-        answer = await stub.RegisterGeneration(
-            release_pb2.RegisterGenerationRequest(
-                manifest_uri=saved.manifest_uri,
-                manifest_digest=saved.manifest_digest,
-                parent_generation=saved.manifest["parent_generation"],
-            ),
-            timeout=_RPC_TIMEOUT_S,
-        )
-        if settings.arm:
-            await stub.SetArm(
-                release_pb2.SetArmRequest(
-                    arm=settings.arm,
-                    lineage=model_pb2.Lineage(generation=answer.generation, policy=saved.policy),
-                    pinned_sequence=0,
-                    state=model_pb2.RELEASE_STATE_SERVING,
-                ),
-                timeout=_RPC_TIMEOUT_S,
-            )
-        return int(answer.generation)
+def _check_ranks(how: fit.Fit, day: _Day, progress: fit.Progress, standing: fit.Standing) -> None:
+    """InvalidInput: more ranks than rows of a step. Conflict: they have read different things."""
+    most = min(len(day.rows), how.learning.minibatch_rows)
+    if how.ranks.share.size > most:
+        raise InvalidInput.one("ranks", how.ranks.share.size, f"1 to {most}, the rows of a step")
+    how.ranks.agree(
+        lambda: {
+            "the day's samples": [part.digest() for part in day],
+            "the passes made": len(progress.passes),
+            "the models to go on from": [digest(one).hex() for one in (standing.newest, standing.best)],
+        }
+    )
 
 
 def main(argv: list[str]) -> int:
     """Exit code: 0, or 1 when there is no model or release did not take it."""
     settings = load(BatchSettings, argv)
-    torch.set_num_threads(settings.threads)
-    id_table.warm_up()
-    try:
-        quarantined = asyncio.run(quarantined_by(settings)) if settings.register_model else []
-        saved = train_day(settings, quarantined)
-        if settings.register_model:
-            generation = asyncio.run(register(settings, saved))
-            sys.stderr.write(f"generation {generation}\n")
-    except (OSError, pa.ArrowException, LoopError, grpc.aio.AioRpcError) as error:
-        why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
-        sys.stderr.write(f"trainer batch: day {settings.day}: {why}\n")
-        return 1
-    sys.stdout.write(f"{saved.manifest_uri}\n")
+    with joined(settings.rank_timeout_s) as ranks:
+        try:
+            torch.set_num_threads(ranks.threads(settings.threads))
+            saved = _run(settings, ranks)
+        except (OSError, pa.ArrowException, LoopError, grpc.aio.AioRpcError) as error:
+            why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+            who = "trainer batch" if ranks.first else f"trainer batch, rank {ranks.share.rank}"
+            sys.stderr.write(f"{who}: day {settings.day}: {why}\n")
+            return 1
+    if ranks.first:
+        sys.stdout.write(f"{saved.manifest_uri}\n")
     return 0
+
+
+def _run(settings: BatchSettings, ranks: Ranks) -> SavedBase:
+    id_table.warm_up()
+    quarantined: list[Range] = []
+    if settings.register_model:
+        quarantined = ranks.from_first(lambda: asyncio.run(quarantined_by(settings)))
+    saved = train_day(settings, quarantined, ranks)
+    if settings.register_model and ranks.first:
+        generation = asyncio.run(register(settings, saved))
+        sys.stderr.write(f"generation {generation}\n")
+    return saved

@@ -63,4 +63,7 @@ class BatchSettings(ProcessSettings):
     arm: str = ""
     """Arm to be pinned to the new model; empty = none, the model waits for release's decision."""
     threads: int = Field(default=1, ge=1)
-    """Of torch."""
+    """Of torch; under torchrun of all ranks of a machine together, each of which gets at least one."""
+    rank_timeout_s: float = Field(default=600.0, gt=0)
+    """How long a rank waits for the others: they read the day and save models at different speeds. One that
+    has died is known at once."""

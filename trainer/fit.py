@@ -1,4 +1,5 @@
-"""Many passes over a set of samples until the newest of them are foretold no better. Pure: no I/O.
+"""Many passes over a set of samples until the newest of them are foretold no better. Pure: no I/O but what
+ranks tell each other.
 
 Each pass takes the same steps as the online trainer (trainer/step.py) over the rows in their order. After it
 the model is judged on rows that it has not seen; the best model so far is kept. When ``patience`` passes in a
@@ -13,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from services.contract.model_state import ModelState
+from services.contract.model_state import ModelState, digest
 from trainer.batch_settings import FitSettings
 from trainer.holdout import judged
+from trainer.ranks import ALONE, Ranks
 from trainer.samples import Batch
 from trainer.settings import AdmissionSettings, LearningSettings
 from trainer.step import train_step
@@ -77,6 +79,7 @@ class Fit:
     learning: LearningSettings
     admission: AdmissionSettings
     settings: FitSettings
+    ranks: Ranks = ALONE
 
     def passes(self, standing: Standing, progress: Progress, rows: Batch, judge: Batch) -> Iterator[Standing]:
         """Makes passes, from where ``progress`` stands, until they are over; yields after each, so that the
@@ -88,7 +91,8 @@ class Fit:
             skipped = self._pass(state, rows, self.admission if first else _NO_NEW_ROWS)
             if seen is not None:
                 seen.restore(state)
-            done = Pass(len(progress.passes) + 1, judged(state, judge), skipped)
+            self.ranks.agree(lambda: {"the model after a pass": digest(state).hex()})
+            done = Pass(len(progress.passes) + 1, judged(state, judge, self.ranks), skipped)
             if progress.take(done, self.settings.min_gain):
                 best = state.copy()
             yield Standing(state, best)
@@ -99,7 +103,8 @@ class Fit:
 
     def _pass(self, state: ModelState, rows: Batch, admission: AdmissionSettings) -> int:
         parts = rows.split(self.learning.minibatch_rows)
-        return sum(len(part) for part in parts if train_step(state, part, self.learning, admission).skipped)
+        how = (self.learning, admission, self.ranks)
+        return sum(len(part) for part in parts if train_step(state, part, *how).skipped)
 
 
 class _Seen:

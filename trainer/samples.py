@@ -19,6 +19,7 @@ A record of a set without a column that the model sees is not wrong: it is left 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -90,6 +91,13 @@ class Batch:
         """Which rows are positives whose impression was said as a negative before, or stood for by those
         that were kept [n]."""
         return self.negatives == 0
+
+    def digest(self) -> str:
+        """SHA-256 of all columns, in hex: whether two processes have read the same rows."""
+        found = hashlib.sha256()
+        for values in (value for name, value in vars(self).items() if name != "records"):
+            found.update(np.ascontiguousarray(values).data)
+        return found.hexdigest()
 
     def rows(self, start: int, stop: int) -> Batch:
         """Rows [start, stop); ``owner`` still points into all ``records``."""

@@ -5,9 +5,10 @@ plus a softmax over the step's items for recall's columns, with the sampling bia
 come into a batch as often as they are shown, and recall must not learn just that.
 
 Rows learn with row-wise Adagrad (one accumulator per row and column group) from the sum of their gradients;
-dense tensors with Adagrad from the sum as well. Everything is computed aside. A step whose loss or result
-is not finite or out of bounds is skipped whole: its records are quarantined, and no trace of it leaves the
-trainer.
+dense tensors with Adagrad from the sum as well. So the rows of a step may be dealt to several processes
+(trainer/ranks.py): gradients are computed by shares, everything else by each of them from their sum.
+Everything is computed aside. A step whose loss or result is not finite or out of bounds is skipped whole: its
+records are quarantined, and no trace of it leaves the trainer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from services.contract import model_net, model_schema
 from services.contract.model_state import ModelState
 from trainer import rows as working
 from trainer.loss import row_loss
+from trainer.ranks import ALONE, Ranks, Share
 from trainer.rows import WorkingRows
 from trainer.samples import Batch
 from trainer.settings import AdmissionSettings, LearningSettings
@@ -37,8 +39,9 @@ _LEARNED = tuple(name for name in model_schema.DENSE if name != "position_share"
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did. ``predictions`` [n]: the candidate's own served probabilities before it learned;
-    ``skipped``: why nothing was learned, else None; touched ids per table (rows, pending)."""
+    """What one step did. ``predictions`` [n]: the candidate's own served probabilities before it learned, of
+    the rank's share of the rows; ``loss``: mean of all rows; ``skipped``: why nothing was learned, else None;
+    touched ids per table (rows, pending)."""
 
     predictions: NDArray[np.float32]
     loss: float
@@ -48,18 +51,33 @@ class StepResult:
 
 
 @dataclass
-class _Gradients:
+class Gradients:
+    """Of the loss [1], summed over rows: by table [distinct ids of the step, ROW_WIDTH], by dense tensor.
+    Those of shares of a step add up to those of the step."""
+
+    loss: NDArray[np.float32]
     rows: dict[str, NDArray[np.float32]]
     dense: dict[str, NDArray[np.float32]]
 
+    @property
+    def arrays(self) -> list[NDArray[np.float32]]:
+        """All of them, in an order of their own."""
+        return [self.loss, *self.rows.values(), *self.dense.values()]
+
 
 def train_step(
-    state: ModelState, batch: Batch, learning: LearningSettings, admission: AdmissionSettings
+    state: ModelState,
+    batch: Batch,
+    learning: LearningSettings,
+    admission: AdmissionSettings,
+    ranks: Ranks = ALONE,
 ) -> StepResult:
-    """Learns from one batch; changes ``state`` all at once, or not at all when the step is bad."""
-    work = _take(state, batch, learning, admission)
-    predictions, loss, gradients = _backward(state, batch, work, learning)
-    mean_loss = loss / len(batch)
+    """Learns from one batch; changes ``state`` all at once, or not at all when the step is bad. All ``ranks``
+    call it with the same state and batch, and have the same state after it."""
+    work = take(state, batch, learning, admission)
+    predictions, gradients = gradients_of(state, batch, work, learning, ranks.share)
+    ranks.sum(gradients.arrays)
+    mean_loss = float(gradients.loss[0]) / len(batch)
     if not np.isfinite(mean_loss) or mean_loss > learning.max_loss:
         return StepResult(predictions, mean_loss, "loss")
     if not _finite(gradients):
@@ -79,9 +97,10 @@ def train_step(
     return StepResult(predictions, mean_loss, None, touched, sum(w.refused for w in work.values()))
 
 
-def _take(
+def take(
     state: ModelState, batch: Batch, learning: LearningSettings, admission: AdmissionSettings
 ) -> dict[str, WorkingRows]:
+    """The rows that a step works on, by table; changes nothing."""
     ids = {
         "user": batch.user_ids,
         "item": batch.item_ids,
@@ -102,26 +121,33 @@ def _take(
     }
 
 
-def _backward(
-    state: ModelState, batch: Batch, work: dict[str, WorkingRows], learning: LearningSettings
-) -> tuple[NDArray[np.float32], float, _Gradients]:
+def gradients_of(
+    state: ModelState,
+    batch: Batch,
+    work: dict[str, WorkingRows],
+    learning: LearningSettings,
+    share: Share,
+) -> tuple[NDArray[np.float32], Gradients]:
+    """Predictions and gradients of a share of a step's rows; of recall's softmax, of a share of its
+    positives against all items of the step."""
+    part = share.of(len(batch))
+    inverse = {name: torch.from_numpy(work[name].inverse[part]) for name in work}
     leaves = {name: torch.from_numpy(work[name].rows[:, _RANK].copy()).requires_grad_() for name in work}
     dense = {name: torch.from_numpy(state.dense[name]).requires_grad_() for name in _LEARNED}
-    user, item, category = (
-        leaves[name].index_select(0, torch.from_numpy(work[name].inverse)) for name in model_schema.TABLES
-    )
+    user, item, category = (leaves[name].index_select(0, inverse[name]) for name in model_schema.TABLES)
+    rows = batch.rows(part.start, part.stop)
     inputs = model_net.dense_input(
-        state.shape, torch.from_numpy(batch.user_features), torch.from_numpy(batch.item_features)
+        state.shape, torch.from_numpy(rows.user_features), torch.from_numpy(rows.item_features)
     )
     plain = model_net.training_logits(dense, user, item, category, inputs)
-    positions = torch.from_numpy(np.minimum(batch.positions, model_schema.POSITIONS - 1))
+    positions = torch.from_numpy(np.minimum(rows.positions, model_schema.POSITIONS - 1))
     logits = plain + dense["position_bias"][positions]
     with torch.no_grad():
         served = dense | {"position_share": torch.from_numpy(state.dense["position_share"])}
         predictions = torch.sigmoid(plain + model_net.serving_position(served)).numpy()
         # Of the row where it was shown: a weight in the loss, not a path of the gradient.
         shown = torch.sigmoid(logits).numpy()
-    of_rows = row_loss(batch.labels, batch.negatives, shown, learning)
+    of_rows = row_loss(rows.labels, rows.negatives, shown, learning)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(
         logits + of_rows.offset,
         torch.from_numpy(of_rows.target),
@@ -134,25 +160,23 @@ def _backward(
     by_row = {name: np.zeros((len(work[name].ids), model_schema.ROW_WIDTH), np.float32) for name in work}
     for name in work:
         by_row[name][:, _RANK] = grads[name]
-    _recall_gradients(state, batch, work, learning.recall_positives, by_row)
+    positive = _recall_positives(batch, work, learning.recall_positives, share)
+    _recall_gradients(work, positive, state.samples_trained + len(batch), by_row)
     for name, taken in work.items():
         by_row[name][~taken.live] = 0
-    return predictions, float(loss.detach()), _Gradients(by_row, {name: grads[name] for name in dense})
+    total = np.array([float(loss.detach())], np.float32)
+    return predictions, Gradients(total, by_row, {name: grads[name] for name in dense})
 
 
 def _recall_gradients(
-    state: ModelState,
-    batch: Batch,
     work: dict[str, WorkingRows],
-    most: int,
+    positive: NDArray[np.int64],
+    seen: int,
     by_row: dict[str, NDArray[np.float32]],
 ) -> None:
-    """Adds the gradients of recall's softmax: for each positive, its item against all live items of the
-    step."""
+    """Adds the gradients of recall's softmax: for each of these positives, its item against all live items of
+    the step. ``seen``: samples that the counts of items are out of."""
     users, items = work["user"], work["item"]
-    positive = np.flatnonzero((batch.labels > 0) & users.live[users.inverse] & items.live[items.inverse])[
-        :most
-    ]
     classes = np.flatnonzero(items.live)
     if not len(positive) or len(classes) < 2:
         return
@@ -161,7 +185,7 @@ def _recall_gradients(
     query = _recall_leaf(users.rows[users.inverse[positive]])
     target = _recall_leaf(items.rows[classes])
     width = model_schema.RECALL_FACTORS
-    log_q = np.log(items.counts[classes] / max(1, state.samples_trained + len(batch)))
+    log_q = np.log(items.counts[classes] / max(1, seen))
     logits = query[:, :width] @ target[:, :width].T + target[:, width]
     logits = logits - torch.from_numpy(log_q.astype(np.float32))
     wanted = torch.from_numpy(place[items.inverse[positive]])
@@ -169,6 +193,15 @@ def _recall_gradients(
     to_query, to_target = torch.autograd.grad(loss, [query, target])
     np.add.at(by_row["user"][:, _RECALL], users.inverse[positive], to_query.numpy())
     by_row["item"][classes, _RECALL] += to_target.numpy()
+
+
+def _recall_positives(
+    batch: Batch, work: dict[str, WorkingRows], most: int, share: Share
+) -> NDArray[np.int64]:
+    users, items = work["user"], work["item"]
+    live = users.live[users.inverse] & items.live[items.inverse]
+    positive = np.flatnonzero((batch.labels > 0) & live)[:most]
+    return positive[share.of(len(positive))]
 
 
 def _recall_leaf(rows: NDArray[np.float32]) -> Tensor:
@@ -194,7 +227,7 @@ def _learn_rows(work: WorkingRows, gradient: NDArray[np.float32], learning: Lear
 
 
 def _learned_dense(
-    state: ModelState, gradients: _Gradients, learning: LearningSettings
+    state: ModelState, gradients: Gradients, learning: LearningSettings
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Adagrad on the dense tensors from the summed gradient in units of DENSE_UNIT_ROWS, clipped."""
     norm = (
@@ -211,7 +244,7 @@ def _learned_dense(
     return learned
 
 
-def _finite(gradients: _Gradients) -> bool:
+def _finite(gradients: Gradients) -> bool:
     return all(np.isfinite(grad).all() for grad in (*gradients.rows.values(), *gradients.dense.values()))
 
 

@@ -74,14 +74,17 @@ class Arms:
         self._changed = asyncio.Event()
 
     def model(self, arm: str) -> ArmModel:
-        """What serves an arm now; Unavailable while it is loading, NotFound for an unknown one."""
+        """What serves an arm now; Unavailable while it is loading, or before releases have been read (all at
+        once), NotFound for an unknown one."""
         found = self.serving.get(arm)
         if found is not None:
             return found
         if arm in self._building:
             raise Unavailable(f"arm {arm} is loading")
         known = sorted({*self.serving, *self._building})
-        raise NotFound(f"arm {arm[:64]}: known are {', '.join(known) or 'none'}")
+        if not known:
+            raise Unavailable("releases are not read yet")
+        raise NotFound(f"arm {arm[:64]}: known are {', '.join(known)}")
 
     def all(self) -> list[Follower]:
         """The follower of each arm that serves, else of the one being built; by name."""

@@ -28,6 +28,7 @@ from services.release.evidence import Check, failed
 from services.release.settings import GateRules
 
 Scores = NDArray[np.float32]
+_ENOUGH, _BY_LABELS = {"rows", "positives"}, {"auc", "log_loss", "calibration"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ class GateVerdict:
     def passed(self) -> bool:
         """Whether the model may go on."""
         return not failed(self.checks)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there is too little to judge by, and nothing wrong that needs no labels to be seen."""
+        bad = set(failed(self.checks))
+        return bool(bad & _ENOUGH) and bad <= _ENOUGH | _BY_LABELS
 
     def evidence(self) -> dict[str, object]:
         """Every check with its figure and limits."""

@@ -50,8 +50,9 @@ class Gatekeeper:
 
     async def judge(self, base: model_pb2.BaseRef, arm: str) -> GateVerdict:
         """The verdict on a full model, by what ``arm`` served; one that cannot be loaded, or that sees what
-        is not served, does not pass. Conflict: nothing was served with its features. LoopError: Kafka does
-        not say what is."""
+        is not served, does not pass. Conflict: too little was served with its features to judge by, as
+        after a start of this process: asked again later it may be enough. LoopError: Kafka does not say what
+        is served."""
         rows = self._window.newest(arm)
         if not rows:
             raise self._nothing(arm)
@@ -85,7 +86,14 @@ class Gatekeeper:
             np.concatenate([one.weights for one in rows]),
         )
         canaries, served = judged.candidate[-CANARIES:], judged.served[-CANARIES:]
-        return judge(judged, sizes(state), canaries, served, self._settings.gate)
+        verdict = judge(judged, sizes(state), canaries, served, self._settings.gate)
+        if verdict.undecided:
+            raise Conflict(
+                f"arm {arm} has served {len(judged.labels)} rows, {int((judged.labels > 0).sum())} of them "
+                f"positive, in the last {self._settings.window_s} s: the gate wants "
+                f"{self._settings.gate.min_rows} and {self._settings.gate.min_positives}"
+            )
+        return verdict
 
     def _logged(self, hashes: set[int], model: ModelShape) -> dict[int, Logged]:
         """How samples of these hashes are read by a model; without those that it cannot be judged by."""

@@ -11,7 +11,8 @@
 A generation that is held stays where it is until it is let go: nobody but a person takes a step of it.
 
 Only a newer generation is promoted: going back is a step of its own, so that no late decision about an old
-model undoes a newer one.
+model undoes a newer one. A step that has been taken is a repeat without effect: who did not hear the answer
+asks again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from services.contract.assignment import check_shares
 from services.contract.errors import Conflict, NotFound
 from services.release.gate import GateVerdict
 from services.release.registry import FIRST_POLICY, ONLINE_ARM, Decision, Draft, Registry, generation_key
-from services.release.states import State, Step, after
+from services.release.states import State, Step, after, taken
 
 CANDIDATE_ARM = "candidate"
 _ON_CANDIDATE = (State.SHADOW, State.AB)
@@ -44,8 +45,11 @@ def state_of(registry: Registry, generation: int) -> State:
 def gated(registry: Registry, generation: int, verdict: GateVerdict, now_us: int) -> Decision:
     """What the gate said. Conflict when the generation is not at the gate."""
     step = Step.GATE_PASSED if verdict.passed else Step.GATE_FAILED
+    before = state_of(registry, generation)
+    if taken(before, step):
+        return _repeated(before)
     draft = Draft(registry.revision, now_us)
-    state = after(state_of(registry, generation), step)
+    state = after(before, step)
     answer = _live(registry, draft, generation, state, step=step, evidence=verdict.evidence())
     return draft.decided(answer)
 
@@ -62,14 +66,14 @@ def stepped(
 ) -> Decision:
     """A step of the table above. InvalidInput (shares), NotFound (generation, arm), Conflict (not allowed
     from where it stands, another generation is the candidate, backwards)."""
-    state = after(state_of(registry, generation), step)
+    stands = state_of(registry, generation)
+    checked = _checked(shares or {}) if step is Step.COMPARED else {}
+    if taken(stands, step) and checked == dict(registry.life(generation).shares if checked else {}):
+        return _repeated(stands)
+    state = after(stands, step)
     draft = Draft(registry.revision, now_us)
     evidence: dict[str, object] = {"reason": reason, **found}
-    checked: dict[str, float] = {}
-    if step is Step.COMPARED:
-        checked = check_shares(shares or {})
-        if unknown := set(checked) - {ONLINE_ARM, CANDIDATE_ARM}:
-            raise NotFound(f"arm {', '.join(sorted(unknown))}: compared are {ONLINE_ARM} and {CANDIDATE_ARM}")
+    if checked:
         evidence["shares"] = checked
     answer = _live(registry, draft, generation, state, step=step, evidence=evidence, shares=checked)
     if step is Step.SHADOWED:
@@ -112,6 +116,17 @@ def hold(registry: Registry, generation: int, held: bool, now_us: int, reason: s
     draft = Draft(registry.revision, now_us)
     name = "generation_held" if held else "generation_let_go"
     return draft.decided(draft.add(record, name, state=str(state), reason=reason))
+
+
+def _checked(shares: Mapping[str, float]) -> dict[str, float]:
+    checked = check_shares(shares)
+    if unknown := set(checked) - {ONLINE_ARM, CANDIDATE_ARM}:
+        raise NotFound(f"arm {', '.join(sorted(unknown))}: compared are {ONLINE_ARM} and {CANDIDATE_ARM}")
+    return checked
+
+
+def _repeated(state: State) -> Decision:
+    return Decision(model_pb2.Release(life=model_pb2.Life(state=str(state))))
 
 
 def _live(

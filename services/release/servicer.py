@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import grpc
@@ -149,9 +150,9 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         decision = await self._decided(
             context, lambda registry, now_us: lives.gated(registry, request.generation, verdict, now_us)
         )
-        return release_pb2.GateGenerationResponse(
-            state=decision.answer.life.state, evidence_json=decision.events[0].evidence_json
-        )
+        # A repeat has no event of its own; what was found this time is told all the same.
+        said = decision.events[0].evidence_json if decision.events else json.dumps(verdict.evidence())
+        return release_pb2.GateGenerationResponse(state=decision.answer.life.state, evidence_json=said)
 
     async def StepGeneration(
         self, request: release_pb2.StepGenerationRequest, context: grpc.aio.ServicerContext

@@ -67,6 +67,15 @@ TABLE: dict[tuple[State, Step], State] = {
 }
 
 
+# Every step leads to one state.
+_REACHED = {step: state for (_, step), state in TABLE.items()}
+
+
+def taken(state: State, step: Step) -> bool:
+    """Whether a generation stands where the step leads: told again, it changes nothing."""
+    return _REACHED[step] is state
+
+
 def after(state: State, step: Step) -> State:
     """Where a step leads; Conflict when it is not allowed from there."""
     found = TABLE.get((state, step))

@@ -14,13 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from services.contract import model_store, times, topics
+from services.contract import model_store, topics
 from services.contract.errors import NotFound, Unavailable
 from services.contract.feature_view import FeatureView
-from services.contract.lake_files import DAY_US, split_days, write_file
-from services.contract.lake_log import LakeLog, Record
-from services.contract.lake_rows import LogRecord, to_table
-from services.contract.lake_store import LakeStore
+from services.contract.lake_files import DAY_US
 from services.contract.model_state import digest
 from services.contract.view_aggregates import Count, Feature
 from services.contract.view_codec import canonical
@@ -29,70 +26,16 @@ from services.contract.view_growth import SERVED_KEY, key_of
 from services.contract.view_registry import FeatureSet
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
+from tests.batch_kit import DAY, REQUESTS, day_of_samples, lake_of, read, settings
 from tests.feature_kit import FEATURES, SHAPE
-from tests.trainer_kit import START_US, World, sample_bytes
 from trainer.batch import main, train_day
-from trainer.batch_settings import BatchSettings, FitSettings
+from trainer.batch_settings import FitSettings
 from trainer.fit import Progress
-from trainer.settings import AdmissionSettings, LearningSettings
-
-START_OF_DAY_US = START_US // DAY_US * DAY_US
-DAY = str(np.datetime64(START_OF_DAY_US // DAY_US, "D"))
-PARTITIONS = 2
-REQUESTS = 1_600
-
-
-def day_of_samples(chance: bool = False) -> dict[int, pa.Table]:
-    """A day of two partitions, evenly spread, and one decided row of the next morning in each."""
-    world = World(5, users=80, items=60)
-    pace_us = DAY_US // REQUESTS
-    random = np.random.default_rng(3)
-    tables = {}
-    for partition in range(PARTITIONS):
-        records = []
-        for offset in range(REQUESTS // PARTITIONS + 1):
-            sample = world.sample()
-            if chance:
-                sample.labels = (random.random(10) < 0.3).astype("<f4").tobytes()
-            at_us = START_OF_DAY_US + min(offset * PARTITIONS * pace_us + partition, DAY_US)
-            sample.occurred_at.CopyFrom(times.from_us(at_us))
-            sample.impressed_at.CopyFrom(times.from_us(at_us))
-            if offset == REQUESTS // PARTITIONS:
-                sample.labels = bytes(len(sample.labels))
-            records.append(LogRecord(partition, offset, at_us // 1000, sample_bytes(sample)))
-        tables[partition] = to_table("samples", records)
-    return tables
-
-
-def lake_of(root: Path, tables: dict[int, pa.Table]) -> str:
-    """The tables as the lake's writer leaves them."""
-    store = LakeStore(str(root))
-    for partition, table in tables.items():
-        log = LakeLog(store, "samples", partition)
-        state = log.append(log.load(), Record("open", "test", 1))
-        files = tuple(
-            write_file(store, "samples", day, f"{partition}-{day}", rows) for day, rows in split_days(table)
-        )
-        last = int(table["offset"].to_numpy().max())
-        log.append(state, Record("flush", "test", 2, 0, last, files))
-    return str(root)
 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> str:
     return lake_of(tmp_path_factory.mktemp("lake"), day_of_samples())
-
-
-def settings(lake: str, store: Path, **changes: object) -> BatchSettings:
-    values: dict[str, object] = {
-        "day": DAY,
-        "lake_uri": lake,
-        "model_store_uri": str(store),
-        "register_model": False,
-        "learning": LearningSettings(minibatch_rows=256),
-        "admission": AdmissionSettings(min_count_item=1),
-    }
-    return BatchSettings(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_a_day_becomes_a_base_at_its_cut_and_the_same_run_gives_the_same_model(
@@ -199,11 +142,6 @@ def test_killed_after_any_pass_it_gives_the_model_that_it_would_have_given(lake:
     found = last.communicate(timeout=120)[0].splitlines()[-1]
     assert last.returncode == 0
     assert read(found) == read(expected)
-
-
-def read(manifest_uri: str) -> tuple[object, ...]:
-    manifest = model_store.read_manifest(manifest_uri).manifest
-    return manifest["digest"], manifest["sample_offsets"], manifest["metrics"]
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,31 @@ def test_a_generation_that_is_rolled_back_makes_way_for_the_one_before():
         rig.step(1, Step.ROLLED_BACK)
 
 
+def test_a_step_told_twice_changes_nothing_and_answers_as_before():
+    rig = Rig()
+    told = [
+        (lambda: rig.gate(2), "gated"),
+        (lambda: rig.step(2, Step.SHADOWED), "shadow"),
+        (lambda: rig.step(2, Step.COMPARED, shares=SHARES), "ab"),
+        (lambda: rig.step(2, Step.PROMOTED), "promoted"),
+        (lambda: rig.step(2, Step.ROLLED_BACK), "rolled_back"),
+    ]
+    for step, state in told:
+        assert step().records
+        stood = (rig.states, rig.arms, rig.registry.revision)
+        again = step()
+        assert (again.records, again.answer.life.state) == ((), state)
+        assert (rig.states, rig.arms, rig.registry.revision) == stood
+    # Another verdict and other shares are no repeats.
+    rig = Rig()
+    rig.to_experiment()
+    with pytest.raises(Conflict, match="ab_started of a generation that is ab"):
+        rig.step(2, Step.COMPARED, shares={"online": 0.5, "candidate": 0.5})
+    rig = Rig()
+    rig.gate(2)
+    assert rig.gate(2, FAILED).answer.life.state == "rejected"
+
+
 def test_what_the_gate_refuses_is_served_to_nobody():
     rig = Rig()
     decision = rig.gate(2, FAILED)
@@ -253,11 +278,22 @@ async def test_the_gatekeeper_lets_a_trained_model_pass_and_no_other(tmp_path):
     )
     saved = model_store.save_base(str(tmp_path), state, created_at_us=1)
     state_file = tmp_path / saved.manifest_uri.replace("manifest.json", "state.safetensors")
-    state_file.write_bytes(state_file.read_bytes()[:-4])
+    whole = state_file.read_bytes()
+    state_file.write_bytes(whole[:-4])
     broken = await verdict(state)
+    state_file.write_bytes(whole)
     assert broken.evidence()["failed"] == ["loadable"] and "file_sha256" in str(broken.evidence()["error"])
     with pytest.raises(Conflict, match="served nothing"):
         await Gatekeeper(settings, ServedSamples(60.0, 100), None).judge(model_pb2.BaseRef(), "online")
+    # Too few rows are no verdict, but for what is wrong whatever users do.
+    few = settings.model_copy(update={"gate": GateRules(min_rows=601, min_positives=10)})
+    gatekeeper = Gatekeeper(few, window, None)
+    with pytest.raises(Conflict, match=r"served 600 rows, \d+ of them positive.*wants 601 and 10"):
+        await verdict(state)
+    assert "canary_shift" in (await verdict(upside_down)).evidence()["failed"]
+    huge = state.copy()
+    huge.dense["bias"][...] = 1e6
+    assert "dense_abs" in (await verdict(huge)).evidence()["failed"]
 
 
 VIEW = FeatureView(
