@@ -136,7 +136,8 @@ def test_a_signal_closes_everything_and_exits_with_zero(number: signal.Signals, 
     assert (out, child.returncode) == ("closed\n", 0), err
     logs = [json.loads(line) for line in err.splitlines()]
     assert {line["service"] for line in logs} == {"child"}
-    assert logs[0]["why"] == f"signal {number.name}"
+    assert [line["event"] for line in logs[:2]] == ["starting", "stopping"]
+    assert logs[1]["why"] == f"signal {number.name}"
 
 
 def test_an_error_in_main_closes_everything_and_exits_with_one() -> None:
@@ -152,6 +153,7 @@ def test_a_second_signal_ends_a_process_that_hangs() -> None:
     assert child.stderr is not None
     child.stdout.readline()
     child.send_signal(signal.SIGTERM)
+    assert "starting" in child.stderr.readline()
     assert "stopping" in child.stderr.readline()
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=5)
