@@ -267,7 +267,7 @@ class Rig:
     # -- one consistent generation
 
     def agreed(self, generation: int) -> None:
-        """With the load paused: release, ranking and trainer say the same, and the log says it too."""
+        """Pauses the load until all is at rest: then release, ranking, trainer and log say the same."""
         self.visitors.pause()
         listed = self.listed()
         arms = {one.arm: one for one in listed.releases}
@@ -306,4 +306,3 @@ class Rig:
         assert newest.manifest["digest"] == chain.digests[newest.sequence].hex()
         assert chain.epochs == sorted(chain.epochs)
         trained_once(counted, cut, chain.state, asyncio.run(samples_of(bootstrap)))
-        self.visitors.start()

@@ -107,6 +107,8 @@ class Visitors:
         number = 0
         while not self._stopping.is_set():
             self._running.wait()
+            if self._stopping.is_set():
+                return
             visit = self._pool.submit(self._visit, number)
             self._open.add(visit)
             visit.add_done_callback(self._ended)

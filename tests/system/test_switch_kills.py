@@ -108,6 +108,7 @@ def test_every_process_killed_at_every_step_of_a_switch_ends_on_one_generation(r
     }
     manifests = set()
     for generation, (victim, batch) in enumerate(batches.items(), 2):
+        rig.visitors.start()
         manifest, number = batch()
         assert number == generation, "registered once, however often it was told"
         manifests.add(manifest)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2
-from services.contract.errors import DeadlineSpent, Overloaded
+from services.contract.errors import DeadlineSpent, NotFound, Overloaded, Unavailable
 from services.ranking.applied_log import AppliedLog
+from services.ranking.arms import Arms
 from services.ranking.barriers import Barriers, Passed
 from services.ranking.scorer import Scorer
 from services.ranking.top import best
@@ -119,3 +120,15 @@ async def test_full_scoring_queue_refuses_and_a_cancelled_request_leaves_it() ->
     assert await scorer.score(lambda: 7) == 7
     assert ran == []
     scorer.close()
+
+
+def test_before_the_releases_are_read_no_arm_is_unknown() -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    arms = Arms((), never, never)  # type: ignore[arg-type]
+    with pytest.raises(Unavailable, match="not read yet"):
+        arms.model("online")
+    arms.serving["online"] = object()  # type: ignore[assignment]
+    with pytest.raises(NotFound, match="arm nobody: known are online"):
+        arms.model("nobody")
