@@ -14,7 +14,6 @@ import numpy as np
 
 from loadgen.arrivals import SHOWN
 from loadgen.exposures import Exposures
-from loadgen.scenarios import SCENARIOS
 from loadgen.visit import click, clicks, impression, judge
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
@@ -64,7 +63,7 @@ class Visitors:
     defects: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._world = World(self.config, SCENARIOS["still"])
+        self._world = World(self.config, drift=0.0)
         self._began_s = time.monotonic()
         self._random = np.random.default_rng(11)
         self._exposures = Exposures(len(self._world.users))

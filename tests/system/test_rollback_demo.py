@@ -23,7 +23,7 @@ def test_what_is_planted_under_load_is_never_served_or_rolled_back(tmp_path: Pat
     assert tuple(cases) == ORDER
     assert all(one["detected_s"] > 0 and one["served_bad_after"] == 0 for one in cases.values())
     assert [name for name, one in cases.items() if one["served_bad"]] in ([], ["poisoned_clicks"])
-    assert found["requests"] > 3_000 and found["errors"] == found["bots"]["errors"] == 0
+    assert found["requests"] > 1_500 and found["errors"] == found["bots"]["errors"] == 0
     (first, *_) = found["rollbacks"]
     assert first["failed"] and first["taken_back_s"] > 60 and first["healthy_s"] <= 3
     assert found["arms"]["baseline"] > 100
