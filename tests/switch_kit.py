@@ -266,6 +266,10 @@ class Rig:
 
     # -- one consistent generation
 
+    def seen(self, generation: int) -> bool:
+        """Whether the arm online has answered a visitor with the generation."""
+        return any((one.generation, one.arm) == (generation, "online") for one in self.visitors.answers)
+
     def agreed(self, generation: int) -> None:
         """Pauses the load until all is at rest: then release, ranking, trainer and log say the same."""
         self.visitors.pause()

@@ -14,7 +14,7 @@ import numpy as np
 
 from loadgen.arrivals import SHOWN
 from loadgen.exposures import Exposures
-from loadgen.visit import click, clicks, impression, judge
+from loadgen.visit import EXAMINATION, click, clicks, impression, judge
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
 from rec.v1 import collector_pb2, collector_pb2_grpc, gateway_pb2, gateway_pb2_grpc
@@ -176,7 +176,7 @@ class Visitors:
         self._told(collector_pb2.LogEventsRequest(impressions=[event]), len(items))
         done_s = time.monotonic()
         for place, delay_s in sorted(
-            clicks(truth.shown_p, draws, delays, self.window_s), key=lambda one: one[1]
+            clicks(truth.shown_p, EXAMINATION, draws, delays, self.window_s), key=lambda one: one[1]
         ):
             time.sleep(max(0.0, done_s + delay_s - time.monotonic()))
             event_us = at_us + int(delay_s * MICROS)

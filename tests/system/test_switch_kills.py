@@ -15,6 +15,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,7 @@ def test_every_process_killed_at_every_step_of_a_switch_ends_on_one_generation(r
         assert number == generation, "registered once, however often it was told"
         manifests.add(manifest)
         rig.switch(generation, victim)
+        rig.loop.wait_until(partial(rig.seen, generation), WAIT_S, f"visitors see generation {generation}")
         rig.agreed(generation)
     assert len(manifests) == len(rig.listed().generations) - 1 == 3
 
