@@ -339,16 +339,17 @@ def stop_in_a_flush(writer: subprocess.Popen, lake: Path, within_s: float = 10.0
 async def test_kill_9_in_the_middle_of_flushes_loses_nothing_and_writes_nothing_twice(
     lakes, kafka, lake
 ) -> None:
-    load = asyncio.create_task(send(kafka, records(3, 3000), pause_s=0.05))
     rng, writer = random.Random(3), lakes()
     for number in range(6):
         await writer.until_owning(PARTITIONS)
+        # Begun only now: a writer that starts slowly would otherwise find nothing left to flush.
+        load = asyncio.create_task(send(kafka, records(30 + number, 500), pause_s=0.05))
         await asyncio.sleep(rng.uniform(0.0, 0.6))
         if number % 2 == 0:
             await asyncio.to_thread(stop_in_a_flush, writer.child, Path(lake))
         writer.kill()
         writer = lakes()
-    await load
+        await load
     await writer.until_owning(PARTITIONS, caught_up=True)
     rows = await check(kafka, lake)
     assert rows["snapshots"] > 2500
