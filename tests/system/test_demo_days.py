@@ -29,4 +29,6 @@ def test_a_days_model_is_pushed_under_load_and_nothing_is_lost(tmp_path: Path) -
         one = found["arms"][arm]
         assert one["requests"] > 80 and 0 < one["ctr"] < one["ctr_true"] < 1
         assert one["ctr_black_friday"] > one["ctr_true_by_day"][0]
-        assert one["regret"] > 0 and one["auc"] > 0.55
+        assert one["regret"] > 0
+    # What learns all the time orders what it shows better than chance does; the first model hardly does.
+    assert found["arms"]["online"]["auc"] > 0.55
