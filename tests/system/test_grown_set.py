@@ -34,6 +34,7 @@ from rec.v1 import (
 from services.contract import feature_events, model_store, redis_keys, topics
 from services.contract.feature_view import FeatureView
 from services.contract.model_schema import shape_of
+from services.contract.signature import SIGNING_NAME, Signer
 from services.contract.view_aggregates import Count, Feature
 from services.contract.view_backfill import FILLED, ViewStart, start_key
 from services.contract.view_codec import canonical
@@ -159,7 +160,11 @@ def register_wide_model(loop) -> int:
     state = new_state(shape=shape_of(WIDE))
     state.created_at_us = time.time_ns() // 1000
     saved = model_store.save_base(
-        loop.stack.addresses.model_store_uri, state, created_at_us=state.created_at_us, parent_generation=1
+        loop.stack.addresses.model_store_uri,
+        state,
+        created_at_us=state.created_at_us,
+        parent_generation=1,
+        signer=Signer.read(str(loop.stack.paths.model_keys / SIGNING_NAME)),
     )
     with stub(loop, "release", release_pb2_grpc.ReleaseServiceStub) as release:
         answer = release.RegisterGeneration(
