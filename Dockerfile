@@ -14,8 +14,9 @@ COPY local local
 RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt .
 
 FROM python:3.11-slim-bookworm
+# A new volume takes its owner from the folder that it is mounted over; without such a folder it is root's, and nobody here is.
 RUN groupadd --gid 10001 recloop && useradd --uid 10001 --gid 10001 --no-create-home recloop \
-    && install -d -o 10001 -g 10001 /var/lib/recloop/model-store
+    && install -d -o 10001 -g 10001 /var/lib/recloop/model-store /var/lib/recloop/lake /var/lib/recloop/out /var/cache/recloop
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NUMBA_CACHE_DIR=/tmp/numba \
     MALLOC_ARENA_MAX=2
