@@ -2,6 +2,8 @@
 #   PYTHON=...       the interpreter for the virtual environment (default: the system's, else the first of python3.11 to 3.13 found)
 #   TORCH_INDEX=...  an extra package index that has CPU-only wheels of PyTorch (smaller; never needed)
 #   DATA=... BARRIER=...   for replay: data set, event seconds between barriers; DATA for freshness and compare-samples too
+#   QUICK=1          for freshness and rollback-demo: a fraction, that it works
+#   ARGS="..."       options of the command itself, which it lists on ARGS=--help; PYTEST_ARGS="..." those of pytest
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -47,7 +49,7 @@ $(FETCHED): local/kafka_jars.txt $(INSTALLED)
 	@touch $@
 
 # The join as machine code; quick when nothing has changed.
-setup: $(FETCHED) ## virtual environment, packages, Kafka's jars, Redis, Java
+setup: $(FETCHED) ## virtual environment, packages, Kafka's jars, Redis, Java, the compiled join
 	@$(PY) -m local compile
 
 demo: setup ## the whole loop for two minutes under load; out/demo.json, .html
@@ -57,7 +59,7 @@ replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<e
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)
 
-freshness: setup ## make freshness [DATA=<ml-100k>] [QUICK=1]: AUC by how often the model is synchronised; out/freshness.json, .html
+freshness: setup ## make freshness [DATA=<ml-100k>] [QUICK=1]: AUC by how often the model is synchronised, on a log and in the simulated world; out/freshness.json, .html
 	@$(PY) -m local freshness $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick) $(ARGS)
 
 demo-days: setup ## five simulated days, four ways to update a model, Black Friday on day 4; out/demo-days.json
@@ -105,14 +107,14 @@ lint: setup ## ruff, mypy, import rules, buf
 	@$(BIN)/lint-imports
 	@cd protos && ../$(BIN)/buf lint
 
-test: lint ## everything that lint checks, then all tests
+test: lint ## everything that lint checks, then all tests [PYTEST_ARGS=tests/unit]
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 test-flink: setup ## the join on Flink: built from its sources, its tests (needs Maven and a JDK)
 	@$(PY) -m local flink-jar
 	@$(BIN)/pytest tests/flink $(PYTEST_ARGS)
 
-up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns)
+up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns; ARGS="--with lake": the lake too)
 	@$(PY) -m local up $(ARGS)
 
 down: | $(INSTALLED) ## stop everything
