@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.contract.errors import Conflict, InvalidInput
 from services.contract.lake_files import DAY_US
 from services.contract.lake_schema import SCHEMAS
-from trainer.day import below, cut_of, day_start_us, newest_labels, select
+from trainer.day import below, cut_of, day_start_us, newest_labels, select, without
 
 END_US = day_start_us("2026-03-02")
 MINUTE_US = 60_000_000
@@ -63,6 +63,27 @@ def test_a_day_is_over_when_a_later_window_has_closed_everywhere() -> None:
     with pytest.raises(Conflict, match=r"partitions 1 of samples"):
         cut_of(table, END_US)
     assert cut_of(pa.concat_tables([table, samples(row(1, 10, 1))]), END_US) == {0: 2, 1: 8}
+
+
+def test_an_impression_at_midnight_is_the_next_days() -> None:
+    table = samples(row(0, 1, -1), row(0, 2, 0))
+    assert cut_of(table, END_US) == {0: 2}
+    judge = [row(0, offset, -minutes, float(offset % 2)) for offset, minutes in enumerate((500, 400, 100, 9))]
+    found = select(samples(*judge, row(0, 4, 0, 1.0)), {0: 5}, start=None, from_us=0, **NEWEST)
+    assert found.judged["offset"].to_pylist() == [2, 3]
+    assert found.early["offset"].to_pylist() == [4]
+
+
+def test_a_rollbacks_ranges_are_left_out_of_their_partition_alone() -> None:
+    table = samples(*(row(partition, offset, -1) for partition in (0, 1) for offset in range(5)))
+    rows = without(table, [(1, 1, 3), (0, 4, 9)])
+    assert list(zip(rows["partition"].to_pylist(), rows["offset"].to_pylist(), strict=True)) == [
+        *((0, offset) for offset in range(4)),
+        (1, 0),
+        (1, 3),
+        (1, 4),
+    ]
+    assert without(table, ()).equals(table)
 
 
 def test_rows_behind_a_parents_offsets_are_left_to_it() -> None:
