@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.contract.errors import Conflict, InvalidInput
+from services.contract.lake_files import DAY_US, day_of
 
 # What a cut is made of; the feature columns need not be read for it.
 CUT_COLUMNS = ("partition", "offset", "impressed_us", "acted_us", "label", "label_version")
@@ -31,6 +32,14 @@ def day_start_us(day: str) -> int:
         return int(np.datetime64(day, "us").astype(np.int64))
     except ValueError as error:
         raise InvalidInput.one("day", day, "a date, YYYY-MM-DD, or a moment, YYYY-MM-DDThh:mm:ss") from error
+
+
+def file_days(from_us: int, end_us: int) -> list[str]:
+    """The UTC days whose files can hold the rows of impressions from ``from_us`` on below the cut at
+    ``end_us``. Files hold the requests of a day: an impression of the first minutes may lie in the day
+    before, and one that was said early in the day after, however short the trained day is."""
+    first, behind = from_us // DAY_US - 1, -(-end_us // DAY_US) + 1
+    return [day_of(day * DAY_US) for day in range(first, behind)]
 
 
 def cut_of(samples: pa.Table, end_us: int) -> Offsets:

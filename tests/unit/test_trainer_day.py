@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.contract.errors import Conflict, InvalidInput
 from services.contract.lake_files import DAY_US
 from services.contract.lake_schema import SCHEMAS
-from trainer.day import below, cut_of, day_start_us, newest_labels, select, without
+from trainer.day import below, cut_of, day_start_us, file_days, newest_labels, select, without
 
 END_US = day_start_us("2026-03-02")
 MINUTE_US = 60_000_000
@@ -46,6 +46,21 @@ def test_a_day_is_its_utc_date() -> None:
     for wrong in ("1970-13-01", "yesterday"):
         with pytest.raises(InvalidInput, match="day"):
             day_start_us(wrong)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "days"),
+    [
+        ("2026-03-01", "2026-03-02", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+        ("2026-02-27", "2026-03-02", ["2026-02-26", "2026-02-27", "2026-02-28", "2026-03-01", "2026-03-02"]),
+        # What is said early of the first minute past midnight stands below this cut, in a file behind it.
+        ("2026-03-01T23:57:00", "2026-03-01T23:59:00", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+        # Asked before midnight, seen in a day of two minutes that begins a minute later.
+        ("2026-03-01T00:03:00", "2026-03-01T00:05:00", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+    ],
+)
+def test_a_days_rows_may_lie_in_the_files_of_its_neighbours(begin: str, end: str, days: list[str]) -> None:
+    assert file_days(day_start_us(begin), day_start_us(end)) == days
 
 
 def test_the_cut_stands_behind_the_last_row_of_the_day() -> None:
