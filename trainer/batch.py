@@ -89,8 +89,6 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = (), ranks:
     rows, left_out = usable(rows, features)
     selected = select(
         rows,
-        cut,
-        start=start,
         from_us=from_us,
         judged_from_us=end_us - int(settings.fit.judged_hours / HOURS * day_us),
         end_us=end_us,

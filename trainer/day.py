@@ -104,31 +104,22 @@ def newest_labels(samples: pa.Table) -> pa.Table:
 @dataclass(frozen=True)
 class Selected:
     """A day's rows: ``trained`` before ``judged``, the newest part; ``early``: clicks of the next morning,
-    whose negatives are still to come, so that nothing can be judged by them; the cut that all stand below."""
+    whose negatives are still to come, so that nothing can be judged by them."""
 
     trained: pa.Table
     judged: pa.Table
     early: pa.Table
-    cut: Offsets
 
 
-def select(
-    samples: pa.Table,
-    cut: Offsets,
-    *,
-    start: Mapping[int, int] | None,
-    from_us: int,
-    judged_from_us: int,
-    end_us: int,
-) -> Selected:
-    """Rows of impressions from ``from_us`` on below the cut of a day that ends at ``end_us``; InvalidInput
-    when there is nothing to learn or nothing to judge by."""
-    rows = newest_labels(below(samples, cut, start))
+def select(samples: pa.Table, *, from_us: int, judged_from_us: int, end_us: int) -> Selected:
+    """Of what stands ``below`` the cut of a day that ends at ``end_us``, the rows of impressions from
+    ``from_us`` on; InvalidInput when there is nothing to learn or nothing to judge by."""
+    rows = newest_labels(samples)
     rows = rows.filter(pc.greater_equal(rows["impressed_us"], from_us))
     is_early = pc.greater_equal(rows["impressed_us"], end_us)
     early, rows = rows.filter(is_early), rows.filter(pc.invert(is_early))
     is_new = pc.greater_equal(rows["impressed_us"], judged_from_us)
-    found = Selected(rows.filter(pc.invert(is_new)), rows.filter(is_new), early, cut)
+    found = Selected(rows.filter(pc.invert(is_new)), rows.filter(is_new), early)
     for name, part in (("to train", found.trained), ("to judge by", found.judged)):
         positives = pc.sum(pc.greater(part["label"], 0.0)).as_py() or 0
         if not 0 < positives < len(part):

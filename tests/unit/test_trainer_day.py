@@ -84,7 +84,7 @@ def test_an_impression_at_midnight_is_the_next_days() -> None:
     table = samples(row(0, 1, -1), row(0, 2, 0))
     assert cut_of(table, END_US) == {0: 2}
     judge = [row(0, offset, -minutes, float(offset % 2)) for offset, minutes in enumerate((500, 400, 100, 9))]
-    found = select(samples(*judge, row(0, 4, 0, 1.0)), {0: 5}, start=None, from_us=0, **NEWEST)
+    found = select(samples(*judge, row(0, 4, 0, 1.0)), from_us=0, **NEWEST)
     assert found.judged["offset"].to_pylist() == [2, 3]
     assert found.early["offset"].to_pylist() == [4]
 
@@ -130,7 +130,7 @@ def test_the_newest_hours_judge_and_older_days_are_left_out() -> None:
     ]
     # A click of the next morning is learned, but says nothing about what is not clicked there.
     day.append(row(0, 5, 1, 1.0))
-    found = select(samples(*day), {0: 6}, start=None, from_us=END_US - DAY_US, **NEWEST)
+    found = select(samples(*day), from_us=END_US - DAY_US, **NEWEST)
     assert found.trained["offset"].to_pylist() == [1, 2]
     assert found.judged["offset"].to_pylist() == [3, 4]
     assert found.early["offset"].to_pylist() == [5]
@@ -139,4 +139,4 @@ def test_the_newest_hours_judge_and_older_days_are_left_out() -> None:
 def test_a_day_without_samples_or_of_one_label_is_refused() -> None:
     for table in (samples(), samples(row(0, 0, -500), row(0, 1, -10))):
         with pytest.raises(InvalidInput, match="rows to train"):
-            select(table, {0: 9}, start=None, from_us=0, **NEWEST)
+            select(table, from_us=0, **NEWEST)
