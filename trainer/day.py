@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from services.contract.errors import Conflict, InvalidInput
 from services.contract.lake_files import DAY_US, day_of
+from trainer.orders import Range
 
 # What a cut is made of; the feature columns need not be read for it.
 CUT_COLUMNS = ("partition", "offset", "impressed_us", "acted_us", "label", "label_version")
@@ -77,7 +78,7 @@ def below(samples: pa.Table, cut: Mapping[int, int], start: Mapping[int, int] | 
     return samples.filter(pa.array((offset < ends[partition]) & (offset >= starts[partition])))
 
 
-def without(samples: pa.Table, quarantined: Sequence[tuple[int, int, int]]) -> pa.Table:
+def without(samples: pa.Table, quarantined: Sequence[Range]) -> pa.Table:
     """The rows outside of ranges (partition, start, end): what a rollback has undone is not learned again."""
     partition, offset = samples["partition"].to_numpy(), samples["offset"].to_numpy()
     kept = np.ones(len(samples), bool)
