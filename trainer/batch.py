@@ -3,10 +3,10 @@
     lake -> cut and rows (day.py) -> passes (fit.py), each kept in the store -> base at the cut -> release
 
 The base is bound to the cut: its ``sample_offsets`` are where an online trainer goes on. The run has a key
-made of everything that decides its outcome (day, cut, parent, settings); what it has done so far stands in
-the model store under ``batch/<key>/``. So the same run again goes on behind the last finished pass, or gives
-the model that it gave before: there is one model per day, whatever dies. The last line on stdout is the
-manifest's address.
+made of everything that decides its outcome (day, cut, parent, what was quarantined, settings); what it has
+done so far stands in the model store under ``batch/<key>/``. So the same run again goes on behind the last
+finished pass, or gives the model that it gave before: there is one model per day, whatever dies. The last
+line on stdout is the manifest's address.
 
 Under ``torchrun --nproc-per-node N -m trainer batch ...`` N processes share the work (ranks.py): all of them
 read lake and store, and must see the same there; the first one writes. When one dies, torchrun ends the
@@ -50,7 +50,7 @@ from trainer.samples import Batch
 from trainer.schemas import SetsOnDemand
 
 log = get_logger(__name__)
-HOURS = 24
+_HOURS = 24
 
 
 class _Day(NamedTuple):
@@ -90,7 +90,7 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = (), ranks:
     selected = select(
         rows,
         from_us=from_us,
-        judged_from_us=end_us - int(settings.fit.judged_hours / HOURS * day_us),
+        judged_from_us=end_us - int(settings.fit.judged_hours / _HOURS * day_us),
         end_us=end_us,
     )
     newest = pa.concat_tables([selected.judged, selected.early])
