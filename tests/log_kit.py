@@ -12,7 +12,7 @@ from rec.events.v1.events_pb2 import SampleRecord
 from rec.model.v1 import model_pb2
 from services.contract import topics
 from services.contract.model_state import ModelState
-from tests.integration.test_trainer_kafka import Chain
+from tests.rig_kit import Chain
 
 # (partition, offset, record).
 Samples = list[tuple[int, int, SampleRecord]]
@@ -52,12 +52,10 @@ async def samples_of(bootstrap: str) -> Samples:
 async def chain_of(bootstrap: str, base: model_pb2.BaseRef, first: ModelState, generation: int) -> Chain:
     """A generation's chain from its base (``first``, which is changed) on; an AssertionError where it is
     broken."""
-    chain, key = Chain(first, base, generation), topics.lineage_key(generation, "online")
+    chain = Chain(first, base, generation)
     async with _reading(bootstrap) as consumer:
         async for record in _committed(consumer, topics.MODEL_DELTAS.name, base.delta_partition):
-            # Neither the mark of a start nor another lineage of the partition.
-            if record.value is not None and record.key == key:
-                chain.offer(record.value, record.offset)
+            chain.offer(record)
     return chain
 
 

@@ -8,8 +8,6 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import grpc
 import pytest
@@ -18,24 +16,11 @@ from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2
 from services.contract import model_state, topics
 from services.runtime.kafka_consumer import TopicPartition
-from tests.integration.test_trainer_kafka import WAIT_S, Chain, Rig
+from tests.rig_kit import WAIT_S, Chain, Rig
 from tests.trainer_kit import new_state
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 ONLINE = model_pb2.Lineage(generation=1, policy="online")
-
-
-@pytest.fixture
-async def rig(private_kafka, tmp_path: Path, free_ports: Callable[[int], list[int]]) -> AsyncIterator[Rig]:
-    made = Rig(private_kafka.bootstrap, tmp_path, free_ports)
-    try:
-        assert await made.generation(new_state()) == 1
-        yield made
-    except BaseException:
-        sys.stderr.write(made.logs())
-        raise
-    finally:
-        made.close()
 
 
 async def order(rig: Rig, to_sequence: int) -> int:
