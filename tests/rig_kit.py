@@ -41,15 +41,16 @@ class Rig:
         self._folder = folder
         self._ports = ports
         self._started: list[subprocess.Popen[bytes]] = []
-        self.release_port = self._process(["services.release"])[1]
+        self.releasing, self.release_port = self.process(["services.release"])
         # Of each generation.
         self.bases: dict[int, model_pb2.BaseRef] = {}
 
     def trainer(self, **settings: str) -> tuple[subprocess.Popen[bytes], int]:
         """A trainer process and its service port."""
-        return self._process(["trainer", "online"], **settings)
+        return self.process(["trainer", "online"], **settings)
 
-    def _process(self, module: list[str], **settings: str) -> tuple[subprocess.Popen[bytes], int]:
+    def process(self, module: list[str], **settings: str) -> tuple[subprocess.Popen[bytes], int]:
+        """A process of this module and its service port."""
         port, admin, metrics = self._ports(3)
         environment = os.environ | {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,

@@ -49,7 +49,7 @@ async def test_a_minute_of_learning_is_taken_back_within_3_seconds(rig: Rig, cap
     settings = {"RECLOOP_PUBLISH_INTERVAL_MS": "500", "RECLOOP_BASE_INTERVAL_S": "300"}
     rig.trainer(**settings)
     store = {"RECLOOP_MODEL_STORE_URI": rig.store, "RECLOOP_REPLICA": "r1"}
-    _, port = rig._process(["services.ranking"], **store)
+    _, port = rig.process(["services.ranking"], **store)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await asyncio.wait_for(channel.channel_ready(), 2 * WAIT_S)
         await serving(channel)
