@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.batch_lake import lake_of
 from services.contract import model_store, topics
 from services.contract.errors import NotFound, Unavailable
 from services.contract.feature_view import FeatureView
@@ -26,7 +27,7 @@ from services.contract.view_growth import SERVED_KEY, key_of
 from services.contract.view_registry import FeatureSet
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
-from tests.batch_kit import DAY, REQUESTS, START_OF_DAY_US, day_of_samples, lake_of, read, settings
+from tests.batch_kit import DAY, REQUESTS, START_OF_DAY_US, day_of_samples, read, settings
 from tests.feature_kit import FEATURES, SHAPE
 from trainer.batch import main, train_day
 from trainer.batch_settings import FitSettings
