@@ -67,7 +67,8 @@ class TakingBack:
             "trainer_rollbacks", "Orders to take a lineage back, by outcome.", ["outcome"]
         )
         self._seconds = histogram(
-            "trainer_rollback_seconds", "From the order seen to the difference published."
+            "trainer_rollback_seconds",
+            "From the order seen to the difference published, or told that none is.",
         )
 
     async def carry_out(self, order: model_pb2.Rollback, orders: Orders, max_ids: int) -> Recovered | None:
