@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,9 +24,10 @@ SMALL = AdmissionSettings(min_count_item=2, ttl_s=60, pending_ttl_s=20)
 
 
 class Chain:
-    """A lineage that a real trainer core has published: its deltas, and its state at every sequence."""
+    """A lineage that a real trainer core has published: its deltas, and its state at every sequence.
+    ``clock``: when each was made, behind START_US; by default one after the other."""
 
-    def __init__(self, seed: int, deltas: int, records: int = 4) -> None:
+    def __init__(self, seed: int, deltas: int, records: int = 4, clock: Sequence[int] = range(100)) -> None:
         world = World(seed=seed, users=12, items=25)
         core = new_core(admission=SMALL)
         self.base = core.state.copy()
@@ -32,7 +35,7 @@ class Chain:
         self.states = [core.state.copy()]
         for n in range(deltas):
             core.train(world.records(records, first_offset=n * records, rows=4), now_us=START_US)
-            plan = core.build(START_US + n)
+            plan = core.build(START_US + clock[n])
             assert plan is not None
             core.ack()
             self.deltas.append(delta.unseal(plan.value))
@@ -104,6 +107,16 @@ def test_a_moment_means_the_newest_state_published_no_later():
         order = model_pb2.Rollback(order=7)
         times.set_us(order.to_time, moment)
         assert chain.rewound(order).state.sequence == sequence
+
+
+def test_a_clock_that_went_back_restores_no_hole_in_the_chain():
+    chain = Chain(1, deltas=4, clock=(0, 5, 1, 6))
+    order = model_pb2.Rollback(order=7)
+    times.set_us(order.to_time, START_US + 2)
+    rewind = chain.rewound(order)
+    assert (rewind.state.sequence, rewind.undone) == (1, 3)
+    (plan,) = rewind.plans(START_US + 9, 20_000)
+    assert parameters(follow(chain.states[-1].copy(), [plan.value])) == parameters(chain.states[1])
 
 
 def test_a_target_that_is_not_behind_undoes_nothing():
