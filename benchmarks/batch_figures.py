@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.figures import cell, spread
+
 MAX_AUC_DIFFERENCE = 0.002
+_SECONDS = ("wall_s", "pass_s", "cpu_s")
 TWO, ONE, THREADS = "two_processes", "one_process", "one_process_two_threads"
 SIDES = {
     ONE: "1 process, 1 thread",
@@ -32,19 +34,13 @@ class Run:
 Runs = Mapping[str, Sequence[Run]]
 
 
-def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:
-    """Median and range."""
-    three = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, digits) for name, value in three.items()}
-
-
 def figures(runs: Runs) -> dict[str, Any]:
     """By side its figures; speed-ups of two processes are those of neighbouring runs."""
     sides = {
         name: {
-            "wall_s": spread([one.wall_s for one in of]),
-            "pass_s": spread([one.pass_s for one in of]),
-            "cpu_s": spread([one.cpu_s for one in of]),
+            "wall_s": spread([one.wall_s for one in of], 2),
+            "pass_s": spread([one.pass_s for one in of], 2),
+            "cpu_s": spread([one.cpu_s for one in of], 2),
             "auc": spread([one.auc for one in of], 5),
             "passes": of[0].passes,
             "same_bits": len({one.digest for one in of}) == 1,
@@ -53,7 +49,7 @@ def figures(runs: Runs) -> dict[str, Any]:
     }
     speed_up = {
         f"over_{peer}": {
-            part: spread([getattr(a, part) / getattr(b, part) for a, b in zip(of, runs[TWO], strict=True)])
+            part: spread([getattr(a, part) / getattr(b, part) for a, b in zip(of, runs[TWO], strict=True)], 2)
             for part in ("wall_s", "pass_s")
         }
         for peer, of in runs.items()
@@ -74,17 +70,10 @@ def table(result: Mapping[str, Any]) -> str:
     """As docs/benchmarks.md shows it."""
     lines = ["| side | AUC | whole command | one pass | CPU |", "|---|---|---|---|---|"]
     for name, of in result["sides"].items():
-        cells = [SIDES[name], f"{of['auc']['median']:.4f}", *(_cell(of[part]) for part in _SECONDS)]
+        cells = [SIDES[name], f"{of['auc']['median']:.4f}", *(cell(of[part], 1, " s") for part in _SECONDS)]
         lines.append(f"| {' | '.join(cells)} |")
     for name, of in result["speed_up"].items():
         times = {part: f"{one['median']} ({one['min']} to {one['max']})" for part, one in of.items()}
         lines.append(f"\n{name}: a pass {times['pass_s']} times as fast, the command {times['wall_s']}")
     lines += [f"\nmissed: {one}" for one in result["missed"]]
     return "\n".join(lines)
-
-
-_SECONDS = ("wall_s", "pass_s", "cpu_s")
-
-
-def _cell(one: Mapping[str, float]) -> str:
-    return f"{one['median']:.1f} s ({one['min']:.1f} to {one['max']:.1f})"

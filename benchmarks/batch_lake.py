@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loadgen import day0, day0_files
@@ -31,15 +33,24 @@ class Day:
     rows: int
 
 
+def lake_of(root: Path, tables: Mapping[int, pa.Table]) -> str:
+    """Samples by partition as the lake's writer leaves them; where they are."""
+    store = LakeStore(str(root))
+    for partition, samples in tables.items():
+        log = LakeLog(store, "samples", partition)
+        state = log.append(log.load(), Record("open", "bench", 1))
+        files = tuple(
+            write_file(store, "samples", day, f"{partition}-{day}", rows) for day, rows in split_days(samples)
+        )
+        last = int(samples["offset"].to_numpy().max())
+        log.append(state, Record("flush", "bench", 2, 0, last, files))
+    return str(root)
+
+
 def write_day(folder: Path, session_s: float) -> Day:
     """Simulates the day (cached by its numbers) and writes its samples as one partition."""
     source = day0.day0_folder(WorldConfig(session_s=session_s), WORLD)
     rows = table(pq.read_table(source / day0_files.SAMPLES)["value"].to_pylist(), LATER_US)
-    store = LakeStore(str(folder))
-    log = LakeLog(store, "samples", 0)
-    state = log.append(log.load(), Record("open", "bench", 1))
-    files = tuple(write_file(store, "samples", day, f"0-{day}", part) for day, part in split_days(rows))
-    last = int(rows["offset"].to_numpy().max())
-    log.append(state, Record("flush", "bench", 2, 0, last, files))
+    lake_of(folder, {0: rows})
     before = int((rows["impressed_us"].to_numpy() < END_US).sum())
     return Day(str(np.datetime64(END_US // DAY_US - 1, "D")), folder, before)

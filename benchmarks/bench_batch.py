@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import torch
 from benchmarks import batch_figures
 from benchmarks.batch_figures import ONE, THREADS, TWO, Run
 from benchmarks.batch_lake import Day, write_day
+from benchmarks.result import machine, write
 from local.paths import REPOSITORY
 from local.processes import RUNTIME
 
@@ -86,13 +86,8 @@ def main() -> int:
                 )
     result = {"rows": day.rows, "rounds": given.rounds, **batch_figures.figures(runs)}
     result["missed"] = batch_figures.missed(result)
-    result["machine"] = {
-        "cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version(),
-        "torch": torch.__version__,
-    }  # fmt: skip
-    target = Path("out/bench-batch.json")
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1))
+    result["machine"] = {**machine(), "torch": torch.__version__}
+    write("bench-batch", result)
     print(batch_figures.table(result))
     return 1 if result["missed"] else 0
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +21,7 @@ from benchmarks import features_asof, features_figures
 from benchmarks.features_peer import Feast, write_for_feast
 from benchmarks.features_servers import DEADLINE_S, Server, echo_server, features_server, one_round
 from benchmarks.features_traffic import FEATURES, Traffic
+from benchmarks.result import machine, write
 from local.ports import HOST
 from local.redis_server import RedisServer
 from rec.v1.feature_pb2 import GetFeaturesRequest, GetFeaturesResponse
@@ -122,8 +120,7 @@ def measured(
             result |= history(given, feast, log, labels, folder)
     finally:
         server.stop()
-    machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    result |= {"rounds": given.rounds, "machine": machine}
+    result |= {"rounds": given.rounds, "machine": machine()}
     result["missed"] = features_figures.missed(result)
     return result
 
@@ -161,9 +158,7 @@ def main() -> int:
     log, labels = features_asof.log_and_labels(given.rows, given.labels, seed=1)
     with tempfile.TemporaryDirectory(prefix="bench-features-") as name:
         result = measured(given, log, labels, Path(name))
-    target = Path("out/bench-features.json")
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1))
+    write("bench-features", result)
     print(features_figures.table(result))
     return 1 if result["missed"] else 0
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from benchmarks.figures import cell, spread
 
 # Of the headline; those of Feast are the least, the others the most that is wanted.
 TARGETS = {"echo_cpu_ratio": 1.5, "feast_ratio": 50, "feast_array_ratio": 20, "asof_vs_plain_ratio": 2}
@@ -14,12 +15,6 @@ HEADLINE, BASE = "live", "echo"
 PEERS = ("feast", "feast_array")
 
 Columns = Mapping[str, Sequence[float]]
-
-
-def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Median and range."""
-    three = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, digits) for name, value in three.items()}
 
 
 def latency(seconds: Sequence[float]) -> dict[str, float]:
@@ -76,8 +71,8 @@ def table(result: Mapping[str, Any]) -> str:
         cpu, ratio = served["cpu_ms"].get(name), served["cpu_ratio"].get(name)
         cells = [
             f"`{name}`",
-            _cell(cpu, 2, " ms"),
-            _cell(ratio, 2),
+            cell(cpu, 2, " ms"),
+            cell(ratio, 2),
             f"{slow['p50']:.1f} ms",
             f"{slow['p99']:.1f} ms",
         ]
@@ -95,10 +90,3 @@ def table(result: Mapping[str, Any]) -> str:
         )
     lines += [f"\nmissed: {one}" for one in result["missed"]]
     return "\n".join(lines)
-
-
-def _cell(one: Mapping[str, float] | None, digits: int, unit: str = "") -> str:
-    if one is None:
-        return ""
-    low, high = f"{one['min']:.{digits}f}", f"{one['max']:.{digits}f}"
-    return f"{one['median']:.{digits}f}{unit} ({low} to {high})"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from benchmarks.figures import Figure, figure
 
 # A peer counts when it reads this many records a second of a core; below, it is set up badly or unfit.
 HEALTHY_RECORDS_PER_S_CORE = 45_000
 TARGET_ITEMS_PER_S_CORE = 100_000
 TARGET_RATIO = 2.0
-
-Figure = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,6 @@ class Round:
     cpu_s: float
     wall_s: float
     peak_mb: float
-
-
-def figure(values: Sequence[float]) -> Figure:
-    """Median and range."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def speeds(rounds: Sequence[Round], records: int, items: int) -> dict[str, Figure]:

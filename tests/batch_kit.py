@@ -8,10 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from services.contract import model_store, times
-from services.contract.lake_files import DAY_US, split_days, write_file
-from services.contract.lake_log import LakeLog, Record
+from services.contract.lake_files import DAY_US
 from services.contract.lake_rows import LogRecord, to_table
-from services.contract.lake_store import LakeStore
 from tests.trainer_kit import START_US, World, sample_bytes
 from trainer.batch_settings import BatchSettings
 from trainer.settings import AdmissionSettings, LearningSettings
@@ -42,20 +40,6 @@ def day_of_samples(chance: bool = False) -> dict[int, pa.Table]:
             records.append(LogRecord(partition, offset, at_us // 1000, sample_bytes(sample)))
         tables[partition] = to_table("samples", records)
     return tables
-
-
-def lake_of(root: Path, tables: dict[int, pa.Table]) -> str:
-    """The tables as the lake's writer leaves them."""
-    store = LakeStore(str(root))
-    for partition, table in tables.items():
-        log = LakeLog(store, "samples", partition)
-        state = log.append(log.load(), Record("open", "test", 1))
-        files = tuple(
-            write_file(store, "samples", day, f"{partition}-{day}", rows) for day, rows in split_days(table)
-        )
-        last = int(table["offset"].to_numpy().max())
-        log.append(state, Record("flush", "test", 2, 0, last, files))
-    return str(root)
 
 
 def settings(lake: str, store: Path, **changes: object) -> BatchSettings:

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from numpy.typing import NDArray
 
 from rec.events.v1.events_pb2 import SampleRecord
 from rec.model.v1 import model_pb2
-from services.contract import topics
+from services.contract import columns, topics
 from services.contract.model_state import ModelState
-from tests.integration.test_trainer_kafka import Chain
+from tests.rig_kit import Chain
 
 # (partition, offset, record).
 Samples = list[tuple[int, int, SampleRecord]]
@@ -52,12 +54,10 @@ async def samples_of(bootstrap: str) -> Samples:
 async def chain_of(bootstrap: str, base: model_pb2.BaseRef, first: ModelState, generation: int) -> Chain:
     """A generation's chain from its base (``first``, which is changed) on; an AssertionError where it is
     broken."""
-    chain, key = Chain(first, base, generation), topics.lineage_key(generation, "online")
+    chain = Chain(first, base, generation)
     async with _reading(bootstrap) as consumer:
         async for record in _committed(consumer, topics.MODEL_DELTAS.name, base.delta_partition):
-            # Neither the mark of a start nor another lineage of the partition.
-            if record.value is not None and record.key == key:
-                chain.offer(record.value, record.offset)
+            chain.offer(record)
     return chain
 
 
@@ -65,12 +65,17 @@ async def fates_of(bootstrap: str) -> Counter[str]:
     """Shown items by what became of them: "sample", else the reason."""
     found: Counter[str] = Counter()
     for _, _, record in await samples_of(bootstrap):
-        found["sample"] += len(record.sample.item_ids) // 8
+        found["sample"] += len(items_of(record))
     async with _reading(bootstrap) as consumer:
         async for record in _committed(consumer, topics.LATE_EVENTS.name, 0):
             headers = {name: value.decode() for name, value in record.headers}
             found[headers[topics.HEADER_REASON]] += int(headers.get("items", 0))
     return +found
+
+
+def items_of(record: SampleRecord) -> NDArray[np.uint64]:
+    """The items of a sample; none of a barrier."""
+    return columns.decode("item_ids", record.sample.item_ids, columns.U64)
 
 
 def ids_of(state: ModelState) -> dict[str, Counter[int]]:
@@ -93,10 +98,7 @@ def trained_once(
     behind = {name: Counter(counts) for name, counts in before.items()}
     rows, pairs = 0, Counter()
     for partition, offset, record in samples:
-        items = [
-            int.from_bytes(record.sample.item_ids[at : at + 8], "little")
-            for at in range(0, len(record.sample.item_ids), 8)
-        ]
+        items = items_of(record).tolist()
         pairs.update((record.sample.request_id, item) for item in items)
         if offset >= cut[partition]:
             rows += len(items)

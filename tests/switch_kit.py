@@ -30,7 +30,7 @@ from rec.v1 import (
 from services.contract import model_store
 from tests.feature_kit import SHAPE
 from tests.log_kit import chain_of, ids_of, samples_of, trained_once
-from tests.system.conftest import REPOSITORY, Loop
+from tests.system.conftest import Loop
 from tests.visit_kit import Visitors
 
 # Far above what an idle machine needs.
@@ -140,14 +140,7 @@ class Rig:
             sys.executable, "-m", "trainer", "batch", "--day", self.day, "--parent", parent,
             "--fit.judged_hours", "0.002", "--fit.patience", "9", "--release_target", target, *more,
         ]  # fmt: skip
-        return subprocess.Popen(
-            command,
-            env=self.stack.environment(),
-            cwd=REPOSITORY,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        return self.loop.start(command, stderr=subprocess.PIPE)
 
     def finished(self, process: subprocess.Popen[str]) -> tuple[str, int]:
         """The manifest and the number of what a batch trainer gave."""

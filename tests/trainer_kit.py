@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from rec.events.v1.events_pb2 import Barrier, SampleRecord, TrainingSample
-from services.contract import columns, model_schema, times
+from services.contract import columns, model_schema, model_state, times
 from services.contract.delta import Body, DenseChange, Header, TableChange
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
@@ -83,6 +83,13 @@ def barrier_bytes(barrier_id: str) -> bytes:
 def new_state(seed: int = 1, shape: ModelShape = SHAPE) -> ModelState:
     """An untrained model."""
     return ModelState(shape, dense=initial_dense(shape, seed))
+
+
+def parameters(state: ModelState) -> bytes:
+    """Digest of everything but the place in the chain."""
+    bare = state.copy()
+    bare.sequence, bare.sample_offsets, bare.samples_trained, bare.trained_until_us = 0, {}, 0, 0
+    return model_state.digest(bare)
 
 
 def new_core(

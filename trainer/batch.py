@@ -3,10 +3,10 @@
     lake -> cut and rows (day.py) -> passes (fit.py), each kept in the store -> base at the cut -> release
 
 The base is bound to the cut: its ``sample_offsets`` are where an online trainer goes on. The run has a key
-made of everything that decides its outcome (day, cut, parent, settings); what it has done so far stands in
-the model store under ``batch/<key>/``. So the same run again goes on behind the last finished pass, or gives
-the model that it gave before: there is one model per day, whatever dies. The last line on stdout is the
-manifest's address.
+made of everything that decides its outcome (day, cut, parent, what was quarantined, settings); what it has
+done so far stands in the model store under ``batch/<key>/``. So the same run again goes on behind the last
+finished pass, or gives the model that it gave before: there is one model per day, whatever dies. The last
+line on stdout is the manifest's address.
 
 Under ``torchrun --nproc-per-node N -m trainer batch ...`` N processes share the work (ranks.py): all of them
 read lake and store, and must see the same there; the first one writes. When one dies, torchrun ends the
@@ -28,7 +28,7 @@ import torch
 
 from services.contract import id_table, model_store
 from services.contract.errors import InvalidInput, LoopError
-from services.contract.lake_files import DAY_US, day_of, scan
+from services.contract.lake_files import scan
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState, digest
 from services.contract.model_store import SavedBase
@@ -41,7 +41,7 @@ from trainer.base import new_state
 from trainer.batch_release import quarantined_by, register
 from trainer.batch_settings import BatchSettings
 from trainer.batch_work import Work, run_key
-from trainer.day import CUT_COLUMNS, Offsets, below, cut_of, day_start_us, select, without
+from trainer.day import CUT_COLUMNS, Offsets, below, cut_of, day_start_us, file_days, select, without
 from trainer.orders import Range
 from trainer.ranks import ALONE, Ranks, joined
 from trainer.sample_columns import SampleColumns
@@ -50,7 +50,7 @@ from trainer.samples import Batch
 from trainer.schemas import SetsOnDemand
 
 log = get_logger(__name__)
-HOURS = 24
+_HOURS = 24
 
 
 class _Day(NamedTuple):
@@ -81,16 +81,16 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = (), ranks:
             log.info("day trained before", day=settings.day, uri=before.manifest_uri)
         return before
     start = None if parent is None else origin.sample_offsets
-    rows = without(_rows(settings, start_us, end_us, whole=parent is not None), quarantined)
-    rows = below(rows, cut, start)
+    # Behind a parent a row may be of any day: its offsets say which are left.
+    from_us = start_us - (settings.history_days - 1) * day_us if parent is None else -(1 << 62)
+    days = file_days(from_us, end_us) if parent is None else None
+    rows = below(without(scan(settings.lake_uri, "samples", days), quarantined), cut, start)
     features = SampleColumns(shape, sets.of(pc.unique(rows["schema_hash"]).to_pylist()).shape)
     rows, left_out = usable(rows, features)
     selected = select(
         rows,
-        cut,
-        start=start,
-        from_us=start_us - (settings.history_days - 1) * day_us if parent is None else -(1 << 62),
-        judged_from_us=end_us - int(settings.fit.judged_hours / HOURS * day_us),
+        from_us=from_us,
+        judged_from_us=end_us - int(settings.fit.judged_hours / _HOURS * day_us),
         end_us=end_us,
     )
     newest = pa.concat_tables([selected.judged, selected.early])
@@ -132,18 +132,6 @@ def _origin(settings: BatchSettings, shape: ModelShape) -> tuple[ModelState, Sav
         return new_state(shape, settings.learning), None
     trusted = Trusted.read(settings.trusted_keys_file)
     return model_store.load_base(settings.parent, shape, root=settings.model_store_uri, trusted=trusted)
-
-
-def _rows(settings: BatchSettings, start_us: int, end_us: int, *, whole: bool) -> pa.Table:
-    """Samples of the days that can hold rows below the cut; of all days behind a parent."""
-    if whole:
-        return scan(settings.lake_uri, "samples")
-    # Files hold the requests of a day: an impression of the first minutes may lie in the day before, one
-    # that was said early in the day after.
-    before_us = settings.history_days * settings.day_s * MICROS
-    first, last = (start_us - before_us) // DAY_US, end_us // DAY_US
-    days = [day_of(day * DAY_US) for day in range(first, last + 1)]
-    return scan(settings.lake_uri, "samples", days)
 
 
 def _fit(how: fit.Fit, work: Work, origin: ModelState, day: _Day) -> tuple[ModelState, dict[str, float]]:

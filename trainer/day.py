@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.contract.errors import Conflict, InvalidInput
+from services.contract.lake_files import DAY_US, day_of
+from trainer.orders import Range
 
 # What a cut is made of; the feature columns need not be read for it.
 CUT_COLUMNS = ("partition", "offset", "impressed_us", "acted_us", "label", "label_version")
@@ -31,6 +33,14 @@ def day_start_us(day: str) -> int:
         return int(np.datetime64(day, "us").astype(np.int64))
     except ValueError as error:
         raise InvalidInput.one("day", day, "a date, YYYY-MM-DD, or a moment, YYYY-MM-DDThh:mm:ss") from error
+
+
+def file_days(from_us: int, end_us: int) -> list[str]:
+    """The UTC days whose files can hold the rows of impressions from ``from_us`` on below the cut at
+    ``end_us``. Files hold the requests of a day: an impression of the first minutes may lie in the day
+    before, and one that was said early in the day after, however short the trained day is."""
+    first, behind = from_us // DAY_US - 1, -(-end_us // DAY_US) + 1
+    return [day_of(day * DAY_US) for day in range(first, behind)]
 
 
 def cut_of(samples: pa.Table, end_us: int) -> Offsets:
@@ -68,7 +78,7 @@ def below(samples: pa.Table, cut: Mapping[int, int], start: Mapping[int, int] | 
     return samples.filter(pa.array((offset < ends[partition]) & (offset >= starts[partition])))
 
 
-def without(samples: pa.Table, quarantined: Sequence[tuple[int, int, int]]) -> pa.Table:
+def without(samples: pa.Table, quarantined: Sequence[Range]) -> pa.Table:
     """The rows outside of ranges (partition, start, end): what a rollback has undone is not learned again."""
     partition, offset = samples["partition"].to_numpy(), samples["offset"].to_numpy()
     kept = np.ones(len(samples), bool)
@@ -95,31 +105,22 @@ def newest_labels(samples: pa.Table) -> pa.Table:
 @dataclass(frozen=True)
 class Selected:
     """A day's rows: ``trained`` before ``judged``, the newest part; ``early``: clicks of the next morning,
-    whose negatives are still to come, so that nothing can be judged by them; the cut that all stand below."""
+    whose negatives are still to come, so that nothing can be judged by them."""
 
     trained: pa.Table
     judged: pa.Table
     early: pa.Table
-    cut: Offsets
 
 
-def select(
-    samples: pa.Table,
-    cut: Offsets,
-    *,
-    start: Mapping[int, int] | None,
-    from_us: int,
-    judged_from_us: int,
-    end_us: int,
-) -> Selected:
-    """Rows of impressions from ``from_us`` on below the cut of a day that ends at ``end_us``; InvalidInput
-    when there is nothing to learn or nothing to judge by."""
-    rows = newest_labels(below(samples, cut, start))
+def select(samples: pa.Table, *, from_us: int, judged_from_us: int, end_us: int) -> Selected:
+    """Of what stands ``below`` the cut of a day that ends at ``end_us``, the rows of impressions from
+    ``from_us`` on; InvalidInput when there is nothing to learn or nothing to judge by."""
+    rows = newest_labels(samples)
     rows = rows.filter(pc.greater_equal(rows["impressed_us"], from_us))
     is_early = pc.greater_equal(rows["impressed_us"], end_us)
     early, rows = rows.filter(is_early), rows.filter(pc.invert(is_early))
     is_new = pc.greater_equal(rows["impressed_us"], judged_from_us)
-    found = Selected(rows.filter(pc.invert(is_new)), rows.filter(is_new), early, cut)
+    found = Selected(rows.filter(pc.invert(is_new)), rows.filter(is_new), early)
     for name, part in (("to train", found.trained), ("to judge by", found.judged)):
         positives = pc.sum(pc.greater(part["label"], 0.0)).as_py() or 0
         if not 0 < positives < len(part):

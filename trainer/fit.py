@@ -3,8 +3,8 @@ ranks tell each other.
 
 Each pass takes the same steps as the online trainer (trainer/step.py) over the rows in their order. After it
 the model is judged on rows that it has not seen; the best model so far is kept. When ``patience`` passes in a
-row have not beaten it by ``min_gain``, the best learns the judged rows once: they are the newest, and serving
-wants them learned.
+row have not beaten it by ``min_gain``, the best learns the judged rows, and those that are newer still, once:
+serving wants them learned.
 
 An id is counted, and gets its row, in the first pass only: later ones see nothing new of it.
 """

@@ -21,9 +21,8 @@ from services.runtime.telemetry import get_logger
 from trainer import recovery
 from trainer.bases import BaseKeeper
 from trainer.core import TrainerCore
-from trainer.lineages import lineage_of
 from trainer.online import OnlineTrainer, sample_starts
-from trainer.orders import Orders
+from trainer.orders import Orders, lineage_of
 from trainer.pace import Pace
 from trainer.publisher import Publisher
 from trainer.schemas import Schemas
@@ -86,18 +85,18 @@ async def open_line(
         reader = LogReader(settings.kafka, settings.name)
         await reader.start()
         opening.push_async_callback(reader.stop)
-        generation, policy = lineage_of(release)
+        generation, policy = lineage = lineage_of(release)
         publisher = Publisher(settings.kafka, generation, policy, settings.publish_retry_ms / 1000)
         await publisher.start()
         opening.push_async_callback(publisher.stop)
         # Once more behind the fence: the newest base, or an order, may have come in between.
         newest = await recovery.wait_for_release(reader, release.arm, settings.release_wait_s, orders.take)
-        if lineage_of(newest) != (generation, policy):
-            raise Conflict(f"arm {release.arm} follows {lineage_of(newest)} now, not {(generation, policy)}")
+        if lineage_of(newest) != lineage:
+            raise Conflict(f"arm {release.arm} follows {lineage_of(newest)} now, not {lineage}")
         store = Store(settings.model_store_uri, Trusted.read(settings.trusted_keys_file))
         recovered = None
-        if (order := orders.outstanding((generation, policy))) is not None:
-            back = TakingBack((generation, policy), reader, publisher, store, release_channel)
+        if (order := orders.outstanding(lineage)) is not None:
+            back = TakingBack(lineage, reader, publisher, store, release_channel)
             recovered = await back.carry_out(order, orders, settings.max_delta_rows)
         if recovered is None:
             state = await asyncio.to_thread(recovery.load_base, newest, store.root, trusted=store.trusted)

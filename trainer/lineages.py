@@ -9,8 +9,9 @@
 So a generation is switched by two decisions of release: the candidate arm is pointed to the new lineage, and
 when that one has caught up, the arm itself. A lineage that nobody follows any more is trained on for
 ``lineage_linger_s``, until the last replica of ranking has swapped; then it publishes what it has learned
-and ends. An order of release to take a lineage back drops its line, with what it has learned and not published, and
-opens it anew: opening carries the order out (taking_back.py). Each lineage has its own reader, offsets and chain: nothing that one learns reaches the other.
+and ends. An order of release to take a lineage back drops its line, with what it has learned and not
+published, and opens it anew: opening carries the order out (taking_back.py). Each lineage has its own reader,
+offsets and chain: nothing that one learns reaches the other.
 """
 
 # ruff: noqa: E501 - a table row is one line
@@ -24,10 +25,9 @@ from typing import Any, Protocol
 from rec.model.v1 import model_pb2
 from services.contract.errors import LoopError
 from services.runtime.telemetry import counter, gauge, get_logger
-from trainer.orders import Orders
+from trainer.orders import LineageId, Orders, lineage_of
 
 log = get_logger(__name__)
-LineageId = tuple[int, str]
 
 
 class Line(Protocol):
@@ -44,11 +44,6 @@ class Line(Protocol):
 
 
 OpenLine = Callable[[model_pb2.Release, Orders], Coroutine[Any, Any, Line]]
-
-
-def lineage_of(release: model_pb2.Release) -> LineageId:
-    """(generation, policy)."""
-    return release.lineage.generation, release.lineage.policy
 
 
 def followed(

@@ -13,7 +13,13 @@ from services.contract import topics
 from services.contract.delta_wire import rollback_of
 
 LineageId = tuple[int, str]
+# (partition, start, end) of samples.
 Range = tuple[int, int, int]
+
+
+def lineage_of(release: model_pb2.Release) -> LineageId:
+    """(generation, policy)."""
+    return release.lineage.generation, release.lineage.policy
 
 
 class Quarantine:
@@ -51,7 +57,7 @@ class Orders:
 
     def take(self, release: model_pb2.Release) -> None:
         """A record, of any key."""
-        lineage = (release.lineage.generation, release.lineage.policy)
+        lineage = lineage_of(release)
         if not release.HasField("rollback"):
             if release.arm == f"generation/{lineage[0]}":
                 self._generations[lineage[0]] = release

@@ -57,6 +57,7 @@ class TakingBack:
         channel: grpc.aio.Channel,
     ) -> None:
         self._lineage = lineage
+        self._lineage_proto = model_pb2.Lineage(generation=lineage[0], policy=lineage[1])
         self._reader = reader
         self._publisher = publisher
         self._store = store
@@ -66,7 +67,8 @@ class TakingBack:
             "trainer_rollbacks", "Orders to take a lineage back, by outcome.", ["outcome"]
         )
         self._seconds = histogram(
-            "trainer_rollback_seconds", "From the order seen to the difference published."
+            "trainer_rollback_seconds",
+            "From the order seen to the difference published, or told that none is.",
         )
 
     async def carry_out(self, order: model_pb2.Rollback, orders: Orders, max_ids: int) -> Recovered | None:
@@ -91,9 +93,7 @@ class TakingBack:
     async def _rewound(self, order: model_pb2.Rollback, orders: Orders) -> Rewind | None:
         """Through the whole log, from the newest base that reaches far enough back; None when none does."""
         for base in await self._candidates(order, orders):
-            release = model_pb2.Release(
-                lineage=model_pb2.Lineage(generation=self._lineage[0], policy=self._lineage[1]), base=base
-            )
+            release = model_pb2.Release(lineage=self._lineage_proto, base=base)
             try:
                 state = await asyncio.to_thread(
                     recovery.load_base, release, self._store.root, trusted=self._store.trusted
@@ -140,8 +140,7 @@ class TakingBack:
 
     async def _tell(self, outcome: model_pb2.Rollback, orders: Orders) -> None:
         """Until release has it: bases and new orders wait for that."""
-        lineage = model_pb2.Lineage(generation=self._lineage[0], policy=self._lineage[1])
-        request = release_pb2.ReportRollbackRequest(lineage=lineage, rollback=outcome)
+        request = release_pb2.ReportRollbackRequest(lineage=self._lineage_proto, rollback=outcome)
         told = False
         while not told:
             try:
@@ -150,7 +149,7 @@ class TakingBack:
             except grpc.aio.AioRpcError as error:
                 log.warning("release not told of the rollback", error=error.details())
                 await asyncio.sleep(_RETRY_S)
-        orders.take(model_pb2.Release(lineage=lineage, rollback=outcome))
+        orders.take(model_pb2.Release(lineage=self._lineage_proto, rollback=outcome))
         self._outcomes.labels("failed" if outcome.error else "done").inc()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.batch_lake import lake_of
 from services.contract import model_store, topics
 from services.contract.errors import NotFound, Unavailable
 from services.contract.feature_view import FeatureView
@@ -26,7 +27,7 @@ from services.contract.view_growth import SERVED_KEY, key_of
 from services.contract.view_registry import FeatureSet
 from services.runtime.kafka_producer import Producer
 from services.runtime.settings import KafkaSettings
-from tests.batch_kit import DAY, REQUESTS, day_of_samples, lake_of, read, settings
+from tests.batch_kit import DAY, REQUESTS, START_OF_DAY_US, day_of_samples, read, settings
 from tests.feature_kit import FEATURES, SHAPE
 from trainer.batch import main, train_day
 from trainer.batch_settings import FitSettings
@@ -63,6 +64,24 @@ def test_a_shorter_day_is_cut_out_of_the_log_alike(lake: str, tmp_path: Path) ->
     night = train_day(settings(lake, tmp_path, day=DAY, day_s=6 * 3_600))
     behind = train_day(morning.model_copy(update={"parent": night.manifest_uri}))
     assert behind.manifest["samples_trained"] == night.manifest["samples_trained"] + REQUESTS * 10 / 4
+
+
+def test_what_was_said_early_of_the_next_morning_is_learned_and_what_was_quarantined_is_not(
+    tmp_path: Path,
+) -> None:
+    tables = day_of_samples()
+    # Asked for before midnight, seen behind it, below the cut: nobody else learns it.
+    column = tables[0].schema.get_field_index("impressed_us")
+    moments = tables[0]["impressed_us"].to_numpy().copy()
+    moments[tables[0]["offset"].to_numpy() == 700] = START_OF_DAY_US + DAY_US + 1
+    tables[0] = tables[0].set_column(column, tables[0].schema.field(column), [moments])
+    once = settings(lake_of(tmp_path / "lake", tables), tmp_path, fit=FitSettings(max_passes=1))
+    saved = train_day(once)
+    assert saved.manifest["samples_trained"] == saved.manifest["metrics"]["rows"] == REQUESTS * 10
+    assert saved.manifest["sample_offsets"] == {"0": REQUESTS // 2, "1": REQUESTS // 2}
+    less = train_day(once, [(0, 100, 130), (1, 0, 20)])
+    assert less.manifest["samples_trained"] == less.manifest["metrics"]["rows"] == (REQUESTS - 50) * 10
+    assert less.manifest["sample_offsets"] == saved.manifest["sample_offsets"]
 
 
 def test_labels_by_chance_teach_nothing(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.batch_lake import lake_of
 from services.contract import model_store
 from services.contract.model_state import ModelState
-from tests.batch_kit import DAY, day_of_samples, lake_of, read
+from tests.batch_kit import DAY, day_of_samples, read
 from tests.feature_kit import SHAPE
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

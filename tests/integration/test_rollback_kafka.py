@@ -8,34 +8,19 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import grpc
 import pytest
 
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2
-from services.contract import model_state, topics
+from services.contract import topics
 from services.runtime.kafka_consumer import TopicPartition
-from tests.integration.test_trainer_kafka import WAIT_S, Chain, Rig
-from tests.trainer_kit import new_state
+from tests.rig_kit import WAIT_S, Rig
+from tests.trainer_kit import new_state, parameters
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 ONLINE = model_pb2.Lineage(generation=1, policy="online")
-
-
-@pytest.fixture
-async def rig(private_kafka, tmp_path: Path, free_ports: Callable[[int], list[int]]) -> AsyncIterator[Rig]:
-    made = Rig(private_kafka.bootstrap, tmp_path, free_ports)
-    try:
-        assert await made.generation(new_state()) == 1
-        yield made
-    except BaseException:
-        sys.stderr.write(made.logs())
-        raise
-    finally:
-        made.close()
 
 
 async def order(rig: Rig, to_sequence: int) -> int:
@@ -63,25 +48,17 @@ async def outcome(rig: Rig, number: int) -> model_pb2.Rollback:
     raise AssertionError(f"order {number} has no outcome")
 
 
-def parameters(chain: Chain) -> bytes:
-    """Digest of everything but the place in the chain."""
-    state = chain.state.copy()
-    state.sequence, state.sample_offsets, state.samples_trained, state.trained_until_us = 0, {}, 0, 0
-    return model_state.digest(state)
-
-
 @pytest.mark.parametrize("killed", ["nobody", "before the order is seen", "at work", "published, not told"])
 async def test_a_lineage_is_taken_back_whatever_dies(rig: Rig, killed: str) -> None:
     process, _ = rig.trainer()
     for _ in range(3):
         await rig.send(12)
         good = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent)
-    then, trained = parameters(good), rig.rows_sent
+    then, trained = parameters(good.state), rig.rows_sent
     await rig.send(40)
     poisoned = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent)
-    assert parameters(poisoned) != then
+    assert parameters(poisoned.state) != then
 
-    releasing = rig._started[0]
     if killed == "before the order is seen":
         process.kill()
         process.wait()
@@ -90,17 +67,17 @@ async def test_a_lineage_is_taken_back_whatever_dies(rig: Rig, killed: str) -> N
         await asyncio.sleep(0.3)
         process.kill()
     if killed == "published, not told":
-        releasing.send_signal(signal.SIGSTOP)
+        rig.releasing.send_signal(signal.SIGSTOP)
         await rig.until(lambda chain: chain.state.sequence > poisoned.state.sequence)
         process.kill()
         process.wait()
-        releasing.send_signal(signal.SIGCONT)
+        rig.releasing.send_signal(signal.SIGCONT)
     if killed != "nobody":
         process, _ = rig.trainer()
     done = await outcome(rig, number)
     assert (done.error, done.done.restored_sequence) == ("", good.state.sequence)
     back = await rig.follow()
-    assert parameters(back) == then
+    assert parameters(back.state) == then
     assert back.state.sequence == done.sequence == poisoned.state.sequence + 1
     assert back.epochs == sorted(back.epochs) and back.epochs[-1] > poisoned.epochs[-1]
 
@@ -108,7 +85,7 @@ async def test_a_lineage_is_taken_back_whatever_dies(rig: Rig, killed: str) -> N
     await rig.send(20)
     undone = rig.rows_sent - 100 - trained
     after = await rig.until(lambda chain: chain.state.samples_trained == rig.rows_sent - undone)
-    assert parameters(after) != then
+    assert parameters(after.state) != then
     await asyncio.sleep(0.5)
     assert (await rig.follow()).state.samples_trained == rig.rows_sent - undone
     ranges = {one.partition: (one.start, one.end) for one in done.done.quarantined}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import grpc
 import pytest
@@ -15,27 +13,14 @@ from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import topics
 from services.runtime.kafka_producer import Producer
 from tests.integration.test_rollback_kafka import order, outcome
-from tests.integration.test_trainer_kafka import WAIT_S, Rig, serving
-from tests.trainer_kit import World, new_state, sample_bytes
+from tests.rig_kit import WAIT_S, Rig, serving
+from tests.trainer_kit import World, sample_bytes
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 MINUTE_S = 60
 REQUESTS_PER_S = 60
 ROWS = 10
 TARGET_S = 3.0
-
-
-@pytest.fixture
-async def rig(private_kafka, tmp_path: Path, free_ports: Callable[[int], list[int]]) -> AsyncIterator[Rig]:
-    made = Rig(private_kafka.bootstrap, tmp_path, free_ports)
-    try:
-        assert await made.generation(new_state()) == 1
-        yield made
-    except BaseException:
-        sys.stderr.write(made.logs())
-        raise
-    finally:
-        made.close()
 
 
 async def traffic(rig: Rig, seconds: float) -> None:
@@ -64,7 +49,7 @@ async def test_a_minute_of_learning_is_taken_back_within_3_seconds(rig: Rig, cap
     settings = {"RECLOOP_PUBLISH_INTERVAL_MS": "500", "RECLOOP_BASE_INTERVAL_S": "300"}
     rig.trainer(**settings)
     store = {"RECLOOP_MODEL_STORE_URI": rig.store, "RECLOOP_REPLICA": "r1"}
-    _, port = rig._process(["services.ranking"], **store)
+    _, port = rig.process(["services.ranking"], **store)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await asyncio.wait_for(channel.channel_ready(), 2 * WAIT_S)
         await serving(channel)

@@ -36,19 +36,23 @@ class Loop:
         self.stack = stack
         self.out = out
 
-    def simulate(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts a load in the background."""
-        command = loadgen(
-            "simulate", *WORLD, "--out", str(self.out), "--run-dir", str(self.stack.paths.root), *arguments
-        )
+    def start(self, command: list[str], *, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
+        """A command beside the stack, in its environment."""
         return subprocess.Popen(
             command,
             env=self.stack.environment(),
             cwd=REPOSITORY,
             text=True,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
         )
+
+    def simulate(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a load in the background."""
+        command = loadgen(
+            "simulate", *WORLD, "--out", str(self.out), "--run-dir", str(self.stack.paths.root), *arguments
+        )
+        return self.start(command)
 
     def audit(self) -> subprocess.CompletedProcess[str]:
         """Recomputes the figures, with the topics read again."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.features_figures import headline, latency, missed, serving, spread, table
+from benchmarks.features_figures import headline, latency, missed, serving, table
+from benchmarks.figures import spread
 
 CPU_S = {"echo": [0.001, 0.002, 0.001], "live": [0.002, 0.003, 0.004], "warm": [0.001, 0.002, 0.002]}
 WALLS_S = {

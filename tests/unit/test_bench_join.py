@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_join import Unequal, require_equal, summary
+from benchmarks.figures import figure
 from benchmarks.flink_cluster import MODULE
 from benchmarks.join_figures import (
     Round,
-    figure,
     healthy,
     job_figures,
     net_cpu_s,

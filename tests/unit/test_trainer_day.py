@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.contract.errors import Conflict, InvalidInput
 from services.contract.lake_files import DAY_US
 from services.contract.lake_schema import SCHEMAS
-from trainer.day import below, cut_of, day_start_us, newest_labels, select
+from trainer.day import below, cut_of, day_start_us, file_days, newest_labels, select, without
 
 END_US = day_start_us("2026-03-02")
 MINUTE_US = 60_000_000
@@ -48,6 +48,21 @@ def test_a_day_is_its_utc_date() -> None:
             day_start_us(wrong)
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "days"),
+    [
+        ("2026-03-01", "2026-03-02", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+        ("2026-02-27", "2026-03-02", ["2026-02-26", "2026-02-27", "2026-02-28", "2026-03-01", "2026-03-02"]),
+        # What is said early of the first minute past midnight stands below this cut, in a file behind it.
+        ("2026-03-01T23:57:00", "2026-03-01T23:59:00", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+        # Asked before midnight, seen in a day of two minutes that begins a minute later.
+        ("2026-03-01T00:03:00", "2026-03-01T00:05:00", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+    ],
+)
+def test_a_days_rows_may_lie_in_the_files_of_its_neighbours(begin: str, end: str, days: list[str]) -> None:
+    assert file_days(day_start_us(begin), day_start_us(end)) == days
+
+
 def test_the_cut_stands_behind_the_last_row_of_the_day() -> None:
     # 11: a click of the next morning, said at once; it stands below the cut and is the day's.
     table = samples(row(0, 10, -5), row(0, 11, 3, 1.0), row(0, 12, -1), row(0, 13, 4), row(2, 7, 1))
@@ -63,6 +78,27 @@ def test_a_day_is_over_when_a_later_window_has_closed_everywhere() -> None:
     with pytest.raises(Conflict, match=r"partitions 1 of samples"):
         cut_of(table, END_US)
     assert cut_of(pa.concat_tables([table, samples(row(1, 10, 1))]), END_US) == {0: 2, 1: 8}
+
+
+def test_an_impression_at_midnight_is_the_next_days() -> None:
+    table = samples(row(0, 1, -1), row(0, 2, 0))
+    assert cut_of(table, END_US) == {0: 2}
+    judge = [row(0, offset, -minutes, float(offset % 2)) for offset, minutes in enumerate((500, 400, 100, 9))]
+    found = select(samples(*judge, row(0, 4, 0, 1.0)), from_us=0, **NEWEST)
+    assert found.judged["offset"].to_pylist() == [2, 3]
+    assert found.early["offset"].to_pylist() == [4]
+
+
+def test_a_rollbacks_ranges_are_left_out_of_their_partition_alone() -> None:
+    table = samples(*(row(partition, offset, -1) for partition in (0, 1) for offset in range(5)))
+    rows = without(table, [(1, 1, 3), (0, 4, 9)])
+    assert list(zip(rows["partition"].to_pylist(), rows["offset"].to_pylist(), strict=True)) == [
+        *((0, offset) for offset in range(4)),
+        (1, 0),
+        (1, 3),
+        (1, 4),
+    ]
+    assert without(table, ()).equals(table)
 
 
 def test_rows_behind_a_parents_offsets_are_left_to_it() -> None:
@@ -94,7 +130,7 @@ def test_the_newest_hours_judge_and_older_days_are_left_out() -> None:
     ]
     # A click of the next morning is learned, but says nothing about what is not clicked there.
     day.append(row(0, 5, 1, 1.0))
-    found = select(samples(*day), {0: 6}, start=None, from_us=END_US - DAY_US, **NEWEST)
+    found = select(samples(*day), from_us=END_US - DAY_US, **NEWEST)
     assert found.trained["offset"].to_pylist() == [1, 2]
     assert found.judged["offset"].to_pylist() == [3, 4]
     assert found.early["offset"].to_pylist() == [5]
@@ -103,4 +139,4 @@ def test_the_newest_hours_judge_and_older_days_are_left_out() -> None:
 def test_a_day_without_samples_or_of_one_label_is_refused() -> None:
     for table in (samples(), samples(row(0, 0, -500), row(0, 1, -10))):
         with pytest.raises(InvalidInput, match="rows to train"):
-            select(table, {0: 9}, start=None, from_us=0, **NEWEST)
+            select(table, from_us=0, **NEWEST)

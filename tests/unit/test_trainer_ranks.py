@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed
 
 from services.contract import model_state
-from services.contract.errors import Unavailable
+from services.contract.errors import Conflict, Unavailable
 from services.contract.model_state import ModelState
 from tests.feature_kit import SHAPE
 from tests.trainer_kit import World, new_state
+from trainer.holdout import judged
 from trainer.ranks import ALONE, Ranks, Share
 from trainer.samples import Batch, decode
 from trainer.settings import AdmissionSettings, LearningSettings
@@ -131,6 +133,72 @@ def test_a_step_that_is_bad_in_one_share_is_skipped_by_all() -> None:
     others[0].loss[...] = np.inf
     assert train_step(state, batch, LEARNING, ADMISSION, Summed(2, others)).skipped == "loss"
     assert model_state.digest(state) == before
+
+
+class Heard(Ranks):
+    """A rank that keeps what it gives to a sum, and gets what the others gave."""
+
+    def __init__(self, rank: int, size: int, others: list[np.ndarray]) -> None:
+        super().__init__(Share(rank, size))
+        self._others = others
+
+    def sum(self, arrays):
+        """Adds theirs."""
+        (mine,) = arrays
+        said = mine.copy()
+        for theirs in self._others:
+            mine += theirs
+        self._others.append(said)
+
+
+def test_the_figures_of_a_pass_are_those_of_all_rows_though_each_rank_foretells_a_share() -> None:
+    state, truth = trained(), batch_of(31, 9)
+    alone = judged(state, truth)
+    others: list[np.ndarray] = []
+    for rank in (2, 1, 0):
+        found = judged(state, truth, Heard(rank, 3, others))
+    assert found == pytest.approx(alone, abs=1e-6)
+    # Nobody has foretold what another one has.
+    assert [np.count_nonzero(one) for one in others] == [83, 83, 82]
+    assert np.count_nonzero(np.sum(others, axis=0)) == len(truth) == 248
+
+
+def test_a_sum_stands_in_each_array_in_its_own_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_reduce(flat) -> None:
+        flat += 100
+
+    monkeypatch.setattr(distributed, "all_reduce", all_reduce)
+    arrays = [np.full(1, 1, np.float32), np.arange(6, dtype=np.float32).reshape(3, 2), np.zeros((0, 4), "f4")]
+    arrays.append(np.full(2, 7, np.float32))
+    Ranks(Share(1, 2)).sum(arrays)
+    assert [array.tolist() for array in arrays] == [
+        [101],
+        [[100, 101], [102, 103], [104, 105]],
+        [],
+        [107, 107],
+    ]
+
+
+def test_ranks_that_differ_are_told_in_what_and_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [["same", 3]]
+
+    def all_gather_object(found, value) -> None:
+        found[:] = [value, *others]
+
+    monkeypatch.setattr(distributed, "all_gather_object", all_gather_object)
+    two = Ranks(Share(0, 2))
+    two.agree(lambda: {"the day": "same", "the cut": 3})
+    with pytest.raises(Conflict, match=r"the ranks differ in the cut: rank 0: 4, rank 1: 3"):
+        two.agree(lambda: {"the day": "same", "the cut": 4})
+
+
+def test_threads_are_shared_by_the_ranks_of_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_gather_object(found, value) -> None:
+        found[:] = [value, "elsewhere", value]
+
+    monkeypatch.setattr(distributed, "all_gather_object", all_gather_object)
+    of = Ranks(Share(0, 3))
+    assert [of.threads(machine) for machine in (1, 2, 5)] == [1, 1, 2]
 
 
 def test_alone_nothing_is_asked() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from services.contract import delta, model_state, times, topics
 from services.contract.chain import Action, ModelSlot, Position
 from services.contract.delta import Sealed
 from services.contract.model_state import ModelState
-from tests.trainer_kit import START_US, World, barrier_bytes, new_core, sample_bytes
+from tests.trainer_kit import START_US, World, barrier_bytes, new_core, parameters, sample_bytes
 from trainer.core import UnknownSchema
 from trainer.orders import Orders, Quarantine
 from trainer.rewind import Rewind
@@ -22,9 +24,10 @@ SMALL = AdmissionSettings(min_count_item=2, ttl_s=60, pending_ttl_s=20)
 
 
 class Chain:
-    """A lineage that a real trainer core has published: its deltas, and its state at every sequence."""
+    """A lineage that a real trainer core has published: its deltas, and its state at every sequence.
+    ``clock``: when each was made, behind START_US; by default one after the other."""
 
-    def __init__(self, seed: int, deltas: int, records: int = 4) -> None:
+    def __init__(self, seed: int, deltas: int, records: int = 4, clock: Sequence[int] = range(100)) -> None:
         world = World(seed=seed, users=12, items=25)
         core = new_core(admission=SMALL)
         self.base = core.state.copy()
@@ -32,7 +35,7 @@ class Chain:
         self.states = [core.state.copy()]
         for n in range(deltas):
             core.train(world.records(records, first_offset=n * records, rows=4), now_us=START_US)
-            plan = core.build(START_US + n)
+            plan = core.build(START_US + clock[n])
             assert plan is not None
             core.ack()
             self.deltas.append(delta.unseal(plan.value))
@@ -47,14 +50,6 @@ class Chain:
 
 def to_sequence(sequence: int, order: int = 7) -> model_pb2.Rollback:
     return model_pb2.Rollback(order=order, to_sequence=sequence)
-
-
-def same_parameters(one: ModelState, other: ModelState) -> bool:
-    """Everything but the place in the chain."""
-    a, b = one.copy(), other.copy()
-    for state in (a, b):
-        state.sequence, state.sample_offsets, state.samples_trained, state.trained_until_us = 0, {}, 0, 0
-    return model_state.digest(a) == model_state.digest(b)
 
 
 def follow(state: ModelState, values: list[bytes]) -> ModelState:
@@ -77,7 +72,7 @@ def test_behind_the_difference_every_follower_has_the_state_of_then(seed, back, 
     rewind = chain.rewound(to_sequence(target))
     values = [plan.value for plan in rewind.plans(START_US + 99, max_ids)]
     served = follow(chain.states[-1].copy(), values)
-    assert same_parameters(served, chain.states[target])
+    assert parameters(served) == parameters(chain.states[target])
     # The trainer holds what ranking holds, bit for bit, at the end of the chain.
     assert model_state.digest(served) == model_state.digest(rewind.state)
     assert rewind.state.chain_hash == served.chain_hash
@@ -114,6 +109,16 @@ def test_a_moment_means_the_newest_state_published_no_later():
         assert chain.rewound(order).state.sequence == sequence
 
 
+def test_a_clock_that_went_back_restores_no_hole_in_the_chain():
+    chain = Chain(1, deltas=4, clock=(0, 5, 1, 6))
+    order = model_pb2.Rollback(order=7)
+    times.set_us(order.to_time, START_US + 2)
+    rewind = chain.rewound(order)
+    assert (rewind.state.sequence, rewind.undone) == (1, 3)
+    (plan,) = rewind.plans(START_US + 9, 20_000)
+    assert parameters(follow(chain.states[-1].copy(), [plan.value])) == parameters(chain.states[1])
+
+
 def test_a_target_that_is_not_behind_undoes_nothing():
     rewind = Chain(1, deltas=3).rewound(to_sequence(3))
     assert rewind.undone == 0
@@ -130,7 +135,7 @@ def test_an_order_that_was_carried_out_is_recognised_and_one_cut_off_is_not():
     assert again.carried is None
     served = follow(chain.states[-1].copy(), [plan.value for plan in plans[:-1]])
     finished = follow(served, [plan.value for plan in again.plans(START_US, 20_000)])
-    assert same_parameters(finished, chain.states[2])
+    assert parameters(finished) == parameters(chain.states[2])
     chain.deltas += [delta.unseal(plans[-1].value)]
     done = chain.rewound(to_sequence(2))
     assert done.carried is not None and done.carried[0].sequence == 5 + len(plans)
@@ -144,7 +149,7 @@ def test_a_second_rollback_undoes_the_first():
     back = chain.rewound(to_sequence(5, order=9))
     (again,) = back.plans(START_US, 20_000)
     served = follow(chain.states[-1].copy(), [plan.value, again.value])
-    assert same_parameters(served, chain.states[5])
+    assert parameters(served) == parameters(chain.states[5])
 
 
 def test_no_lineage_trains_what_was_quarantined_and_its_barriers_still_pass():
@@ -219,4 +224,4 @@ def test_a_new_state_is_rewound_to_its_generation():
     plans = list(rewind.plans(START_US, 20_000))
     served = follow(chain.states[-1].copy(), [plan.value for plan in plans])
     assert served.rows == 0
-    assert same_parameters(served, chain.base)
+    assert parameters(served) == parameters(chain.base)
