@@ -158,17 +158,17 @@ def _passes(passes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _world(world: Mapping[str, Any]) -> list[str]:
-    scenarios = [name for name in ("drift", "still") if name in world]
-    drawn = areas([(name, world[name]["rows"]) for name in scenarios])
-    tables = "".join(f"<h3>{name}</h3>{_table(world[name]['rows'])}" for name in scenarios)
-    first = world[scenarios[0]]
+    names = [name for name in ("drift", "still") if name in world]
+    drawn = areas([(name, world[name]["rows"]) for name in names])
+    tables = "".join(f"<h3>{name}</h3>{_table(world[name]['rows'])}" for name in names)
+    first = world[names[0]]
     said = WINDOWS.format(
         every=f"Every {interval(first['every_s'])}",
         judged=count(first["judged_rows"]),
         models=count(first["models"]),
     )
-    blocks = [f"<h3>{name}</h3>{_windows(world[name])}" for name in scenarios]
-    passes = [one for name in scenarios for one in world[name]["passes"]]
+    blocks = [f"<h3>{name}</h3>{_windows(world[name])}" for name in names]
+    passes = [one for name in names for one in world[name]["passes"]]
     return [
         section("With and without drift", drawn + tables, WORLD),
         section("The last minutes only", beside(blocks), said),
