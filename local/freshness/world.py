@@ -8,12 +8,9 @@ passes) say what a window is worth: models trained on the last 10 minutes only a
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,9 @@ from local.commands import run_loadgen
 from local.errors import LocalError
 from local.freshness.passes import Pass, Where, run_pass
 from local.freshness.verdict import loop_failures, rows
-from local.paths import REPOSITORY
-from local.processes import RUNTIME
 from local.samples_topic import samples_table
 from local.stack import Stack
+from local.trainer_figures import trainer_figures
 from local.up import say
 from services.contract import topics
 from services.contract.feature_sets import WORLD
@@ -85,7 +81,7 @@ def run_world(where: Where, size: Size) -> tuple[dict[str, Any], list[dict[str, 
         say(f"world, {name}: models of the last minutes only")
         figures[name] = {
             "rows": rows(passes[name]),
-            **windows(folder / SAMPLES, WINDOW_SEEDS),
+            **windows(folder / SAMPLES),
             "passes": [one["figures"] for one in passes[name]],
         }
     return figures, [one for made in passes.values() for one in made]
@@ -119,15 +115,8 @@ def _pass(seed: int, where: Where) -> dict[str, Any] | int:
     return run_pass(where.folder / LOG, one, where, 0, keep_samples)
 
 
-def windows(samples: Path, seeds: int, options: Sequence[str] = ()) -> dict[str, Any]:
-    """The figures of ``trainer windows``. Raises LocalError when it fails, with what it said."""
-    command = [sys.executable, "-m", "trainer", "windows", "--samples", str(samples)]
-    command += [part for window_s in WINDOWS_S for part in ("--window-s", str(window_s))]
-    command += ["--every-s", str(EVERY_S), "--seeds", str(seeds), *options]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **RUNTIME}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise LocalError(f"trainer windows ended with status {done.returncode}: {done.stderr.strip()}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def windows(samples: Path) -> dict[str, Any]:
+    """The figures of ``trainer windows``. Raises LocalError when it fails."""
+    options = ["--samples", str(samples), "--every-s", str(EVERY_S), "--seeds", str(WINDOW_SEEDS)]
+    options += [part for window_s in WINDOWS_S for part in ("--window-s", str(window_s))]
+    return trainer_figures("windows", options)
