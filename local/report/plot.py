@@ -46,7 +46,7 @@ class Series:
         """(x, y, error) in order; None is a gap."""
         errors = self.error or [None] * len(self.x)
         return [
-            (x, y, e if e is not None and known(e) else 0.0) if y is not None and known(y) else None
+            (x, y, e if known(e) else 0.0) if known(y) else None
             for x, y, e in zip(self.x, self.y, errors, strict=True)
         ]
 
