@@ -27,7 +27,7 @@ _CAP = 3.0
 @dataclass(frozen=True)
 class Series:
     """A line: ``x``, ``y`` and ``error`` (half a bar, None = no bar) of the same length; ``colour`` is a
-    class of the page. ``line`` False: points alone."""
+    class of the page."""
 
     name: str
     x: Sequence[float]
@@ -35,7 +35,6 @@ class Series:
     error: Sequence[float | None] = ()
     colour: str = "c0"
     dashed: bool = False
-    line: bool = True
 
     def __post_init__(self) -> None:
         """Columns of other lengths are a mistake of the caller."""
@@ -183,7 +182,7 @@ def _axes(x: Axis, y: Axis, across: _Scale, up: _Scale) -> Iterator[str]:
 
 def _drawn(one: Series, across: _Scale, up: _Scale, x: Axis, y: Axis) -> Iterator[str]:
     points = one.points()
-    for stretch in _stretches(points) if one.line else ():
+    for stretch in _stretches(points):
         path = " ".join(f"{number(across(px))},{number(up(py))}" for px, py, _ in stretch)
         dashed = " dashed" if one.dashed else ""
         yield f'<polyline class="{one.colour} path{dashed}" points="{path}"/>'
@@ -200,10 +199,7 @@ def _drawn(one: Series, across: _Scale, up: _Scale, x: Axis, y: Axis) -> Iterato
         spread = f" ± {error:.3g}" if error else ""
         where = next((said for value, said in x.ticks if value == px), f"{px:.6g}")
         said = escape(f"{one.name}, {x.label} {where}: {py:.6g}{spread} {y.label}")
-        radius = 2.5 if one.line else 4
-        yield (
-            f'<circle class="{one.colour}" cx="{at}" cy="{place}" r="{radius}"><title>{said}</title></circle>'
-        )
+        yield f'<circle class="{one.colour}" cx="{at}" cy="{place}" r="2.5"><title>{said}</title></circle>'
 
 
 def _stretches(
