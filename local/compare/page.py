@@ -12,6 +12,7 @@ from local.report.charts import Bar, Point, Range, bars, line, ranges
 from local.report.numbers import count, decimal, percent, seconds, size
 from local.report.page import beside, head, section, table, verdict
 from local.report.page import page as whole
+from local.report.plot import few_ticks
 
 NAMES = {"lookup": "lookup", "offline": "offline", "stream": "stream", "label_first": "label-first"}
 COLOURS = {"lookup": "c1", "offline": "c2", "stream": "c3", "label_first": "c4"}
@@ -117,10 +118,6 @@ def _models(figures: Mapping[str, Any]) -> str:
     ]
     low = min(one[2] for one in sets) - 0.01
     high = max(one[3] for one in sets) + 0.01
-    step = 0.05 if high - low > 0.1 else 0.01
-    ticks = [
-        (tick * step, f"{tick * step:.2f}") for tick in range(round(1 / step)) if low <= tick * step <= high
-    ]
     rows = [
         Range(name, least, mean, most, decimal(mean, 4), colour) for name, mean, least, most, colour in sets
     ]
@@ -137,7 +134,7 @@ def _models(figures: Mapping[str, Any]) -> str:
         )
         for name, one in (sets_of | {"shuffled labels": figures["shuffled_labels"]}).items()
     ]
-    return ranges("AUC on served truth", rows, low, high, ticks) + table(header, listed)
+    return ranges("AUC on served truth", rows, low, high, few_ticks(low, high)) + table(header, listed)
 
 
 def _delays(figures: Mapping[str, Any]) -> str:

@@ -142,6 +142,12 @@ def round_ticks(low: float, high: float) -> Iterator[tuple[float, str]]:
         yield place * step, _said(place * step, step)
 
 
+def few_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Of them as many as have room below ranges: three to five."""
+    ticks = list(round_ticks(low, high))
+    return ticks[:: 1 + len(ticks) // 6]
+
+
 def nice(step: float) -> float:
     """The next 1, 2 or 5 times a power of ten from ``step`` on."""
     power = 10.0 ** math.floor(math.log10(step))
