@@ -158,6 +158,13 @@ def test_a_broken_chain_is_found(tmp_path, capsys):
     assert "chain breaks" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_lineages_that_are_trained_side_by_side_have_a_chain_each(tmp_path, capsys):
+    other = replace(DELTA, policy="hourly", hash="bb", appended_us=DELTA.appended_us - 1, steps="[]")
+    following = replace(other, sequence=2, hash="cc", previous_hash="bb")
+    write(tmp_path, GOOD | {DeltaRow: [other, DELTA, following]}, STATED | {"deltas_published": 3})
+    assert run(tmp_path) == 0, capsys.readouterr().out
+
+
 def test_a_shown_item_without_sample_or_reason_is_found(tmp_path, capsys):
     write(tmp_path, GOOD | {SampleRow: [SAMPLE]}, STATED | {"samples": 1, "auc_served": None})
     assert run(tmp_path) == 1

@@ -120,7 +120,7 @@ def test_freshness_follows_each_click_through_its_stages() -> None:
     ]
     trained = [[START_US + 22 * S, {"0": 20}]]
     deltas = [{"sequence": 1, "appended_us": START_US + 23 * S, "offsets": '{"0": 20}'}]
-    deltas[0]["steps"] = json.dumps(trained)
+    deltas[0] |= {"generation": 1, "policy": "online", "steps": json.dumps(trained)}
     requests = [*rows(), request(50, 25.0, sequence=1)]
     run = Run(evidence(requests=requests, events=made, samples=samples, deltas=deltas))
     found = {one.name: values(one) for one in run.freshness(50)}
