@@ -12,9 +12,9 @@ The code here shares nothing with the code that wrote the figures. Where each on
 | deltas_applied, delta_rows_applied | applied |
 | freshness_s, freshness_stage_s | events x samples x deltas x requests |
 
-Also checked: the chain of deltas is unbroken; every acknowledged shown item is a sample or a rejected row.
-While the stack is up the topics themselves are read again and compared with the evidence. Exits 1 when
-anything differs.
+Also checked: the chain of deltas of each lineage is unbroken; every acknowledged shown item is a sample or a
+rejected row. While the stack is up the topics themselves are read again and compared with the evidence.
+Exits 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -181,11 +181,13 @@ def compare(stated: dict[str, Any], evidence: Evidence) -> list[Line]:
 
 
 def check_chain(table: dict[str, list]) -> Line:
-    """Each delta names the hash of the one before, sequences grow by one, epochs never fall."""
-    rows = sorted(range(len(table["sequence"])), key=lambda i: table["sequence"][i])
+    """Of each lineage: each delta names the hash of the one before, sequences grow by one, epochs never
+    fall."""
+    lineages = list(zip(table["generation"], table["policy"], strict=True))
+    rows = sorted(range(len(lineages)), key=lambda i: (lineages[i], table["sequence"][i]))
     breaks = 0
     for before, after in pairwise(rows):
-        breaks += (
+        breaks += lineages[after] == lineages[before] and (
             table["sequence"][after] != table["sequence"][before] + 1
             or table["previous_hash"][after] != table["hash"][before]
             or table["epoch"][after] < table["epoch"][before]

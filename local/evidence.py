@@ -71,10 +71,15 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def followed_clicks(evidence: Evidence) -> Iterator[FollowedClick]:
-    """Each click that an answer's model had learned, by plain scans over the deltas and the answers."""
+    """Each click that an answer's model had learned, by plain scans over the answers and the deltas: of the
+    lineage that answered last, since several may be trained side by side."""
+    requests = evidence.requests
+    served = _served(requests)
+    if not served:
+        return
     acks = {event: i for i, event in enumerate(evidence.events["event_id"])}
-    deltas = _deltas(evidence.deltas)
-    first_answer_of = _first_answers(evidence.requests)
+    deltas = _deltas(evidence.deltas, (requests["generation"][served[-1]], requests["policy"][served[-1]]))
+    first_answer_of = _first_answers(requests, served)
     samples = evidence.samples
     for i in first_labels(samples):
         ack = acks.get(f"{samples['request_id'][i]}:{samples['item_id'][i]}:1")
@@ -95,7 +100,17 @@ def followed_clicks(evidence: Evidence) -> Iterator[FollowedClick]:
         )
 
 
-def _deltas(table: dict[str, list]) -> list[tuple[int, int, dict[str, int], Any]]:
+def _served(requests: dict[str, list]) -> list[int]:
+    """Row numbers of the answers that online's model scored, in order of time."""
+    rows = [
+        i
+        for i in range(len(requests["status"]))
+        if requests["status"][i] == "OK" and requests["scored"][i] and requests["arm"][i] == "online"
+    ]
+    return sorted(rows, key=lambda i: (requests["answered_us"][i], requests["sequence"][i]))
+
+
+def _deltas(table: dict[str, list], lineage: tuple[int, str]) -> list[tuple[int, int, dict[str, int], Any]]:
     return sorted(
         (
             table["sequence"][i],
@@ -104,20 +119,16 @@ def _deltas(table: dict[str, list]) -> list[tuple[int, int, dict[str, int], Any]
             json.loads(table["steps"][i]),
         )
         for i in range(len(table["sequence"]))
+        if (table["generation"][i], table["policy"][i]) == lineage
     )
 
 
-def _first_answers(requests: dict[str, list]) -> dict[int, int]:
+def _first_answers(requests: dict[str, list], served: list[int]) -> dict[int, int]:
     """Sequence -> when the first answer had it or a later one."""
-    answers = sorted(
-        (requests["answered_us"][i], requests["sequence"][i])
-        for i in range(len(requests["status"]))
-        if requests["status"][i] == "OK" and requests["scored"][i] and requests["arm"][i] == "online"
-    )
     first: dict[int, int] = {}
     newest = -1
-    for answered_us, sequence in answers:
-        for reached in range(newest + 1, sequence + 1):
-            first[reached] = answered_us
-        newest = max(newest, sequence)
+    for i in served:
+        for reached in range(newest + 1, requests["sequence"][i] + 1):
+            first[reached] = requests["answered_us"][i]
+        newest = max(newest, requests["sequence"][i])
     return first

@@ -210,7 +210,7 @@ def evidence(**tables: list[dict[str, Any]]) -> Evidence:
         "events": tuple(shown(0)),
         "samples": tuple(sample(0, 0, 0, 0)),
         "rejected": (),
-        "deltas": ("sequence", "appended_us", "offsets", "steps"),
+        "deltas": ("generation", "policy", "sequence", "appended_us", "offsets", "steps"),
         "applied": (),
     }
     made = {name: columns(tables.get(name, []), known) for name, known in empty.items()}

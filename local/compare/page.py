@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
 from local.compare import page_text
 from local.compare.leak import KINDS
 from local.report.charts import Bar, Point, Range, bars, line, ranges
-from local.report.numbers import percent, seconds, size
+from local.report.numbers import count, decimal, percent, seconds, size
 from local.report.page import beside, head, section, table, verdict
 from local.report.page import page as whole
+from local.report.plot import few_ticks
 
 NAMES = {"lookup": "lookup", "offline": "offline", "stream": "stream", "label_first": "label-first"}
 COLOURS = {"lookup": "c1", "offline": "c2", "stream": "c3", "label_first": "c4"}
@@ -55,10 +56,11 @@ def _head(figures: Mapping[str, Any]) -> str:
     lost = schemes["stream"]["auc"] - schemes["lookup"]["auc"]
     return head(
         "Four ways to build samples, on the same traffic",
-        f"{traffic['impressed_items']:,} "
-        f"shown items, {traffic['clicks']:,} clicks, source <b>{escape(str(traffic['source']))}</b>. Looked "
-        f"up when the label arrives, <b>{leaking:.1%}</b> of all streaming values are not those that were "
-        f"scored; a model trained on them is <b>{abs(lost):.3f} AUC {'worse' if lost > 0 else 'better'}</b> "
+        f"{count(traffic['impressed_items'])} shown items, {count(traffic['clicks'])} clicks, "
+        f"source <b>{escape(str(traffic['source']))}</b>. "
+        f"Looked up when the label arrives, <b>{percent(leaking)}</b> "
+        "of all streaming values are not those that were scored; a model trained on them is "
+        f"<b>{decimal(abs(lost), 3)} AUC {'worse' if lost > 0 else 'better'}</b> "
         "where it serves.",
     )
 
@@ -68,14 +70,14 @@ def _schemes(figures: Mapping[str, Any]) -> str:
     rows = [
         (
             f"<b>{NAMES[name]}</b><small>{HOW[name]}</small>",
-            f"{one['samples']:,}",
+            count(one["samples"]),
             percent(one["completeness"]),
             percent(_all_kinds(one)),
-            f"{one['auc']:.4f}",
+            decimal(one["auc"], 4),
             seconds(one["delay_s"]["p50"]),
             size(one["state_bytes"]),
             size(one["written_bytes"]),
-            f"{one['cpu_s']:.1f} s",
+            _cpu(one["cpu_s"]),
         )
         for name, one in figures["schemes"].items()
     ]
@@ -116,25 +118,23 @@ def _models(figures: Mapping[str, Any]) -> str:
     ]
     low = min(one[2] for one in sets) - 0.01
     high = max(one[3] for one in sets) + 0.01
-    step = 0.05 if high - low > 0.1 else 0.01
-    ticks = [
-        (tick * step, f"{tick * step:.2f}") for tick in range(round(1 / step)) if low <= tick * step <= high
+    rows = [
+        Range(name, least, mean, most, decimal(mean, 4), colour) for name, mean, least, most, colour in sets
     ]
-    rows = [Range(name, least, mean, most, f"{mean:.4f}", colour) for name, mean, least, most, colour in sets]
     header = ("scheme", "AUC", "min to max", "log loss", "calibration", "trained on")
     sets_of = {NAMES[name]: one for name, one in figures["schemes"].items()}
     listed = [
         (
             name,
-            f"{one['auc']:.4f}",
-            f"{one['auc_range'][0]:.4f} to {one['auc_range'][1]:.4f}",
-            f"{one['log_loss']:.4f}",
-            f"{one['calibration']:.3f}",
-            f"{one['trained_samples']:,}",
+            decimal(one["auc"], 4),
+            " to ".join(decimal(end, 4) for end in one["auc_range"]),
+            decimal(one["log_loss"], 4),
+            decimal(one["calibration"], 3),
+            count(one["trained_samples"]),
         )
         for name, one in (sets_of | {"shuffled labels": figures["shuffled_labels"]}).items()
     ]
-    return ranges("AUC on served truth", rows, low, high, ticks) + table(header, listed)
+    return ranges("AUC on served truth", rows, low, high, few_ticks(low, high)) + table(header, listed)
 
 
 def _delays(figures: Mapping[str, Any]) -> str:
@@ -162,7 +162,7 @@ def _costs(figures: Mapping[str, Any]) -> str:
     for title, key, show in (
         ("state, most at once", "state_bytes", size),
         ("written", "written_bytes", size),
-        ("CPU", "cpu_s", lambda used: f"{used:.1f} s"),
+        ("CPU", "cpu_s", _cpu),
     ):
         rows = [
             Bar(NAMES[name], one[key], show(one[key]), COLOURS[name])
@@ -173,7 +173,7 @@ def _costs(figures: Mapping[str, Any]) -> str:
         (
             NAMES[name],
             _parts(one["written_parts"], size),
-            _parts(one["cpu_parts"], lambda used: f"{used:.1f} s"),
+            _parts(one["cpu_parts"], _cpu),
         )
         for name, one in figures["schemes"].items()
     ]
@@ -184,7 +184,11 @@ def _costs(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _parts(parts: Mapping[str, float], show: Any) -> str:
+def _cpu(used_s: float) -> str:
+    return f"{decimal(used_s, 1)} s"
+
+
+def _parts(parts: Mapping[str, float], show: Callable[[float], str]) -> str:
     return ", ".join(f"{escape(name)} {show(value)}" for name, value in parts.items()) or "nothing"
 
 
@@ -205,18 +209,15 @@ def _columns(scheme: Mapping[str, Any]) -> str:
 def _differences(figures: Mapping[str, Any]) -> str:
     codes = list(next(iter(figures["schemes"].values()))["differences"])
     rows = [
-        (code.replace("_", " "), *(f"{one['differences'][code]:,}" for one in figures["schemes"].values()))
+        (code.replace("_", " "), *(count(one["differences"][code]) for one in figures["schemes"].values()))
         for code in codes
     ]
-    reasons = [
-        f"{NAMES[name]}: {_parts(one['reasons'], lambda count: f'{count:,}')}"
-        for name, one in figures["schemes"].items()
-    ]
+    reasons = [f"{NAMES[name]}: {_parts(one['reasons'], count)}" for name, one in figures["schemes"].items()]
     found = figures["reconciliation"]
     note = (
         "<p class='text'>Shown items that became a row with a reason instead of a sample: "
         f"{'; '.join(reasons)}. Reconciliation of the lake's stream samples with the batch join: "
-        f"{found['unexplained']} unexplained differences in {found['streamed_rows']:,} rows.</p>"
+        f"{count(found['unexplained'])} unexplained differences in {count(found['streamed_rows'])} rows.</p>"
     )
     return table(("code", *(NAMES[name] for name in figures["schemes"])), rows) + note
 

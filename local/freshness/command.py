@@ -112,8 +112,8 @@ def _report(figures: dict[str, Any], arguments: argparse.Namespace) -> int:
     world = figures.get("world", {})
     if figures["rows"]:
         print(_table(figures["rows"]))
-    for scenario in WORLDS if world else ():
-        print(f"world, {scenario}\n{_table(world[scenario]['rows'])}\n{_windows(world[scenario])}")
+    for name in WORLDS if world else ():
+        print(f"world, {name}\n{_table(world[name]['rows'])}\n{_windows(world[name])}")
     problems = [*figures["failed_checks"], *world.get("failed_checks", ())]
     for problem in problems:
         print(f"freshness: FAILED: {problem}", file=sys.stderr)

@@ -8,12 +8,9 @@ passes) say what a window is worth: models trained on the last 10 minutes only a
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +22,20 @@ from local.commands import run_loadgen
 from local.errors import LocalError
 from local.freshness.passes import Pass, Where, run_pass
 from local.freshness.verdict import loop_failures, rows
-from local.paths import REPOSITORY
-from local.processes import RUNTIME
 from local.samples_topic import samples_table
 from local.stack import Stack
+from local.trainer_figures import trainer_figures
 from local.up import say
 from services.contract import topics
 from services.contract.feature_sets import WORLD
 
-# By the speed at which tastes, trends and qualities move.
+# Name -> the speed at which tastes, trends and qualities move.
 WORLDS = {"drift": 1.0, "still": 0.0}
 BARRIER_S = 60
 INTERVALS_S = (120, 300, 600, 1_200)
 # 0: all before.
 WINDOWS_S = (600, 1_200, 0)
 EVERY_S = 300
-
-
 LOG, SAMPLES = "log.parquet", "samples.parquet"
 # Wall time of all passes; and models of each window.
 BUDGET_S, WINDOW_SEEDS = 500, 3
@@ -49,7 +43,7 @@ BUDGET_S, WINDOW_SEEDS = 500, 3
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the world a run takes; ``seeds``: models of each scenario, when there is time."""
+    """How much of the world a run takes; ``seeds``: models of each world, when there is time."""
 
     rate: float
     duration_s: int
@@ -65,30 +59,30 @@ PLACE = (
 
 
 def run_world(where: Where, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]] | int:
-    """(figures by scenario, all passes), or the status with which to end. Each seed's passes are made side by
+    """(figures by world, all passes), or the status with which to end. Each seed's passes are made side by
     side; another seed begins only when it will be done within the budget."""
     began = time.monotonic()
-    folders = {scenario: where.folder / "world" / scenario for scenario in WORLDS}
-    passes: dict[str, list[dict[str, Any]]] = {scenario: [] for scenario in WORLDS}
-    for scenario, folder in folders.items():
-        _write_log(scenario, folder / LOG, size)
+    folders = {name: where.folder / "world" / name for name in WORLDS}
+    passes: dict[str, list[dict[str, Any]]] = {name: [] for name in WORLDS}
+    for name, folder in folders.items():
+        _write_log(WORLDS[name], folder / LOG, size)
     for seed in range(1, size.seeds + 1):
         if not in_budget(elapsed_s := time.monotonic() - began, seed - 1):
             say(f"world: no time for seed {seed}: {seed - 1} took {elapsed_s:.0f} s")
             break
-        for scenario, folder in folders.items():
-            say(f"world, {scenario}: seed {seed}, barriers every {BARRIER_S} s")
+        for name, folder in folders.items():
+            say(f"world, {name}: seed {seed}, barriers every {BARRIER_S} s")
             found = _pass(seed, replace(where, folder=folder))
             if isinstance(found, int):
                 return found
-            passes[scenario].append(found)
+            passes[name].append(found)
     figures = {}
-    for scenario, folder in folders.items():
-        say(f"world, {scenario}: models of the last minutes only")
-        figures[scenario] = {
-            "rows": rows(passes[scenario]),
-            **windows(folder / SAMPLES, WINDOW_SEEDS),
-            "passes": [one["figures"] for one in passes[scenario]],
+    for name, folder in folders.items():
+        say(f"world, {name}: models of the last minutes only")
+        figures[name] = {
+            "rows": rows(passes[name]),
+            **windows(folder / SAMPLES),
+            "passes": [one["figures"] for one in passes[name]],
         }
     return figures, [one for made in passes.values() for one in made]
 
@@ -101,21 +95,12 @@ def in_budget(elapsed_s: float, done: int) -> bool:
 def world_failures(world: Mapping[str, Any]) -> list[str]:
     """One line per claim that does not hold."""
     return [
-        f"world, {scenario}: {problem}"
-        for scenario in WORLDS
-        for problem in loop_failures(world[scenario]["passes"])
+        f"world, {name}: {problem}" for name in WORLDS for problem in loop_failures(world[name]["passes"])
     ]
 
 
-def _write_log(scenario: str, log: Path, size: Size) -> None:
-    arguments = [
-        "--drift",
-        str(WORLDS[scenario]),
-        "--rate",
-        str(size.rate),
-        "--duration-s",
-        str(size.duration_s),
-    ]
+def _write_log(drift: float, log: Path, size: Size) -> None:
+    arguments = ["--drift", str(drift), "--rate", str(size.rate), "--duration-s", str(size.duration_s)]
     if code := run_loadgen(["world-log", *PLACE, *arguments, "--log", str(log)], os.environ):
         raise LocalError(f"loadgen world-log ended with status {code}; see its output above")
 
@@ -130,15 +115,8 @@ def _pass(seed: int, where: Where) -> dict[str, Any] | int:
     return run_pass(where.folder / LOG, one, where, 0, keep_samples)
 
 
-def windows(samples: Path, seeds: int, options: Sequence[str] = ()) -> dict[str, Any]:
-    """The figures of ``trainer windows``. Raises LocalError when it fails, with what it said."""
-    command = [sys.executable, "-m", "trainer", "windows", "--samples", str(samples)]
-    command += [part for window_s in WINDOWS_S for part in ("--window-s", str(window_s))]
-    command += ["--every-s", str(EVERY_S), "--seeds", str(seeds), *options]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **RUNTIME}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise LocalError(f"trainer windows ended with status {done.returncode}: {done.stderr.strip()}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def windows(samples: Path) -> dict[str, Any]:
+    """The figures of ``trainer windows``. Raises LocalError when it fails."""
+    options = ["--samples", str(samples), "--every-s", str(EVERY_S), "--seeds", str(WINDOW_SEEDS)]
+    options += [part for window_s in WINDOWS_S for part in ("--window-s", str(window_s))]
+    return trainer_figures("windows", options)

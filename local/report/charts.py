@@ -123,6 +123,13 @@ def line(title: str, points: Sequence[Point], colour: str = "c0") -> str:
     return svg(title, height, parts)
 
 
+def figure(title: str, markup: str, keys: Sequence[tuple[str, str]]) -> str:
+    """``markup`` between its title and a legend of ``keys``: (classes of the page, name)."""
+    said = "".join(f'<span><i class="{classes}"></i>{escape(name)}</span>' for classes, name in keys)
+    legend = f"<p class='legend'>{said}</p>" if said else ""
+    return f"<figure><figcaption>{escape(title)}</figcaption>{markup}{legend}</figure>"
+
+
 def svg(title: str, height: float, parts: Sequence[str]) -> str:
     """An image of ``parts``, WIDTH units wide; ``title`` is read out in its stead."""
     return (

@@ -11,7 +11,7 @@ from typing import Any
 from local.report.charts import Range, ranges
 from local.report.numbers import ABSENT, decimal
 from local.report.page import table
-from local.report.plot import Mark, round_ticks
+from local.report.plot import Mark, few_ticks
 from local.report.series import Decision
 from rec.model.v1.model_pb2 import ReleaseEvent
 from services.contract.times import MICROS, to_us
@@ -85,8 +85,7 @@ def compared(decisions: Sequence[Decision]) -> str:
     if not rows:
         return ""
     low, high = min([0.0, *(row.low for row in rows)]), max([0.0, *(row.high for row in rows)])
-    ticks = list(round_ticks(low, high))[::2]
-    drawn = ranges("difference of click rates", rows, low, high, ticks)
+    drawn = ranges("difference of click rates", rows, low, high, few_ticks(low, high))
     return f"<h3>Candidate's click rate above the control's, with its confidence sequence</h3>{drawn}"
 
 

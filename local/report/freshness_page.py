@@ -9,7 +9,7 @@ from typing import Any
 from local.report.charts import Bar, Range, bars, ranges
 from local.report.numbers import count, decimal, interval, seconds, size
 from local.report.page import beside, head, made_with, page, section, table, verdict
-from local.report.plot import Axis, Series, plot, round_ticks
+from local.report.plot import Axis, Series, few_ticks, plot
 
 AREAS = (
     "AUC of the scores that each event got before its label was known, over the last 80 % of the events. All "
@@ -158,17 +158,17 @@ def _passes(passes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _world(world: Mapping[str, Any]) -> list[str]:
-    scenarios = [name for name in ("drift", "still") if name in world]
-    drawn = areas([(name, world[name]["rows"]) for name in scenarios])
-    tables = "".join(f"<h3>{name}</h3>{_table(world[name]['rows'])}" for name in scenarios)
-    first = world[scenarios[0]]
+    names = [name for name in ("drift", "still") if name in world]
+    drawn = areas([(name, world[name]["rows"]) for name in names])
+    tables = "".join(f"<h3>{name}</h3>{_table(world[name]['rows'])}" for name in names)
+    first = world[names[0]]
     said = WINDOWS.format(
         every=f"Every {interval(first['every_s'])}",
         judged=count(first["judged_rows"]),
         models=count(first["models"]),
     )
-    blocks = [f"<h3>{name}</h3>{_windows(world[name])}" for name in scenarios]
-    passes = [one for name in scenarios for one in world[name]["passes"]]
+    blocks = [f"<h3>{name}</h3>{_windows(world[name])}" for name in names]
+    passes = [one for name in names for one in world[name]["passes"]]
     return [
         section("With and without drift", drawn + tables, WORLD),
         section("The last minutes only", beside(blocks), said),
@@ -188,7 +188,6 @@ def _windows(found: Mapping[str, Any]) -> str:
         for name, mean, std, colour, _ in ranked
     ]
     rows.append(Range("served", served["auc"], served["auc"], served["auc"], decimal(served["auc"], 4), "c3"))
-    ticks = list(round_ticks(low, high))
     cells = [
         (
             _last(one),
@@ -202,7 +201,7 @@ def _windows(found: Mapping[str, Any]) -> str:
     ]
     cells.append(("served", decimal(served["auc"], 4), "", "", decimal(served["log_loss"], 4), ""))
     header = ("trained on", "AUC", "std", "seeds", "log loss", "rows")
-    return ranges("AUC by window", rows, low, high, ticks[:: 1 + len(ticks) // 6]) + table(header, cells)
+    return ranges("AUC by window", rows, low, high, few_ticks(low, high)) + table(header, cells)
 
 
 def _last(one: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from local.report.charts import WIDTH, number, svg, text
-from local.report.plot import Mark, round_ticks
+from local.report.charts import WIDTH, figure, number, svg, text
+from local.report.plot import Mark, marked, round_ticks
 from local.report.series import Stretch
 
 _LEFT, _RIGHT, _ROW, _TOP = 74, WIDTH - 10, 26, 18
@@ -38,14 +38,6 @@ def lanes(title: str, stretches: Sequence[Stretch], end: float, unit: str, marks
             f'<rect class="{colour}" x="{number(x(one.begin))}" y="{y}" width="{width}" height="16" rx="3">'
             f"<title>{said}</title></rect>"
         )
-    for mark in marks:
-        at = number(x(mark.x))
-        parts.append(f'<line class="{mark.colour} mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{bottom}"/>')
-        parts.append(text(x(mark.x), _TOP - 4, mark.label, "middle", "axis"))
-    keys = "".join(
-        f'<span><i class="{_COLOURS[place % len(_COLOURS)]} key"></i>{escape(name)}</span>'
-        for place, name in enumerate(lineages)
-    )
-    legend = f"<p class='legend'>{keys}</p>" if keys else ""
-    drawn = svg(title, bottom + 36, parts)
-    return f"<figure><figcaption>{escape(title)}</figcaption>{drawn}{legend}</figure>"
+    parts += marked(marks, x, _TOP, bottom)
+    keys = [(f"{_COLOURS[place % len(_COLOURS)]} key", name) for place, name in enumerate(lineages)]
+    return figure(title, svg(title, bottom + 36, parts), keys)

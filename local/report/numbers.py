@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 ABSENT = "–"
 
 
-def known(value: float | None) -> bool:
+def known(value: float | None) -> TypeGuard[float]:
     """Whether there is a number at all."""
     return value is not None and math.isfinite(value)
 
 
 def decimal(value: float | None, digits: int) -> str:
     """With a fixed number of digits behind the point."""
-    return ABSENT if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
+    return f"{value:,.{digits}f}" if known(value) else ABSENT
 
 
 def count(value: float | None) -> str:
@@ -24,7 +25,7 @@ def count(value: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """Of a share in [0, 1], with more digits near both ends, so that little is not nothing."""
-    if share is None or not math.isfinite(share):
+    if not known(share):
         return ABSENT
     if share in (0, 1):
         return f"{share:.0%}"
@@ -34,7 +35,7 @@ def percent(share: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """Below a tenth of a second in ms."""
-    if value is None or not math.isfinite(value):
+    if not known(value):
         return ABSENT
     if abs(value) < 0.1:
         return f"{value * 1000:.0f} ms"
@@ -43,7 +44,7 @@ def seconds(value: float | None) -> str:
 
 def size(bytes_: float | None) -> str:
     """In decimal units."""
-    if bytes_ is None or not math.isfinite(bytes_):
+    if not known(bytes_):
         return ABSENT
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if bytes_ >= one:

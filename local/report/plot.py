@@ -7,11 +7,11 @@ pointing at it shows them. What is None or NaN is a gap; a plot without a point 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from local.report.charts import WIDTH, number, svg, text
+from local.report.charts import WIDTH, figure, number, svg, text
 from local.report.numbers import known
 
 _LEFT, _RIGHT, _TOP, _BASE = 48, WIDTH - 14, 24, 200
@@ -27,7 +27,7 @@ _CAP = 3.0
 @dataclass(frozen=True)
 class Series:
     """A line: ``x``, ``y`` and ``error`` (half a bar, None = no bar) of the same length; ``colour`` is a
-    class of the page. ``line`` False: points alone."""
+    class of the page."""
 
     name: str
     x: Sequence[float]
@@ -35,7 +35,6 @@ class Series:
     error: Sequence[float | None] = ()
     colour: str = "c0"
     dashed: bool = False
-    line: bool = True
 
     def __post_init__(self) -> None:
         """Columns of other lengths are a mistake of the caller."""
@@ -46,7 +45,7 @@ class Series:
         """(x, y, error) in order; None is a gap."""
         errors = self.error or [None] * len(self.x)
         return [
-            (x, y, e if e is not None and known(e) else 0.0) if y is not None and known(y) else None
+            (x, y, e if known(e) else 0.0) if known(y) else None
             for x, y, e in zip(self.x, self.y, errors, strict=True)
         ]
 
@@ -114,14 +113,25 @@ def plot(title: str, series: Sequence[Series], x: Axis, y: Axis, marks: Sequence
     if x.log:
         found = [point for point in found if point[0] > 0]
     if not found:
-        return _figure(title, "<p class='text'>Nothing to show: no point of it was measured.</p>", ())
+        return figure(title, "<p class='text'>Nothing to show: no point of it was measured.</p>", ())
     across = _Scale(x, [point[0] for point in found], _LEFT, _RIGHT)
     ends = [end for _, value, error in found for end in (value - error, value + error)]
     up = _Scale(y, [one for one in ends if one > 0] if y.log else ends, _BASE, _TOP)
-    parts = [*_axes(x, y, across, up), *_marks(marks, across)]
+    parts = [*_axes(x, y, across, up), *marked(marks, across, _TOP, _BASE)]
     for one in series:
         parts += _drawn(one, across, up, x, y)
-    return _figure(title, svg(title, _HEIGHT, parts), series)
+    keys = [(f"{one.colour} key{' dashed' if one.dashed else ''}", one.name) for one in series]
+    return figure(title, svg(title, _HEIGHT, parts), keys)
+
+
+def marked(
+    marks: Sequence[Mark], place: Callable[[float], float], top: float, bottom: float
+) -> Iterator[str]:
+    """The lines of moments, from ``top`` to ``bottom``; ``place``: where on the image a value stands."""
+    for mark in marks:
+        at = number(place(mark.x))
+        yield f'<line class="{mark.colour} mark" x1="{at}" x2="{at}" y1="{top}" y2="{bottom}"/>'
+        yield text(place(mark.x), top - 3, mark.label, "middle", "axis")
 
 
 def round_ticks(low: float, high: float) -> Iterator[tuple[float, str]]:
@@ -130,6 +140,12 @@ def round_ticks(low: float, high: float) -> Iterator[tuple[float, str]]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     for place in range(first, last + 1):
         yield place * step, _said(place * step, step)
+
+
+def few_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Of them as many as have room below ranges: three to five."""
+    ticks = list(round_ticks(low, high))
+    return ticks[:: 1 + len(ticks) // 6]
 
 
 def nice(step: float) -> float:
@@ -170,16 +186,9 @@ def _axes(x: Axis, y: Axis, across: _Scale, up: _Scale) -> Iterator[str]:
     yield text(4, 11, y.label, "start", "axis")
 
 
-def _marks(marks: Sequence[Mark], across: _Scale) -> Iterator[str]:
-    for mark in marks:
-        at = number(across(mark.x))
-        yield f'<line class="{mark.colour} mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{_BASE}"/>'
-        yield text(across(mark.x), _TOP - 3, mark.label, "middle", "axis")
-
-
 def _drawn(one: Series, across: _Scale, up: _Scale, x: Axis, y: Axis) -> Iterator[str]:
     points = one.points()
-    for stretch in _stretches(points) if one.line else ():
+    for stretch in _stretches(points):
         path = " ".join(f"{number(across(px))},{number(up(py))}" for px, py, _ in stretch)
         dashed = " dashed" if one.dashed else ""
         yield f'<polyline class="{one.colour} path{dashed}" points="{path}"/>'
@@ -196,10 +205,7 @@ def _drawn(one: Series, across: _Scale, up: _Scale, x: Axis, y: Axis) -> Iterato
         spread = f" ± {error:.3g}" if error else ""
         where = next((said for value, said in x.ticks if value == px), f"{px:.6g}")
         said = escape(f"{one.name}, {x.label} {where}: {py:.6g}{spread} {y.label}")
-        radius = 2.5 if one.line else 4
-        yield (
-            f'<circle class="{one.colour}" cx="{at}" cy="{place}" r="{radius}"><title>{said}</title></circle>'
-        )
+        yield f'<circle class="{one.colour}" cx="{at}" cy="{place}" r="2.5"><title>{said}</title></circle>'
 
 
 def _stretches(
@@ -213,12 +219,3 @@ def _stretches(
             if len(stretch) > 1:
                 yield stretch
             stretch = []
-
-
-def _figure(title: str, markup: str, series: Sequence[Series]) -> str:
-    keys = "".join(
-        f'<span><i class="{one.colour} key{" dashed" if one.dashed else ""}"></i>{escape(one.name)}</span>'
-        for one in series
-    )
-    legend = f"<p class='legend'>{keys}</p>" if keys else ""
-    return f"<figure><figcaption>{escape(title)}</figcaption>{markup}{legend}</figure>"

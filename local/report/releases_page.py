@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from local.report import decisions as decided
@@ -32,7 +31,7 @@ def releases_page(decisions: Sequence[Decision], setup: Mapping[str, Any]) -> st
             head("What release decided", f"{len(notable)} decisions, {bad} of them against a model."),
             section("How often", bars("decisions by kind", counted)) if counted else "",
             section("Experiments", said) if (said := decided.compared(notable)) else "",
-            section("Decisions", decided.listed(notable, escape(bins.unit), bins.unit_s), TEXT),
+            section("Decisions", decided.listed(notable, bins.unit, bins.unit_s), TEXT),
             made_with(setup),
         ],
     )

@@ -42,7 +42,7 @@ MODELS = (
     "Above: which lineage (generation/policy) answered for each arm, with the decisions by number. Age: "
     "seconds since the model that answered was last changed, of the median answer."
 )
-# Of a table in prose, not a plot.
+# (what, key of out/demo.json, how it is said).
 TOP_FIGURES = (
     ("requests", "requests", count),
     ("errors", "errors", count),

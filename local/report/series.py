@@ -141,7 +141,7 @@ class Run:
         parts = self.bins.split(at_s)
         columns = {name: np.array([one.stages_s[name] for one in followed]) for name in STAGES}
         columns["all"] = np.array([one.total_s for one in followed])
-        colours = (*("c2", "k0", "c4", "c3", "c1"), "c0")
+        colours = ("c2", "k0", "c4", "c3", "c1", "c0")
         return [
             self._series(name, [percentile(values[part], q) for part in parts], colour, dashed=name == "all")
             for (name, values), colour in zip(columns.items(), colours, strict=True)

@@ -1,9 +1,12 @@
 """The audit recomputes figures from the evidence files and names the ones that differ."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from loadgen.rows import (
@@ -18,6 +21,11 @@ from loadgen.rows import (
     ScenarioRow,
 )
 from local import audit
+from local.evidence import Evidence
+from rec.events.v1.events_pb2 import SampleRecord
+from rec.model.v1.model_pb2 import ParameterDelta
+from services.contract import topics
+from services.contract.columns import U32, U64
 
 S = 1_000_000
 
@@ -150,6 +158,13 @@ def test_a_broken_chain_is_found(tmp_path, capsys):
     assert "chain breaks" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_lineages_that_are_trained_side_by_side_have_a_chain_each(tmp_path, capsys):
+    other = replace(DELTA, policy="hourly", hash="bb", appended_us=DELTA.appended_us - 1, steps="[]")
+    following = replace(other, sequence=2, hash="cc", previous_hash="bb")
+    write(tmp_path, GOOD | {DeltaRow: [other, DELTA, following]}, STATED | {"deltas_published": 3})
+    assert run(tmp_path) == 0, capsys.readouterr().out
+
+
 def test_a_shown_item_without_sample_or_reason_is_found(tmp_path, capsys):
     write(tmp_path, GOOD | {SampleRow: [SAMPLE]}, STATED | {"samples": 1, "auc_served": None})
     assert run(tmp_path) == 1
@@ -167,6 +182,75 @@ def test_a_sample_twice_is_a_duplicate(tmp_path, capsys):
     write(tmp_path, GOOD | {SampleRow: [SAMPLE, NEGATIVE, replace(SAMPLE, offset=12)]}, STATED)
     assert run(tmp_path) == 1
     assert "duplicates" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_sample_twice_counts_once_in_every_other_figure(tmp_path, capsys):
+    rows = [SAMPLE, NEGATIVE, replace(SAMPLE, score=0.0, offset=12)]
+    write(tmp_path, GOOD | {SampleRow: rows}, STATED | {"duplicates": 1})
+    assert run(tmp_path) == 0, capsys.readouterr().out
+
+
+def test_a_corrected_label_is_no_sample_of_its_own(tmp_path, capsys):
+    corrected = replace(NEGATIVE, label=1.0, label_version=1, offset=12)
+    write(tmp_path, GOOD | {SampleRow: [corrected, SAMPLE, NEGATIVE]}, STATED)
+    assert run(tmp_path) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("topic", "origin"), [("late-events", "actions"), ("dead-letters", "impressions")])
+def test_only_a_late_impression_explains_a_shown_item(tmp_path, capsys, topic, origin):
+    rows = GOOD | {SampleRow: [SAMPLE], RejectedRow: [RejectedRow(topic, "late", origin, 0, 3, 1)]}
+    write(tmp_path, rows, STATED | {"samples": 1, "auc_served": None})
+    assert run(tmp_path) == 1
+    assert "shown items explained" in capsys.readouterr().out.splitlines()[-1]
+
+
+def on_topics(samples: list[tuple[str, int]], deltas: list[tuple[bytes, bytes]]) -> dict[str, list]:
+    """Values of the two topics that are read again; ``deltas``: (what is hashed, what is there besides)."""
+    records = [
+        SampleRecord(
+            sample={
+                "request_id": request_id,
+                "item_ids": np.array([item_id], U64).tobytes(),
+                "label_versions": np.array([0], U32).tobytes(),
+            }
+        )
+        for request_id, item_id in samples
+    ]
+    sealed = [
+        ParameterDelta(header=header, body=body, hash=hashlib.sha256(header).digest())
+        for header, body in deltas
+    ]
+    return {
+        topics.SAMPLES.name: [one.SerializeToString() for one in records],
+        topics.MODEL_DELTAS.name: [None, *(one.SerializeToString() for one in sealed)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("samples", "deltas", "wrong"),
+    [
+        ([("r1", 8), ("r0", 1), ("r1", 7)], [(b"1", b"")], []),
+        ([("r1", 7)], [(b"1", b"")], ["samples on the topic"]),
+        ([("r1", 7), ("r1", 9)], [(b"1", b"")], ["samples on the topic"]),
+        ([("r1", 7), ("r1", 8), ("r1", 8)], [(b"1", b"")], ["samples on the topic"]),
+        (
+            [("r1", 7), ("r1", 8)],
+            [(b"1", b""), (b"2", b"forged")],
+            ["deltas with a wrong hash on the topic"],
+        ),
+        ([("r1", 7), ("r1", 8)], [(b"2", b"")], ["deltas of the evidence not on the topic"]),
+    ],
+)
+async def test_what_the_topics_do_not_say_is_named(tmp_path, monkeypatch, samples, deltas, wrong):
+    found = on_topics(samples, deltas)
+
+    async def read(_bootstrap: str, topic: topics.Topic) -> list[SimpleNamespace]:
+        return [SimpleNamespace(value=value) for value in found[topic.name]]
+
+    monkeypatch.setattr(audit, "_read_topic", read)
+    write(tmp_path, GOOD | {DeltaRow: [replace(DELTA, hash=hashlib.sha256(b"1").hexdigest())]}, STATED)
+    lines = await audit.check_topics("", Evidence.read(tmp_path / "evidence"))
+    assert [line.figure for line in lines if not line.ok] == wrong
 
 
 def test_nothing_to_audit_is_said(tmp_path, capsys):

@@ -58,6 +58,12 @@ def test_what_holds_has_no_failures() -> None:
     assert failures(rows(whole()), whole(), whole=True) == []
 
 
+def test_within_the_error_bars_no_interval_is_better() -> None:
+    # A standard error of a difference is 0.0008 here.
+    passes = whole(GOOD | {86_400: 0.7485})
+    assert failures(rows(passes), passes, whole=True) == []
+
+
 @pytest.mark.parametrize(
     ("aucs", "short", "said"),
     [
@@ -80,6 +86,10 @@ def test_a_loop_that_did_not_close_is_named_in_a_short_run_too() -> None:
         "seed 1, barrier 600 s: 8 samples of 9 events, 0 twice"
     ]
     assert "fewer than 2 intervals have 3 seeds" in failures(rows(passes), passes, whole=True)
+    twice = [one_pass(1, GOOD) | {"duplicates": 2}]
+    assert failures(rows(twice), twice, whole=False) == [
+        "seed 1, barrier 600 s: 9 samples of 9 events, 2 twice"
+    ]
 
 
 def test_intervals_are_named_as_one_says_them() -> None:

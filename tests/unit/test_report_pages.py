@@ -35,7 +35,11 @@ from tests.report_kit import (
     shown,
 )
 
-SETUP = setup("python -m local demo --rate 30", {"world": 7}, {"joiner": {"bound_ms": "<5>"}, "release": {}})
+SETUP = setup(
+    "python -m local demo --rate 30",
+    {"world": 7},
+    {"joiner": {"bound_ms": "<5>", "<name>": "1"}, "release": {}, "<process>": {"a": "2"}},
+)
 FIGURES: dict[str, Any] = {
     "requests": 7_781,
     "errors": 0,
@@ -48,7 +52,7 @@ FIGURES: dict[str, Any] = {
     "clicks_unserved": 317,
     "ctr_true_last_30s": {"online": 0.18, "frozen": 0.12},
     "rejected_items": {"unscored<": 1_180},
-    "degraded": {"ranking:deadline": 926},
+    "degraded": {"ranking:deadline": 926, "<ranking>": 1},
     "peak_memory_mb": {"trainer": 786.4},
     "failed_checks": ["samples = 1, not the <2> items shown"],
 }
@@ -78,8 +82,12 @@ def freshness_figures(std: float | None = 0.001) -> dict[str, Any]:
 
 
 def test_the_page_of_a_run_has_its_figures_checks_and_setup() -> None:
-    said = assert_self_contained(run_page("The loop", FIGURES, RUN, SETUP))
+    said = assert_self_contained(run_page("The <loop>", FIGURES, RUN, SETUP))
     for wanted in (
+        "recloop: The <loop>",
+        "degraded: <ranking>",
+        "<process>",
+        "<name>",
         "7,781 requests, 0 errors",
         "12.9%",
         "50% above",
@@ -136,7 +144,7 @@ def world_figures() -> dict[str, Any]:
         area = {"mean": mean, "std": 0.002, "seeds": 3}
         return {"window_s": window_s, "auc": area, "log_loss": 0.2, "trained_rows": 12_345.0}
 
-    def scenario(shift: float) -> dict[str, Any]:
+    def world(shift: float) -> dict[str, Any]:
         found = freshness_figures()
         for row in found["rows"]:
             row["auc"]["mean"] -= shift
@@ -152,8 +160,8 @@ def world_figures() -> dict[str, Any]:
 
     setup_of = setup("python -m local freshness", {"models": "1, 2"}, {})
     return {
-        "drift": scenario(0.1),
-        "still": scenario(0.0),
+        "drift": world(0.1),
+        "still": world(0.0),
         "setup": setup_of,
         "failed_checks": ["world, <x>"],
     }
@@ -244,6 +252,7 @@ def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path: Path) -> None:
 
 def test_numbers_are_said_with_units_and_nothing_is_a_dash() -> None:
     assert [said(None) for said in (count, percent, seconds, size)] == ["–"] * 4
+    assert [said(float("nan")) for said in (count, percent, seconds, size)] == ["–"] * 4
     assert decimal(float("nan"), 2) == "–" and decimal(1234.5, 1) == "1,234.5"
     assert [seconds(one) for one in (0.0842, 0.5, 75.4)] == ["84 ms", "0.50 s", "75 s"]
     assert [size(one) for one in (12, 1_500, 2.5e6)] == ["12 B", "1.5 kB", "2.5 MB"]

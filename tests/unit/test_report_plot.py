@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from local.report.charts import Bar, Point, Range, bars, line, ranges
 from local.report.lanes import lanes
 from local.report.plot import Axis, Mark, Series, nice, plot, round_ticks
 from local.report.series import Stretch
@@ -86,6 +87,12 @@ def test_names_are_escaped_and_said_on_pointing() -> None:
     assert Drawn(figure).titles()[1] == f"{name}, time, s 1: 3 ± 0.5 <s>"
 
 
+def test_the_names_of_arms_and_lineages_are_escaped() -> None:
+    figure = lanes("<t>", [Stretch("<a>", "1/<b>", 0, 40)], 80, "s", [Mark(40, "<1>")])
+    assert not [one for one in ("<t>", "<a>", "<b>", "<1>") if one in figure]
+    assert Drawn(figure).titles() == ["<a>: 1/<b>, 0 to 40 s"]
+
+
 def test_the_legend_has_every_series_with_its_colour() -> None:
     figure = plot("t", [Series("p50", [0], [1], colour="c2"), Series("p99", [0], [2], (), "c1", True)], X, Y)
     legend = figure[figure.index("legend") :]
@@ -131,3 +138,41 @@ def test_lanes_are_as_long_as_what_was_served() -> None:
     mark = next(one for one in drawn.root.iter("line") if "mark" in one.attrib["class"])
     second = next(one for one in drawn.root.iter("rect") if one.attrib["class"] == "c3")
     assert mark.attrib["x1"] == second.attrib["x"]
+
+
+# -- charts ------------------------------------------------------------------------------------------------
+
+
+def test_bars_are_as_long_as_their_values_from_0_to_the_most() -> None:
+    rows = [Bar("<a>", 1.0, "1"), Bar("b", 4.0, "4"), Bar("c", -1.0, "-1")]
+    for most, longest in ((None, 1.0), (8.0, 0.5)):
+        drawn = Drawn(bars("<t>", rows, most)).root
+        track, *_ = lengths = [float(one.attrib["width"]) for one in drawn.iter("rect")]
+        assert lengths[::2] == [track] * 3
+        assert lengths[1::2] == [pytest.approx(share * longest * track, abs=0.1) for share in (0.25, 1, 0)]
+
+
+@pytest.mark.parametrize(("log", "middle"), [(False, 10.0), (True, 1.0)])
+def test_ranges_stand_where_their_axis_says(log: bool, middle: float) -> None:
+    low, high = (0.1, 10.0) if log else (0.0, 20.0)
+    ticks = [(one, f"{one:g}") for one in (low, middle, high)]
+    drawn = Drawn(ranges("t", [Range("a", low, middle, high, "-"), Range("b", -9, middle, 99, "-")],
+                         low, high, ticks, log=log)).root  # fmt: skip
+    start, half, stop = (
+        float(one.attrib["x1"]) for one in drawn.iter("line") if one.attrib["class"] == "grid"
+    )
+    assert half == pytest.approx((start + stop) / 2, abs=0.1)
+    assert [float(one.attrib["cx"]) for one in drawn.iter("circle")] == [half, half]
+    whiskers = [one.attrib for one in drawn.iter("line") if "whisker" in one.attrib["class"]]
+    # Beyond the axis is at its end.
+    assert [(float(one["x1"]), float(one["x2"])) for one in whiskers] == [(start, stop)] * 2
+
+
+def test_points_of_a_line_are_as_high_as_their_values() -> None:
+    points = [Point("a", "", value, "") for value in (0.0, 0.25, 0.5)]
+    drawn = Drawn(line("t", points)).root
+    base = next(float(one.attrib["y1"]) for one in drawn.iter("line"))
+    low, middle, high = (base - float(one.attrib["cy"]) for one in drawn.iter("circle"))
+    assert (low, middle) == (0, pytest.approx(high / 2, abs=0.1)) and high > 100
+    path = next(one.attrib["points"] for one in drawn.iter("polyline"))
+    assert path.split() == [f"{one.attrib['cx']},{one.attrib['cy']}" for one in drawn.iter("circle")]

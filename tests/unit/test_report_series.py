@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from html import escape
 
 import pytest
 
@@ -87,6 +88,17 @@ def test_regret_is_what_the_oracle_has_more_and_sums_up() -> None:
     assert [one.name for one in run.truth()] == ["online", "candidate", FROZEN, ORACLE]
 
 
+def test_an_answer_without_truth_is_left_out_of_it() -> None:
+    made = rows()
+    made[0] |= {"shown_true_p": None, "frozen_true_p": 0.1}
+    made[2] |= {"ideal_true_p": None}
+    run = Run(evidence(requests=made, events=[shown(number, items=10) for number in NUMBERS]))
+    assert [values(one) for one in run.truth()[:2]] == [[pytest.approx(0.2)], [pytest.approx(0.2)] * 2]
+    lost = run.lost_clicks()[0]
+    # Of ten requests of online eight have both truths; of the first five, three.
+    assert (lost.y[0], lost.y[-1]) == (pytest.approx(9), pytest.approx(24))
+
+
 def test_without_truth_there_is_no_regret() -> None:
     found = Run(evidence(requests=rows(shown_true_p=None, ideal_true_p=None)))
     assert found.regret() == [] and found.truth() == []
@@ -108,7 +120,7 @@ def test_freshness_follows_each_click_through_its_stages() -> None:
     ]
     trained = [[START_US + 22 * S, {"0": 20}]]
     deltas = [{"sequence": 1, "appended_us": START_US + 23 * S, "offsets": '{"0": 20}'}]
-    deltas[0]["steps"] = json.dumps(trained)
+    deltas[0] |= {"generation": 1, "policy": "online", "steps": json.dumps(trained)}
     requests = [*rows(), request(50, 25.0, sequence=1)]
     run = Run(evidence(requests=requests, events=made, samples=samples, deltas=deltas))
     found = {one.name: values(one) for one in run.freshness(50)}
@@ -154,6 +166,13 @@ def test_evidence_is_said_checks_and_nested_ones_too() -> None:
     found = decided.listed(Run(evidence(requests=rows(), decisions=events)).decisions(), "s", 1.0)
     assert "<strong>psi&lt; 0.4123 (allowed -inf to 0.25)</strong>" in found
     assert "calibration 1 (allowed 0.8 to 1.25)" in found and "abc" not in found
+
+
+def test_what_a_decision_says_is_escaped() -> None:
+    events = [decision(1.0, "rolled_<back>", arm="<arm>", **{"<name>": "<value>"})]
+    found = decided.listed(Run(evidence(requests=rows(), decisions=events)).decisions(), "s", 1.0)
+    for said in ("<back>", "<arm>", "<name>", "<value>"):
+        assert said not in found and escape(said) in found
 
 
 def test_a_run_without_requests_has_nothing_and_does_not_fail() -> None:
