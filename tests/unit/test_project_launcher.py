@@ -19,7 +19,7 @@ from local.kafka_config import server_properties
 from local.kafka_jars import JarsFailed, Pin, jars, read_pins
 from local.logs import follow_files
 from local.paths import RunPaths, cache_dir
-from local.ports import Ports, free_ports, is_free, require_free
+from local.ports import SCENARIOS, Ports, free_ports, is_free, require_free
 from local.processes import BY_NAME, LOOP, SPECS, Addresses, process_environment, stop_order
 from local.redis_server import parse_server_version
 from local.stack_config import StackConfig
@@ -110,8 +110,11 @@ def test_server_versions_are_read(text, expected):
 
 def test_all_ports_of_a_stack_differ_also_when_shifted():
     for offset in (0, 1000):
-        ports = Ports.shifted(offset).by_user()
+        shifted = Ports.shifted(offset)
+        ports = shifted.by_user()
         assert len(set(ports.values())) == len(ports) == 3 + 3 * len(SPECS)
+        # Where a load listens, which is no part of the stack.
+        assert shifted.scenarios - offset == SCENARIOS and shifted.scenarios not in ports.values()
 
 
 def test_the_users_servers_need_no_port():
