@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 from aiokafka import AIOKafkaProducer
 
 from local.child import Child
 from local.commands import UNJUDGED
+from local.compare.workers import channel_to
 from local.errors import StartFailed
 from local.paths import REPOSITORY
 from local.rollback import plants
@@ -34,7 +34,7 @@ from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, say
 from rec.model.v1.model_pb2 import DeltaHeader, ParameterDelta
-from rec.v1 import release_pb2
+from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import model_store, topics
 from services.contract.model_store import SavedBase
 from services.contract.signature import SIGNING_NAME
@@ -161,7 +161,6 @@ class _Faults:
         """Ends what still runs."""
         for child in self._children:
             child.stop(5)
-        self._watch.close()
 
     # -- the faults
 
@@ -210,10 +209,9 @@ class _Faults:
         request = release_pb2.RegisterGenerationRequest(
             manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest, parent_generation=1
         )
-        try:
-            generation = self._watch.release.RegisterGeneration(request, timeout=20).generation
-        except grpc.RpcError as error:
-            raise StartFailed(f"{name} not registered: {error.code().name} {error.details()}") from error
+        with channel_to("release", self._stack.addresses.target("release")) as channel:
+            stub = release_pb2_grpc.ReleaseServiceStub(channel)
+            generation = stub.RegisterGeneration(request, timeout=20).generation
         self._planted(name, generation=generation)
         what = f"generation {generation} is refused"
         self._until(lambda: self._watch.state_of(generation) == "rejected", what)
@@ -236,7 +234,7 @@ class _Faults:
 
         def taken_back() -> bool:
             orders = self._watch.rollbacks()[known:]
-            return bool(orders) and self._watch.online().model.sequence >= orders[-1].sequence > 0
+            return bool(orders) and self._watch.online().model.sequence >= orders[-1] > 0
 
         self._until(taken_back, "the guard takes the arm back")
 
