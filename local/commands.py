@@ -204,6 +204,7 @@ def run_loadgen(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     try:
         return process.wait()
     except BaseException:
-        process.terminate()
+        # A load that is only told to end drains first, into a stack that goes down.
+        process.kill()
         process.wait()
         raise
