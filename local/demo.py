@@ -47,8 +47,10 @@ def parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--quick", action="store_true", help=f"{quick}: that it works")
-    made.add_argument("--out", type=_absolute, default=REPOSITORY / "out", help=f"folder of {result}")
-    made.add_argument("--run-dir", type=_absolute, default=REPOSITORY / "out" / "run", help="state and logs")
+    made.add_argument("--out", type=_absolute, default=str(REPOSITORY / "out"), help=f"folder of {result}")
+    made.add_argument(
+        "--run-dir", type=_absolute, default=str(REPOSITORY / "out" / "run"), help="state and logs"
+    )
     made.add_argument("--port-offset", type=int, default=0, help="moves every port, for a second stack")
     made.add_argument("--free-ports", action="store_true", help="any free ports instead")
     return made
