@@ -34,9 +34,13 @@ class Plan:
     def __len__(self) -> int:
         return len(self.at_s)
 
+    def comes(self, number: int, factor: float) -> bool:
+        """Whether a request happens at a moment to which ``factor`` times the usual arrivals come."""
+        return bool(self.needs[number] <= factor)
+
     def usual(self) -> Plan:
         """Those alone that come anyway."""
-        come = self.needs == 1
+        come = self.needs <= 1
         return Plan(
             self.at_s[come],
             self.needs[come],

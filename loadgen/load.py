@@ -119,7 +119,7 @@ class Load:
         loop = asyncio.get_running_loop()
         began = loop.time()
         start_us, start_s = time.time_ns() // 1000, self._clock.world_s(self._events.now_us())
-        for number, (at_s, needs) in enumerate(zip(plan.at_s.tolist(), plan.needs.tolist(), strict=True)):
+        for number, at_s in enumerate(plan.at_s.tolist()):
             ahead = began + at_s - loop.time()
             if ahead > 0:
                 await asyncio.sleep(ahead)
@@ -131,7 +131,7 @@ class Load:
             if self._enough:
                 break
             world_s = start_s + at_s * self._config.time_scale
-            if needs == 1 or needs < self._world.timeline.arrivals_factor(world_s):
+            if plan.comes(number, self._world.timeline.arrivals_factor(world_s)):
                 visitor = self._world.visitor(world_s, plan.who_draws[number])
                 self._launch(plan, number, visitor, start_us + int(at_s * MICROS))
         while self._in_flight:

@@ -1,7 +1,7 @@
 """``python -m loadgen scenario on|off NAME``, ``list``: what happens in the world of a running ``simulate``.
 
-Elsewhere than on the machine of the load: --target, or inside its pod, as in
-``kubectl exec job/loadgen -- python -m loadgen scenario on black-friday``.
+Elsewhere than on the machine of the load: --target, or inside its container, as in
+``docker compose exec load python -m loadgen scenario on black-friday``.
 """
 
 from __future__ import annotations

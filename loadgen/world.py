@@ -56,10 +56,9 @@ class World:
     qualities (0 = a world that stands still; items and users are born all the same).
     """
 
-    def __init__(self, config: WorldConfig, drift: float = 1.0, timeline: Timeline | None = None) -> None:
+    def __init__(self, config: WorldConfig, drift: float = 1.0) -> None:
         self.config = config
         self.drift = drift
-        self.timeline = timeline or Timeline()
         rng = generator(config.seed, Stream.CATEGORIES)
         self.centroids = unit(rng.normal(size=(config.categories, WIDTH))).astype(np.float32)
         shape = (WAVES, config.categories + 1)
@@ -67,7 +66,7 @@ class World:
         self._trend_phase = rng.uniform(0, 2 * np.pi, shape)
         self.items = HiddenItems(config, self.centroids)
         self.users = HiddenUsers(config, self.centroids)
-        self._set_paces()
+        self.begin(Timeline())
 
     def begin(self, timeline: Timeline) -> None:
         """What happens from now on; nothing has been asked about that time yet."""

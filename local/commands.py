@@ -109,9 +109,9 @@ def stack_config(
     )
 
 
-def prepare(seed: str) -> None:
+def prepare(seed: str, environ: Mapping[str, str] = os.environ) -> None:
     """Makes what a seed needs before anything runs: the day-0 log, quick when cached. Raises LocalError."""
-    if seed == "simulate" and (code := run_loadgen(["day0"], os.environ)) != 0:
+    if seed == "simulate" and (code := run_loadgen(["day0"], environ)) != 0:
         raise LocalError(f"loadgen day0 ended with status {code}; see its output above")
 
 
@@ -204,6 +204,7 @@ def run_loadgen(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     try:
         return process.wait()
     except BaseException:
-        process.terminate()
+        # A load that is only told to end drains first, into a stack that goes down.
+        process.kill()
         process.wait()
         raise

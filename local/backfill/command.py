@@ -12,30 +12,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from local import demo
 from local.backfill.learn import learn
 from local.backfill.run import Plan, Run, run
 from local.backfill.verdict import MIN_ROWS, failures, figures
 from local.backfill.view import USER_LATELY
-from local.commands import EXIT_INTERRUPTED, refuse_theirs, run_loadgen, stack_config
+from local.commands import EXIT_INTERRUPTED
 from local.errors import LocalError
-from local.paths import REPOSITORY, RunPaths
-from local.ports import Ports
 from local.stack_config import StackConfig
 from local.table import table
-from local.up import Interrupted, require_down, say
+from local.up import Interrupted, say
 from services.contract.feature_sets import WORLD
 
-# A fifth of the usual catalogue, a tenth of its users: they come back within a minute or two.
-SIM = {"ITEMS": "20000", "USERS": "2000", "SESSIONS": "4", "SESSION_S": "120", "DAY0_RATE": "40"}
-# Short: what the lake does not hold yet is waited for. Nothing audits beside the command.
-LAKE = {"RECLOOP_FLUSH_AGE_MS": "2000", "RECLOOP_AUDIT_INTERVAL_MS": "0"}
 FULL = Plan(rate=20.0, lead_s=60.0, duration_s=240.0, audit_rows=12_000, served_share=0.05)
 QUICK = Plan(rate=10.0, lead_s=20.0, duration_s=90.0, audit_rows=2_000, served_share=0.1)
 # Of the user's own servers.
@@ -67,16 +59,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _config(arguments: argparse.Namespace) -> StackConfig:
-    refuse_theirs(THEIRS, "this command audits all of a stack, and begins with its own")
-    paths = RunPaths(arguments.run_dir.resolve())
-    require_down(paths)
-    world = {f"RECLOOP_SIM__{name}": value for name, value in SIM.items()}
-    if (code := run_loadgen(["day0"], {**os.environ, **world})) != 0:
-        raise LocalError(f"loadgen day0 ended with status {code}; see its output above")
-    ports = Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
-    config = stack_config(paths, ports, "simulate", None, os.environ, extra=("lake",))
-    own = {**config.process_env, "lake": {**config.process_env.get("lake", {}), **LAKE}}
-    return replace(config, env={**config.env, **world, "RECLOOP_FEATURE_SET": WORLD}, process_env=own)
+    why = "this command audits all of a stack, and begins with its own"
+    config = demo.own_stack(arguments, THEIRS, why, {"lake": demo.LAKE}, extra=("lake",))
+    return replace(config, env={**config.env, "RECLOOP_FEATURE_SET": WORLD})
 
 
 def _report(done: Run, folder: Path, arguments: argparse.Namespace) -> int:
@@ -84,14 +69,8 @@ def _report(done: Run, folder: Path, arguments: argparse.Namespace) -> int:
     said = {name: json.loads((folder / f"{path}.json").read_text()) for name, path in names.items()}
     learned = learn(folder, done, WORLD, arguments.seeds)
     found = figures(done, USER_LATELY.full_name, said, learned)
-    found["command"] = shlex.join(["python", "-m", "local", "backfill-demo", *sys.argv[2:]])
-    found["failed_checks"] = problems = failures(found, QUICK.audit_rows if arguments.quick else MIN_ROWS)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "backfill.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(_summary(found))
-    for problem in problems:
-        print(f"backfill-demo: FAILED: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    found["failed_checks"] = failures(found, QUICK.audit_rows if arguments.quick else MIN_ROWS)
+    return demo.publish("backfill-demo", found, _summary(found), arguments.out / "backfill.json")
 
 
 def _summary(found: dict[str, Any]) -> str:
@@ -123,16 +102,11 @@ def _summary(found: dict[str, Any]) -> str:
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m local backfill-demo", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a fraction of it: that it works")
+    parser = demo.parser("backfill-demo", __doc__, "backfill.json")
     parser.add_argument("--rate", type=float, help="requests per second; 20, quick 10")
     parser.add_argument("--duration-s", type=float, help="of the load; 240, quick 90")
     parser.add_argument("--again", action="store_true", help="report on the last run once more")
     parser.add_argument("--seeds", type=int, default=3, help="models per past")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "out", help="folder of backfill.json")
-    parser.add_argument("--run-dir", type=Path, default=REPOSITORY / "out" / "run", help="state and logs")
-    parser.add_argument("--port-offset", type=int, default=0, help="moves every port, for a second stack")
-    parser.add_argument("--free-ports", action="store_true", help="any free ports instead")
     arguments = parser.parse_args(argv)
     if arguments.seeds < 1:
         parser.error(f"--seeds {arguments.seeds}: at least 1")
@@ -140,5 +114,4 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--rate {arguments.rate}: 1 to 1,000")
     if arguments.duration_s is not None and not 30 <= arguments.duration_s <= 3_600:
         parser.error(f"--duration-s {arguments.duration_s}: 30 to 3,600")
-    arguments.out = arguments.out.resolve()
     return arguments

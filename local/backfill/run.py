@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -25,23 +24,21 @@ from typing import Any
 from local.backfill.view import USER_LATELY
 from local.chaos_kafka import read
 from local.child import GUARD, Child
-from local.commands import UNJUDGED
 from local.compare import workers
+from local.demo import LOAD_GRACE_S, Stage, await_load, require_load, staged
 from local.errors import StartFailed
 from local.paths import REPOSITORY
 from local.stack import Stack
 from local.stack_config import StackConfig
-from local.up import Interrupted, interruptible, print_stack, report_death, say
+from local.up import say
 from services.contract import topics
 from services.contract.view_codec import canonical
 
 BARRIER = "backfill-demo"
 LIVE_S = 120.0
-# Behind the load's own end: its drain and its report.
-LOAD_GRACE_S = 180.0
 POLL_S = 0.2
-# 1: a claim of its own did not hold; what it has to reach is not what is judged here.
-LOAD_STATUSES = (0, 1)
+# What the load is needed for.
+ROWS = "the rows were there: a longer --duration-s is needed"
 
 
 @dataclass(frozen=True)
@@ -82,47 +79,23 @@ class Run:
 
 def run(folder: Path, config: StackConfig, plan: Plan) -> Run:
     """Runs it all; raises LocalError when a part fails, Interrupted when the user stops it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "view.json").write_text(canonical(USER_LATELY) + "\n")
-    stack = Stack(config, say, report_death)
-    load: Child | None = None
-    with interruptible() as ignore_interrupts:
-        try:
-            stack.start()
-            print_stack(stack)
-            load = _start_load(stack, folder, plan)
-            done = _under_load(stack, folder, plan, load)
-        except Interrupted as asked:
-            say(f"{asked}: stopping")
-            raise
-        finally:
-            ignore_interrupts()
-            if load is not None:
-                load.stop(5)
-            stack.stop()
-    finished = Run(**done, deaths=list(stack.deaths))
+    with staged(folder, config) as stage:
+        (folder / "view.json").write_text(canonical(USER_LATELY) + "\n")
+        say(f"load: {plan.rate:g} requests/s, {plan.duration_s:.0f} s; the view joins at {plan.lead_s:.0f} s")
+        done = _under_load(stage, plan, stage.start_load(plan.rate, plan.duration_s))
+    finished = Run(**done, deaths=list(stage.stack.deaths))
     finished.write(folder)
     return finished
 
 
-def _start_load(stack: Stack, folder: Path, plan: Plan) -> Child:
-    arguments = [
-        "simulate", "--rate", str(plan.rate), "--duration-s", str(plan.duration_s), *UNJUDGED,
-        "--out", str(folder / "load"),
-    ]  # fmt: skip
-    say(f"load: {plan.rate:g} requests/s, {plan.duration_s:.0f} s; the view joins at {plan.lead_s:.0f} s")
-    command = [sys.executable, "-m", "loadgen", *arguments]
-    return Child.start("load", command, folder / "load.log", env=stack.environment(), cwd=REPOSITORY)
-
-
-def _under_load(stack: Stack, folder: Path, plan: Plan, load: Child) -> dict[str, Any]:
+def _under_load(stage: Stage, plan: Plan, load: Child) -> dict[str, Any]:
+    stack, folder = stage.stack, stage.folder
     command = _Commands(stack, folder)
     began, began_us = time.monotonic(), time.time_ns() // 1000
     # While the lead runs: the past belongs to the lake, not to the new view.
     command.run("loadgen", "day0-samples")
     time.sleep(max(0.0, plan.lead_s - (time.monotonic() - began)))
-    _require_load(load)
+    require_load(load, ROWS)
     steps: dict[str, float] = {}
     definition = ["--definition", str(folder / "view.json")]
 
@@ -138,16 +111,11 @@ def _under_load(stack: Stack, folder: Path, plan: Plan, load: Child) -> dict[str
     say(f"trainable after {sum(steps.values()):.1f} s: {made['rows']:,} rows with {made['columns']}")
 
     # What was served while the view joined; judged while requests still come.
-    _require_load(load)
+    require_load(load, ROWS)
     served = ["--audit_share", str(plan.served_share), "--out", str(folder / "served.json")]
     command.run("services.lake", "audit-features", *served, accept=(0, 1))
 
-    if not load.wait(plan.duration_s + LOAD_GRACE_S):
-        raise StartFailed(f"the load did not end; {load.log} ends with:\n{load.tail()}")
-    if load.exit_code not in LOAD_STATUSES:
-        raise StartFailed(
-            f"the load ended with status {load.exit_code}; {load.log} ends with:\n{load.tail()}"
-        )
+    status = await_load(load, plan.duration_s + LOAD_GRACE_S)
     _quiesce(stack)
     states = ["--rows", str(plan.audit_rows), "--out", str(folder / "states.json")]
     states += ["--feature_target", stack.addresses.target("feature")]
@@ -160,15 +128,8 @@ def _under_load(stack: Stack, folder: Path, plan: Plan, load: Child) -> dict[str
         "trainable_us": trainable_us,
         "states": sum(line["states"] for line in filled),
         "trainable_rows": made["rows"],
-        "load_status": load.exit_code,
+        "load_status": status,
     }
-
-
-def _require_load(load: Child) -> None:
-    """Raises StartFailed when no requests come any more."""
-    if load.exit_code in LOAD_STATUSES:
-        raise StartFailed("the load was over before the rows were there: a longer --duration-s is needed")
-    load.require_running()
 
 
 def _until_live(stack: Stack) -> float:

@@ -47,12 +47,12 @@ def newest_us(events: Iterable[LogRecord]) -> int:
 def emit_barrier(addresses: Addresses, barrier_id: str, occurred_us: int) -> None:
     """Writes the barrier to every event partition; it stands there when this returns."""
     at = from_us(occurred_us)
-    with _channel("ranking", addresses.target("ranking")) as channel:
+    with channel_to("ranking", addresses.target("ranking")) as channel:
         ranking_pb2_grpc.RankingServiceStub(channel).EmitBarrier(
             ranking_pb2.RankingServiceEmitBarrierRequest(barrier_id=barrier_id, occurred_at=at),
             timeout=CALL_S,
         )
-    with _channel("collector", addresses.target("collector")) as channel:
+    with channel_to("collector", addresses.target("collector")) as channel:
         collector_pb2_grpc.CollectorServiceStub(channel).EmitBarrier(
             collector_pb2.CollectorServiceEmitBarrierRequest(barrier_id=barrier_id, occurred_at=at),
             timeout=CALL_S,
@@ -60,7 +60,7 @@ def emit_barrier(addresses: Addresses, barrier_id: str, occurred_us: int) -> Non
 
 
 @contextmanager
-def _channel(name: str, target: str) -> Iterator[grpc.Channel]:
+def channel_to(name: str, target: str) -> Iterator[grpc.Channel]:
     """A channel whose failures are told in a line."""
     with grpc.insecure_channel(target) as channel:
         try:
@@ -73,7 +73,7 @@ def wait_committed(name: str, target: str, patience_s: float = PATIENCE_S) -> No
     """Returns when a worker has committed everything that stood on its inputs at the time of the call. Raises
     StartFailed when it does not in time."""
     deadline = time.monotonic() + patience_s
-    with _channel(name, target) as channel:
+    with channel_to(name, target) as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         ends: dict[tuple[str, int], int] = {}
         while True:
@@ -97,13 +97,13 @@ def wait_features(target: str, barrier_id: str) -> None:
     """Returns when the feature server answers with everything before a barrier. Raises StartFailed."""
     request = feature_pb2.FeatureServiceWaitForBarrierRequest(barrier_id=barrier_id)
     request.timeout.FromSeconds(BARRIER_S)
-    with _channel("feature", target) as channel:
+    with channel_to("feature", target) as channel:
         feature_pb2_grpc.FeatureServiceStub(channel).WaitForBarrier(request, timeout=BARRIER_S + CALL_S)
 
 
 def numbers(name: str, target: str) -> Mapping[str, float]:
     """What a worker counts, by its own account."""
-    with _channel(name, target) as channel:
+    with channel_to(name, target) as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         return dict(stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest(), timeout=CALL_S).numbers)
 

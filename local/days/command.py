@@ -11,30 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from local.commands import EXIT_INTERRUPTED, refuse_theirs, run_loadgen, stack_config
+from local import demo
+from local.commands import EXIT_INTERRUPTED
 from local.days import evidence
 from local.days.plan import ARMS, BOUND_S, FULL, ONLINE_DAILY, QUICK, WINDOW_S, Plan
 from local.days.run import DEADLINE_S, Run, run
 from local.days.verdict import failures, figures, remarks
 from local.errors import LocalError
-from local.paths import REPOSITORY, RunPaths
-from local.ports import Ports
 from local.stack_config import StackConfig
 from local.table import table
-from local.up import Interrupted, require_down, say
+from local.up import Interrupted, say
 
-# As in backfill-demo: a fifth of the usual catalogue, a tenth of its users.
-SIM = {"ITEMS": "20000", "USERS": "2000", "SESSIONS": "4", "SESSION_S": "120", "DAY0_RATE": "40"}
 PROCESSES = {
-    # Short: what the lake does not hold yet is waited for. Nothing audits beside the run.
-    "lake": {"RECLOOP_FLUSH_AGE_MS": "2000", "RECLOOP_AUDIT_INTERVAL_MS": "0"},
+    "lake": demo.LAKE,
     # A slow answer is shown late, and its snapshot has to be there still; a stall of seconds makes nothing
     # late.
     "joiner": {
@@ -71,33 +64,16 @@ def main(argv: list[str]) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> StackConfig:
-    refuse_theirs(THEIRS, "the days begin with a stack of their own")
-    paths = RunPaths(arguments.run_dir.resolve())
-    require_down(paths)
-    world = {f"RECLOOP_SIM__{name}": value for name, value in SIM.items()}
-    if (code := run_loadgen(["day0"], {**os.environ, **world})) != 0:
-        raise LocalError(f"loadgen day0 ended with status {code}; see its output above")
-    ports = Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
-    config = stack_config(paths, ports, "simulate", None, os.environ, extra=("lake",))
-    own = {**config.process_env, **PROCESSES}
-    return replace(config, env={**config.env, **world}, process_env=own)
+    why = "the days begin with a stack of their own"
+    return demo.own_stack(arguments, THEIRS, why, PROCESSES, extra=("lake",))
 
 
 def _report(done: Run, folder: Path, plan: Plan, out: Path) -> int:
     say("judging the days")
     load = json.loads((folder / "load" / "demo.json").read_text())
     found = figures(done, plan, load, evidence.read(folder / "load" / "evidence"))
-    found["command"] = shlex.join(["python", "-m", "local", "demo-days", *sys.argv[2:]])
-    found["failed_checks"] = problems = failures(found)
-    found["remarks"] = remarks(found)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "demo-days.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(_summary(found))
-    for remark in found["remarks"]:
-        print(f"demo-days: {remark}", file=sys.stderr)
-    for problem in problems:
-        print(f"demo-days: FAILED: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    found |= {"failed_checks": failures(found), "remarks": remarks(found)}
+    return demo.publish("demo-days", found, _summary(found), out / "demo-days.json")
 
 
 def _summary(found: dict[str, Any]) -> str:
@@ -141,22 +117,12 @@ def _short(value: float | None, digits: int = 4) -> object:
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m local demo-days",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="two short days: that it works")
+    parser = demo.parser("demo-days", __doc__, "demo-days.json", "two short days")
     parser.add_argument(
         "--rate", type=float, help=f"requests per second; {FULL.rate:g}, quick {QUICK.rate:g}"
     )
     parser.add_argument("--again", action="store_true", help="report on the last run once more")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "out", help="folder of demo-days.json")
-    parser.add_argument("--run-dir", type=Path, default=REPOSITORY / "out" / "run", help="state and logs")
-    parser.add_argument("--port-offset", type=int, default=0, help="moves every port, for a second stack")
-    parser.add_argument("--free-ports", action="store_true", help="any free ports instead")
     arguments = parser.parse_args(argv)
     if arguments.rate is not None and not 1 <= arguments.rate <= 1_000:
         parser.error(f"--rate {arguments.rate}: 1 to 1,000")
-    arguments.out = arguments.out.resolve()
     return arguments

@@ -19,7 +19,7 @@ Names = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Answers:
-    """n answers that a model scored: who, when (event time), by which arm and model; mean true click
+    """n answers that a model scored: who, when (event time), by which arm and full model; mean true click
     probability of what was shown and of the best that the answer held. Of all their shown items [m]: the
     answer's row, the true click probability, the age."""
 
@@ -27,7 +27,6 @@ class Answers:
     at_us: Ints
     arms: Names
     generations: Ints
-    sequences: Ints
     shown: Floats
     ideal: Floats
     row: Ints
@@ -76,7 +75,6 @@ def _answers(judged: pa.Table) -> Answers:
         at_us=judged["answered_us"].to_numpy(),
         arms=_names(judged["arm"]),
         generations=judged["generation"].to_numpy(),
-        sequences=judged["sequence"].to_numpy(),
         shown=judged["shown_true_p"].to_numpy(),
         ideal=judged["ideal_true_p"].to_numpy(),
         row=np.repeat(np.arange(len(item_p)), [len(one) for one in item_p]),

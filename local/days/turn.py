@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
 from local.child import Child
+from local.compare.workers import channel_to
 from local.days.plan import DAILY, FROZEN, ONLINE_DAILY, moment
 from local.errors import StartFailed
 from local.paths import REPOSITORY
@@ -85,11 +84,8 @@ class Release:
 
     @contextmanager
     def _stub(self) -> Iterator[release_pb2_grpc.ReleaseServiceStub]:
-        with grpc.insecure_channel(self._target) as channel:
-            try:
-                yield release_pb2_grpc.ReleaseServiceStub(channel)
-            except grpc.RpcError as error:
-                raise StartFailed(f"release: {error.code().name} {error.details()}") from error
+        with channel_to("release", self._target) as channel:
+            yield release_pb2_grpc.ReleaseServiceStub(channel)
 
 
 def first_arms(release: Release) -> None:

@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +19,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from local.commands import EXIT_INTERRUPTED, refuse_theirs, run_loadgen, stack_config
-from local.errors import LocalError
-from local.paths import REPOSITORY, RunPaths
-from local.ports import Ports
+from local import demo
+from local.commands import EXIT_INTERRUPTED
 from local.rollback.run import Plan, Run, run
 from local.rollback.verdict import Logs, failures, figures
 from local.stack_config import StackConfig
 from local.table import table
-from local.up import Interrupted, require_down
+from local.up import Interrupted
 from services.contract.feature_sets import WORLD
 
-# As in backfill-demo: users come back within a minute or two.
-SIM = {"ITEMS": "20000", "USERS": "2000", "SESSIONS": "4", "SESSION_S": "120", "DAY0_RATE": "40"}
 FULL = Plan(
     rate=30.0, candidates=1_000, duration_s=900.0, lead_s=40.0, exploded_s=10.0, warm_s=30.0, bots_s=30.0,
     after_s=30.0, patience_s=120.0,
@@ -82,20 +75,10 @@ def processes(times: dict[str, int]) -> dict[str, dict[str, str]]:
 
 
 def _config(arguments: argparse.Namespace) -> StackConfig:
-    refuse_theirs(THEIRS, "this command plants faults, and begins with servers of its own")
-    paths = RunPaths(arguments.run_dir.resolve())
-    require_down(paths)
-    world = {f"RECLOOP_SIM__{name}": value for name, value in SIM.items()}
-    if (code := run_loadgen(["day0"], {**os.environ, **world})) != 0:
-        raise LocalError(f"loadgen day0 ended with status {code}; see its output above")
-    ports = Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
-    config = stack_config(paths, ports, "simulate", None, os.environ)
+    why = "this command plants faults, and begins with servers of its own"
     own = processes(QUICK_TIMES if arguments.quick else FULL_TIMES)
-    return replace(
-        config,
-        env={**config.env, **world, "RECLOOP_FEATURE_SET": WORLD},
-        process_env={**config.process_env, **own},
-    )
+    config = demo.own_stack(arguments, THEIRS, why, own)
+    return replace(config, env={**config.env, "RECLOOP_FEATURE_SET": WORLD})
 
 
 def _report(done: Run, folder: Path, arguments: argparse.Namespace) -> int:
@@ -111,14 +94,8 @@ def _report(done: Run, folder: Path, arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     found = figures(done.plants, done.chain, logs, said("load/demo"), said("bots"))
     found |= {"deaths": done.deaths, "quick": arguments.quick}
-    found["command"] = shlex.join(["python", "-m", "local", "rollback-demo", *sys.argv[2:]])
-    found["failed_checks"] = problems = failures(found)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "rollback.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(_summary(found))
-    for problem in problems:
-        print(f"rollback-demo: FAILED: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    found["failed_checks"] = failures(found)
+    return demo.publish("rollback-demo", found, _summary(found), arguments.out / "rollback.json")
 
 
 def _columns(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -151,15 +128,9 @@ def _summary(found: dict[str, Any]) -> str:
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m local rollback-demo", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a fraction of it: that it works")
+    parser = demo.parser("rollback-demo", __doc__, "rollback.json")
     parser.add_argument("--rate", type=float, help=f"users' requests per second; {FULL.rate:g}")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "out", help="folder of rollback.json")
-    parser.add_argument("--run-dir", type=Path, default=REPOSITORY / "out" / "run", help="state and logs")
-    parser.add_argument("--port-offset", type=int, default=0, help="moves every port, for a second stack")
-    parser.add_argument("--free-ports", action="store_true", help="any free ports instead")
     arguments = parser.parse_args(argv)
     if arguments.rate is not None and not 10 <= arguments.rate <= 1_000:
         parser.error(f"--rate {arguments.rate}: 10 to 1,000; below it the guard sees too little")
-    arguments.out = arguments.out.resolve()
     return arguments

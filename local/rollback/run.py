@@ -12,41 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 from aiokafka import AIOKafkaProducer
 
-from local.child import Child
-from local.commands import UNJUDGED
+from local.compare.workers import channel_to
+from local.demo import LOAD_GRACE_S, Stage, await_load, require_load, staged
 from local.errors import StartFailed
-from local.paths import REPOSITORY
 from local.rollback import plants
 from local.rollback.watch import PARTITION, Watch
-from local.stack import Stack
 from local.stack_config import StackConfig
-from local.up import Interrupted, interruptible, print_stack, report_death, say
+from local.up import say
 from rec.model.v1.model_pb2 import DeltaHeader, ParameterDelta
-from rec.v1 import release_pb2
+from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import model_store, topics
 from services.contract.model_store import SavedBase
 from services.contract.signature import SIGNING_NAME
 from services.contract.times import to_us
 
-# Behind the load's own end: its drain and its report.
-LOAD_GRACE_S = 180.0
 POLL_S = 0.2
 # The bots' last visits and clicks.
 BOTS_GRACE_S = 20.0
-# 1: a claim of its own did not hold; what it has to reach is not what is judged here.
-LOAD_STATUSES = (0, 1)
+# What the load is needed for.
+DEALT_WITH = "the last fault had been dealt with"
 
 
 @dataclass(frozen=True)
@@ -85,26 +78,11 @@ class Run:
 
 def run(folder: Path, config: StackConfig, plan: Plan) -> Run:
     """Runs it all; raises LocalError when a part fails, Interrupted when the user stops it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    stack = Stack(config, say, report_death)
-    faults: _Faults | None = None
-    with interruptible() as ignore_interrupts:
-        try:
-            stack.start()
-            print_stack(stack)
-            faults = _Faults(stack, folder, plan)
-            faults.all()
-            faults.keep_logs()
-        except Interrupted as asked:
-            say(f"{asked}: stopping")
-            raise
-        finally:
-            ignore_interrupts()
-            if faults is not None:
-                faults.close()
-            stack.stop()
-    faults.run.deaths = list(stack.deaths)
+    with staged(folder, config) as stage:
+        faults = _Faults(stage, plan)
+        faults.all()
+        faults.keep_logs()
+    faults.run.deaths = list(stage.stack.deaths)
     faults.run.write(folder)
     return faults.run
 
@@ -112,15 +90,12 @@ def run(folder: Path, config: StackConfig, plan: Plan) -> Run:
 class _Faults:
     """One run of the steps."""
 
-    def __init__(self, stack: Stack, folder: Path, plan: Plan) -> None:
+    def __init__(self, stage: Stage, plan: Plan) -> None:
         self.run = Run()
-        self._stack, self._folder, self._plan = stack, folder, plan
-        self._watch = Watch(stack.addresses)
-        self._children: list[Child] = []
-        self._load = self._start(
-            "load", "loadgen", "simulate", "--rate", str(plan.rate), "--duration-s", str(plan.duration_s),
-            "--candidates", str(plan.candidates), *UNJUDGED, "--out", str(folder / "load"),
-        )  # fmt: skip
+        self._stage, self._plan = stage, plan
+        self._stack, self._folder = stage.stack, stage.folder
+        self._watch = Watch(self._stack.addresses)
+        self._load = stage.start_load(plan.rate, plan.duration_s, "--candidates", str(plan.candidates))
 
     def all(self) -> None:
         """Every fault, then the load's end."""
@@ -135,14 +110,7 @@ class _Faults:
         time.sleep(self._plan.after_s)
         self._require_load()
         self._load.send(signal.SIGTERM)
-        if not self._load.wait(LOAD_GRACE_S):
-            raise StartFailed(f"the load did not end; {self._load.log} ends with:\n{self._load.tail()}")
-        self.run.load_status = self._load.exit_code or 0
-        if self.run.load_status not in LOAD_STATUSES:
-            raise StartFailed(
-                f"the load ended with status {self.run.load_status}; {self._load.log} ends with:\n"
-                f"{self._load.tail()}"
-            )
+        self.run.load_status = await_load(self._load, LOAD_GRACE_S)
 
     def keep_logs(self) -> None:
         """What the loop has said, while it still runs."""
@@ -156,12 +124,6 @@ class _Faults:
         logs = {"events": watch.events(), "dead_letters": watch.dead_letters(), "deltas": watch.deltas()}
         for name, rows in logs.items():
             (self._folder / f"{name}.json").write_text(json.dumps(rows) + "\n")
-
-    def close(self) -> None:
-        """Ends what still runs."""
-        for child in self._children:
-            child.stop(5)
-        self._watch.close()
 
     # -- the faults
 
@@ -210,10 +172,9 @@ class _Faults:
         request = release_pb2.RegisterGenerationRequest(
             manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest, parent_generation=1
         )
-        try:
-            generation = self._watch.release.RegisterGeneration(request, timeout=20).generation
-        except grpc.RpcError as error:
-            raise StartFailed(f"{name} not registered: {error.code().name} {error.details()}") from error
+        with channel_to("release", self._stack.addresses.target("release")) as channel:
+            stub = release_pb2_grpc.ReleaseServiceStub(channel)
+            generation = stub.RegisterGeneration(request, timeout=20).generation
         self._planted(name, generation=generation)
         what = f"generation {generation} is refused"
         self._until(lambda: self._watch.state_of(generation) == "rejected", what)
@@ -226,7 +187,7 @@ class _Faults:
         plan, where = self._plan, self._stack.addresses
         known = len(self._watch.rollbacks())
         self._planted("poisoned_clicks", rate=plan.rate, seconds=plan.bots_s)
-        bots = self._start(
+        bots = self._stage.start(
             "bots", "local.rollback.bots", "--gateway", where.target("gateway"),
             "--collector", where.target("collector"), "--rate", str(plan.rate), "--seconds", str(plan.bots_s),
             "--candidates", str(plan.candidates), "--out", str(self._folder / "bots.json"),
@@ -236,7 +197,7 @@ class _Faults:
 
         def taken_back() -> bool:
             orders = self._watch.rollbacks()[known:]
-            return bool(orders) and self._watch.online().model.sequence >= orders[-1].sequence > 0
+            return bool(orders) and self._watch.online().model.sequence >= orders[-1] > 0
 
         self._until(taken_back, "the guard takes the arm back")
 
@@ -257,17 +218,7 @@ class _Faults:
         say(f"  {what} ({time.monotonic() - began:.1f} s)")
 
     def _require_load(self) -> None:
-        """Raises StartFailed when no requests come any more."""
-        if self._load.exit_code in LOAD_STATUSES:
-            raise StartFailed("the load was over before the last fault had been dealt with")
-        self._load.require_running()
-
-    def _start(self, name: str, module: str, *arguments: str) -> Child:
-        command = [sys.executable, "-m", module, *arguments]
-        environment: Mapping[str, str] = self._stack.environment()
-        child = Child.start(name, command, self._folder / f"{name}.log", env=environment, cwd=REPOSITORY)
-        self._children.append(child)
-        return child
+        require_load(self._load, DEALT_WITH)
 
 
 def _produced(bootstrap: str, values: list[bytes]) -> list[int]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import numpy as np
 
 from local.chaos_kafka import read
+from local.compare.workers import channel_to
 from local.errors import StartFailed
 from local.processes import Addresses
 from rec.model.v1 import model_pb2
@@ -33,40 +32,21 @@ _TOLD = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Rolled:
-    """An order and its outcome; ``sequence`` 0 while there is none."""
-
-    ordered_us: int
-    sequence: int
-    error: str
-
-
 class Watch:
     """Of one stack. Raises StartFailed when a service does not answer."""
 
     def __init__(self, where: Addresses) -> None:
         self._where = where
-        self._channels = [grpc.insecure_channel(where.target(name)) for name in ("release", "ranking")]
-        self.release = release_pb2_grpc.ReleaseServiceStub(self._channels[0])
-        self.ranking = ranking_pb2_grpc.RankingServiceStub(self._channels[1])
-
-    def close(self) -> None:
-        """Closes the channels."""
-        for channel in self._channels:
-            channel.close()
 
     def listed(self) -> release_pb2.ListReleasesResponse:
         """Release's own list."""
-        try:
-            return self.release.ListReleases(release_pb2.ListReleasesRequest(), timeout=CALL_S)
-        except grpc.RpcError as error:
-            raise StartFailed(f"release: {error.code().name} {error.details()}") from error
+        with channel_to("release", self._where.target("release")) as channel:
+            stub = release_pb2_grpc.ReleaseServiceStub(channel)
+            return stub.ListReleases(release_pb2.ListReleasesRequest(), timeout=CALL_S)
 
-    def rollbacks(self) -> list[Rolled]:
-        """All, oldest first."""
-        orders = [one.rollback for one in self.listed().rollbacks]
-        return [Rolled(to_us(one.ordered_at), one.sequence, one.error) for one in orders]
+    def rollbacks(self) -> list[int]:
+        """The sequence at which each order was carried out, oldest first; 0 while it is not."""
+        return [one.rollback.sequence for one in self.listed().rollbacks]
 
     def state_of(self, generation: int) -> str:
         """Where a generation stands."""
@@ -80,10 +60,9 @@ class Watch:
 
     def online(self) -> ranking_pb2.ArmStatus:
         """What ranking serves on the arm online."""
-        try:
-            answer = self.ranking.GetModelStatus(ranking_pb2.GetModelStatusRequest(), timeout=CALL_S)
-        except grpc.RpcError as error:
-            raise StartFailed(f"ranking: {error.code().name} {error.details()}") from error
+        with channel_to("ranking", self._where.target("ranking")) as channel:
+            stub = ranking_pb2_grpc.RankingServiceStub(channel)
+            answer = stub.GetModelStatus(ranking_pb2.GetModelStatusRequest(), timeout=CALL_S)
         return next(one for one in answer.arms if one.arm == "online")
 
     def newest_delta(self) -> bytes:

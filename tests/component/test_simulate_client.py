@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -13,6 +14,7 @@ from loadgen.births import Births
 from loadgen.event_sender import EventSender
 from loadgen.live import Live
 from loadgen.load import DROPPED, EventClock, Load, LoadConfig
+from loadgen.timeline import Timeline, schedule
 from loadgen.visit import click, impression
 from loadgen.world import World
 from loadgen.world_clock import WorldClock
@@ -250,3 +252,31 @@ async def test_a_load_that_is_told_to_stop_answers_for_what_it_has_sent():
     assert 1 <= len(gateway.requests) < 50
     assert len(requests) == live.answered == len(gateway.requests)
     assert sum(ack.kind == "impression" for ack in acks) == len(requests)
+
+
+async def run_with(scenario: str, plan: Plan):
+    world = World(SMALL)
+    world.begin(Timeline(schedule(f"{scenario}@0" if scenario else "", 0.0)))
+    gateway = Gateway(world)
+    return world, await run_load(gateway, plan)
+
+
+@pytest.mark.parametrize(("scenario", "sent"), [("", 3), ("bots", 6), ("black-friday", 9)])
+async def test_requests_of_a_surge_are_sent_when_so_many_come(scenario, sent):
+    needs = np.array([1.0, 1.2, 1.9, 4.4] * 3)
+    _, (live, requests, _) = await run_with(scenario, replace(plan_of(12, click_draw=1.0), needs=needs))
+    assert live.answered == len(requests) == sent
+
+
+async def test_a_bot_reads_the_whole_list_clicks_on_what_is_bad_and_is_recorded_as_one():
+    plan = plan_of(4, click_draw=0.999)
+    plan.who_draws[:, 2] = 0.0
+    world, (_, requests, acks) = await run_with("bots", plan)
+    bad = world.items.ids[np.flatnonzero(world.items.quality[:SHOWN] < 0)].tolist()
+    assert 1 < len(bad) < SHOWN
+    for row in requests:
+        assert row.bot and row.shown_true_p is None and row.frozen_true_p is None
+        assert [
+            ack.item_id for ack in acks if ack.kind == "click" and ack.request_id == row.request_id
+        ] == bad
+    assert {row.user_id for row in requests}.isdisjoint(world.users.ids.tolist())

@@ -26,8 +26,8 @@ def test_a_plan_is_the_same_for_the_same_run_and_another_for_another():
 
 
 def come(arrivals, timeline):
-    factors = np.array([timeline.arrivals_factor(at) for at in arrivals.at_s.tolist()])
-    return arrivals.at_s[(arrivals.needs == 1) | (arrivals.needs < factors)]
+    factors = [timeline.arrivals_factor(at) for at in arrivals.at_s.tolist()]
+    return arrivals.at_s[[arrivals.comes(number, factor) for number, factor in enumerate(factors)]]
 
 
 def test_a_surge_doubles_the_arrivals_while_it_lasts_and_the_usual_ones_stay():
@@ -39,6 +39,16 @@ def test_a_surge_doubles_the_arrivals_while_it_lasts_and_the_usual_ones_stay():
     usual = come(arrivals, Timeline())
     assert abs(len(usual) - 36_000) < 5 * np.sqrt(36_000)
     assert np.isin(usual, at_s).all()
+
+
+def test_the_usual_arrivals_are_those_that_come_without_a_scenario_with_their_draws():
+    arrivals = plan(7, 66, 60)
+    usual = arrivals.usual()
+    np.testing.assert_array_equal(usual.at_s, come(arrivals, Timeline()))
+    assert len(usual) < len(arrivals) / 3 and usual.usual().at_s.size == len(usual)
+    rows = np.flatnonzero(np.isin(arrivals.at_s, usual.at_s))
+    for name in ("needs", "who_draws", "click_draws", "delay_draws"):
+        np.testing.assert_array_equal(getattr(usual, name), getattr(arrivals, name)[rows])
 
 
 def test_all_scenarios_together_do_not_need_more_arrivals_than_are_drawn():

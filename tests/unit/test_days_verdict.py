@@ -44,7 +44,7 @@ def evidence(worth: dict[str, tuple[float, float]] = WORTH, per_day: int = 200) 
     user, at_us, arms, generation, p = map(np.array, zip(*rows, strict=True))
     answers = Answers(
         user_ids=user.astype(np.uint64), at_us=at_us, arms=arms.astype(object), generations=generation,
-        sequences=np.zeros(len(rows), np.int64), shown=p, ideal=p + 0.05,
+        shown=p, ideal=p + 0.05,
         row=np.repeat(np.arange(len(rows)), SHOWN), item_p=np.repeat(p, SHOWN),
         # Born at the beginning: as old as the run.
         item_age_s=np.repeat((at_us - BEGIN_US) / US, SHOWN),

@@ -12,19 +12,20 @@ import pytest
 
 from local import kafka_jars
 from local.child import Identity, current_identity, describe_exit, tail
-from local.commands import seed_arguments, stack_config
+from local.commands import run_loadgen, seed_arguments, stack_config
 from local.errors import LocalError, PortBusy
 from local.java import parse_java_version
 from local.kafka_config import server_properties
 from local.kafka_jars import JarsFailed, Pin, jars, read_pins
 from local.logs import follow_files
 from local.paths import RunPaths, cache_dir
-from local.ports import Ports, free_ports, is_free, require_free
+from local.ports import SCENARIOS, Ports, free_ports, is_free, require_free
 from local.processes import BY_NAME, LOOP, SPECS, Addresses, process_environment, stop_order
 from local.redis_server import parse_server_version
 from local.stack_config import StackConfig
 from local.state import ProcessState, StackState, read_state, write_state
 from local.table import table
+from local.up import Interrupted
 
 CONTENT = b"a jar"
 PIN = Pin("org.apache.kafka", "kafka_2.13", "4.3.1", hashlib.sha256(CONTENT).hexdigest())
@@ -108,10 +109,32 @@ def test_server_versions_are_read(text, expected):
     assert parse_server_version(text) == expected
 
 
+def test_a_load_whose_launcher_is_stopped_does_not_drain_into_a_stack_that_goes_down(monkeypatch):
+    told = []
+
+    class Load:
+        def __init__(self, *_, **__):
+            self.kill = lambda: told.append("kill")
+            # simulate ends its load early on it, and goes on until all that was shown is a sample.
+            self.terminate = lambda: told.append("terminate")
+
+        def wait(self):
+            if not told:
+                raise Interrupted("SIGTERM")
+
+    monkeypatch.setattr("local.commands.subprocess.Popen", Load)
+    with pytest.raises(Interrupted):
+        run_loadgen(["simulate"], {})
+    assert told == ["kill"]
+
+
 def test_all_ports_of_a_stack_differ_also_when_shifted():
     for offset in (0, 1000):
-        ports = Ports.shifted(offset).by_user()
+        shifted = Ports.shifted(offset)
+        ports = shifted.by_user()
         assert len(set(ports.values())) == len(ports) == 3 + 3 * len(SPECS)
+        # Where a load listens, which is no part of the stack.
+        assert shifted.scenarios - offset == SCENARIOS and shifted.scenarios not in ports.values()
 
 
 def test_the_users_servers_need_no_port():

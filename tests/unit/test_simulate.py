@@ -95,6 +95,13 @@ def test_a_bot_clicks_on_every_bad_item_and_has_no_true_probability(world):
     assert made.bot and made.shown_true_p is None and made.ideal_true_p is None and made.shown_p == b""
 
 
+def test_a_bot_clicks_on_no_item_of_another_world():
+    all_bad = World(SMALL)
+    all_bad.items.quality[:] = -1
+    truth = judge_bot(all_bad, [1, int(all_bad.items.ids[0])])
+    assert truth.shown_p.tolist() == [0, 1] and truth.unknown == 1
+
+
 def test_a_share_of_the_requests_is_chosen_by_their_id_alone():
     ids = [f"run-{n}" for n in range(20_000)]
     chosen = [in_share(request_id, 0.3) for request_id in ids]

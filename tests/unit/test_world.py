@@ -136,7 +136,8 @@ def test_click_delays_have_the_stated_mean_and_stay_inside_the_window():
 
 
 def test_a_scenario_shifts_the_logit_of_what_it_touches_while_it_lasts():
-    shocked = World(SMALL, timeline=Timeline(schedule("celebrity@40-80", 100.0)))
+    shocked = World(SMALL)
+    shocked.begin(Timeline(schedule("celebrity@40-80", 100.0)))
     shift = SCENARIOS["celebrity"].shifts[0]
     users, items = np.zeros(2, np.int64), np.array([shift.item, shift.item + 1])
     plain = World(SMALL)
@@ -148,7 +149,8 @@ def test_a_scenario_shifts_the_logit_of_what_it_touches_while_it_lasts():
 
 
 def test_black_friday_moves_some_categories_more_than_all_others(world):
-    friday = World(SMALL, timeline=Timeline(schedule("black-friday@0", 10.0)))
+    friday = World(SMALL)
+    friday.begin(Timeline(schedule("black-friday@0", 10.0)))
     users, items, _ = draws(2_000)
     by = logit(friday.true_p(users, items, np.array([20.0]))) - logit(
         world.true_p(users, items, np.array([20.0]))
@@ -168,6 +170,20 @@ def test_switches_at_the_same_world_times_make_the_same_world():
     np.testing.assert_array_equal(one.true_p(users, items, times), again.true_p(users, items, times))
     assert one.born_until(100.0) == again.born_until(100.0)
     assert not np.array_equal(one.true_p(users, items, times), later.true_p(users, items, times))
+
+
+def test_a_schedule_makes_the_same_world_as_switches_at_its_times():
+    planned, switched = World(SMALL), World(SMALL)
+    planned.begin(Timeline(schedule("taste-drift@20-50,item-flood@30,user-wave@10-40", 10.0)))
+    for name, on, at_s in (
+        ("user-wave", True, 20.0), ("taste-drift", True, 30.0), ("item-flood", True, 40.0),
+        ("user-wave", False, 50.0), ("taste-drift", False, 60.0),
+    ):  # fmt: skip
+        switched.switch(name, on, at_s)
+    users, items, times = draws(500)
+    np.testing.assert_array_equal(planned.true_p(users, items, times), switched.true_p(users, items, times))
+    assert planned.born_until(100.0) == switched.born_until(100.0)
+    assert planned.users_born_until(100.0) == switched.users_born_until(100.0)
 
 
 def test_fast_tastes_go_on_from_where_they_were_and_end_where_they_got_to(world):

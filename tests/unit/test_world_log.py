@@ -11,6 +11,7 @@ from loadgen import datasets, world_log
 from loadgen.arrivals import SHOWN, plan
 from loadgen.log_blocks import visits
 from loadgen.settings import WorldLogSettings
+from loadgen.users import NEWCOMER_SHARE
 from loadgen.world import World
 from loadgen.world_config import WorldConfig
 from services.contract.errors import InvalidInput
@@ -42,6 +43,16 @@ def test_a_request_is_ten_different_items_in_their_positions() -> None:
     assert all(len(set(row)) == SHOWN for row in items)
     assert table["position"].to_numpy().reshape(-1, SHOWN).tolist() == [list(range(SHOWN))] * len(items)
     assert (np.diff(table["timestamp"].to_numpy()) >= 0).all()
+
+
+def test_only_the_usual_arrivals_are_in_a_log_and_newcomers_among_them() -> None:
+    table = log(duration_s=1_800)
+    assert abs(len(table) / SHOWN - 3_600) < 5 * np.sqrt(3_600)
+    assert len(np.unique(table["timestamp"].to_numpy())) == len(table) / SHOWN
+    newcomers = np.array(
+        [int(key.removeprefix("user-")) >= CONFIG.users for key in table["user_id"].to_pylist()]
+    )
+    assert newcomers.mean() == pytest.approx(NEWCOMER_SHARE, abs=0.02)
 
 
 def test_higher_positions_are_clicked_more() -> None:
