@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contract.experiment import ratio
 from services.contract.quality import calibration, histogram, population_stability
+from services.contract.sequential import ratio
 from services.release.evidence import Check, failed
 from services.release.settings import GuardRules
 
