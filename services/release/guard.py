@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contract.quality import calibration, histogram, population_stability
+from services.contract.quality import calibration, histogram, losses, population_stability
 from services.contract.sequential import ratio
-from services.release.evidence import Check, failed
+from services.release.evidence import Check, failed, said
 from services.release.settings import GuardRules
 
 Column = NDArray[np.float32]
@@ -57,9 +57,7 @@ class Served:
 
     def log_loss(self) -> tuple[float, float]:
         """(mean, its variance over requests)."""
-        inside = np.clip(self.scores, 1e-7, 1 - 1e-7)
-        losses = -np.log(np.where(self.labels > 0, inside, 1 - inside))
-        return self._mean(losses)
+        return self._mean(losses(self.labels, self.scores))
 
     def click_rate(self) -> tuple[float, float]:
         """(clicks per row shown, its variance over requests)."""
@@ -87,8 +85,8 @@ class GuardVerdict:
             "failed": failed(self.checks),
             "windows_in_breach": self.breaches,
             "checks": [check.said() for check in self.checks],
-            "arm": {name: Check(name, value).said()["value"] for name, value in self.arm.items()},
-            "baseline": {name: Check(name, value).said()["value"] for name, value in self.baseline.items()},
+            "arm": {name: said(value) for name, value in self.arm.items()},
+            "baseline": {name: said(value) for name, value in self.baseline.items()},
         }
 
 
