@@ -12,10 +12,12 @@ from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract.errors import Conflict, InvalidInput, Unavailable
 from services.release import lives
+from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
-from services.release.registry import NOTHING, ONLINE_ARM, Decision, Registry, delta_partition
+from services.release.registry import ONLINE_ARM, Registry, delta_partition
 from services.release.release_log import ReleaseLog
+from services.release.rollbacks import report_rollback, roll_back
 from services.release.served import ServedSamples
 from services.release.states import Step
 from services.runtime.clock import WallClock
@@ -112,7 +114,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         elif request.HasField("to_sequence"):
             wish.to_sequence = request.to_sequence
         decision = await self._decided(
-            context, lambda registry, now_us: registry.roll_back(request.lineage, wish, now_us)
+            context, lambda registry, now_us: roll_back(registry, request.lineage, wish, now_us)
         )
         return release_pb2.RollBackResponse(rollback=decision.answer.rollback)
 
@@ -121,7 +123,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     ) -> release_pb2.ReportRollbackResponse:
         """Keeps what came of an order."""
         decision = await self._decided(
-            context, lambda registry, now_us: registry.report_rollback(request.rollback, now_us)
+            context, lambda registry, now_us: report_rollback(registry, request.rollback, now_us)
         )
         return release_pb2.ReportRollbackResponse(revision=decision.answer.revision)
 

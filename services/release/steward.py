@@ -1,7 +1,7 @@
 """What release does by itself: reads what the arms serve, takes an arm back that is worse than its baseline,
 keeps that baseline and, when told to, takes full models from the gate to everybody.
 
-    samples --> window (served.py) --every look--> guard (guard.py) --rollback--> order (registry.py)
+    samples --> window (served.py) --every look--> guard (guard.py) --rollback--> order (rollbacks.py)
                                                |--> promotion (promotion.py) --step--> life (lives.py)
                                                '--> baseline (baseline.py) --pin--> arm (registry.py)
 
@@ -22,10 +22,12 @@ from services.contract import times, topics
 from services.contract.errors import LoopError, Unavailable
 from services.release import lives
 from services.release.baseline import BaselineRules, kept
+from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
 from services.release.guard import Guard, GuardVerdict
 from services.release.promotion import NextStep, Promotion
-from services.release.registry import NOTHING, ONLINE_ARM, Decision, Registry
+from services.release.registry import ONLINE_ARM, Registry
+from services.release.rollbacks import roll_back
 from services.release.served import ServedRows, ServedSamples
 from services.release.settings import Settings
 from services.release.undone import Undone
@@ -195,4 +197,4 @@ class Steward:
         wish = undone.target(now_us, int(self._settings.rollback_s * times.MICROS))
         wish.reason = f"guard of arm {release.arm}"
         log.error("arm taken back", arm=release.arm, failed=verdict.evidence()["failed"])
-        return registry.roll_back(release.lineage, wish, now_us, guard=verdict.evidence())
+        return roll_back(registry, release.lineage, wish, now_us, guard=verdict.evidence())

@@ -10,9 +10,11 @@ from services.contract import times
 from services.contract.times import MICROS
 from services.release import lives
 from services.release.baseline import BaselineRules, kept
+from services.release.decision import Decision
 from services.release.evidence import Check
 from services.release.gate import GateVerdict
-from services.release.registry import KNOWN_BASES, Decision, Registry, delta_partition
+from services.release.registry import KNOWN_BASES, Registry, delta_partition
+from services.release.rollbacks import report_rollback, roll_back
 from services.release.states import Step
 from services.release.undone import Undone
 
@@ -73,12 +75,12 @@ class Rig:
             wish.to_sequence = restored
         else:
             times.set_us(wish.to_time, START_US + int(target_s * MICROS))
-        order = self.take(self.registry.roll_back(ONLINE, wish, self.now_us)).answer.rollback
+        order = self.take(roll_back(self.registry, ONLINE, wish, self.now_us)).answer.rollback
         outcome = model_pb2.Rollback()
         outcome.CopyFrom(order)
         outcome.sequence, outcome.done.restored_sequence = sequence, restored
         times.set_us(outcome.published_at, self.now_us)
-        self.take(self.registry.report_rollback(outcome, self.now_us))
+        self.take(report_rollback(self.registry, outcome, self.now_us))
 
     @property
     def arm(self) -> model_pb2.Release | None:
@@ -180,7 +182,7 @@ def test_it_does_not_move_while_an_order_has_no_outcome():
     rig.look()
     rig.now_s = 720
     wish = model_pb2.Rollback(reason="test", to_sequence=3)
-    rig.take(rig.registry.roll_back(ONLINE, wish, rig.now_us))
+    rig.take(roll_back(rig.registry, ONLINE, wish, rig.now_us))
     assert rig.look().records == () and rig.arm.pinned_sequence == 0
 
 

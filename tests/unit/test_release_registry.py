@@ -8,7 +8,9 @@ import pytest
 
 from rec.model.v1 import model_pb2
 from services.contract.errors import Conflict, InvalidInput, NotFound
-from services.release.registry import Decision, Registry, delta_partition
+from services.release.decision import Decision
+from services.release.registry import Registry, delta_partition
+from services.release.rollbacks import report_rollback, roll_back
 
 ONLINE = model_pb2.Lineage(generation=1, policy="online")
 
@@ -255,21 +257,21 @@ def outcome(registry: Registry, **changes: object) -> model_pb2.Rollback:
 
 def test_a_rollback_is_ordered_once_and_its_outcome_kept_with_its_evidence() -> None:
     registry = with_first()
-    ordered = taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
+    ordered = taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
     assert ordered.answer.rollback.order == ordered.answer.revision
     assert ordered.answer.arm == f"generation/1/online/rollback/{ordered.answer.revision}"
-    assert registry.roll_back(ONLINE, wish(), now_us=2_000_000).records == ()
+    assert roll_back(registry, ONLINE, wish(), now_us=2_000_000).records == ()
     with pytest.raises(Conflict, match="no outcome yet"):
-        registry.roll_back(ONLINE, wish(to_sequence=4), now_us=2_000_000)
-    done = taken(registry, registry.report_rollback(outcome(registry), now_us=3_000_000))
+        roll_back(registry, ONLINE, wish(to_sequence=4), now_us=2_000_000)
+    done = taken(registry, report_rollback(registry, outcome(registry), now_us=3_000_000))
     evidence = json.loads(done.events[0].evidence_json)
     assert done.events[0].decision == "rolled_back"
     assert evidence["published_s"] == 0.5
     assert evidence["quarantined"] == [[1, 10, 20]]
-    assert registry.report_rollback(outcome(registry), now_us=3_000_000).records == ()
+    assert report_rollback(registry, outcome(registry), now_us=3_000_000).records == ()
     with pytest.raises(Conflict, match="another outcome"):
-        registry.report_rollback(outcome(registry, sequence=10), now_us=3_000_000)
-    taken(registry, registry.roll_back(ONLINE, wish(), now_us=4_000_000))
+        report_rollback(registry, outcome(registry, sequence=10), now_us=3_000_000)
+    taken(registry, roll_back(registry, ONLINE, wish(), now_us=4_000_000))
     assert [record.rollback.HasField("done") for record in registry.rollbacks] == [True, False]
     # What the arms serve is not touched: the difference comes as a delta.
     assert arm(registry, "online").base.sequence == 0
@@ -277,10 +279,10 @@ def test_a_rollback_is_ordered_once_and_its_outcome_kept_with_its_evidence() -> 
 
 def test_a_rollback_that_cannot_be_carried_out_says_why() -> None:
     registry = with_first()
-    taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
-    failed = taken(registry, registry.report_rollback(outcome(registry, error="no base"), now_us=2_000_000))
+    taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
+    failed = taken(registry, report_rollback(registry, outcome(registry, error="no base"), now_us=2_000_000))
     assert (failed.events[0].decision, failed.answer.rollback.error) == ("rollback_failed", "no base")
-    assert registry.roll_back(ONLINE, wish(), now_us=3_000_000).records
+    assert roll_back(registry, ONLINE, wish(), now_us=3_000_000).records
 
 
 @pytest.mark.parametrize(
@@ -294,15 +296,15 @@ def test_a_rollback_that_cannot_be_carried_out_says_why() -> None:
 )
 def test_a_rollback_to_nowhere_is_refused_by_field(bad: model_pb2.Rollback, field: str) -> None:
     with pytest.raises(InvalidInput, match=field):
-        with_first().roll_back(ONLINE, bad, now_us=40_000_000)
+        roll_back(with_first(), ONLINE, bad, now_us=40_000_000)
 
 
 def test_orders_and_outcomes_of_nothing_are_refused() -> None:
     registry = with_first()
     with pytest.raises(NotFound):
-        registry.roll_back(model_pb2.Lineage(generation=3, policy="online"), wish(), now_us=1)
+        roll_back(registry, model_pb2.Lineage(generation=3, policy="online"), wish(), now_us=1)
     with pytest.raises(NotFound):
-        registry.report_rollback(model_pb2.Rollback(order=99, error="x"), now_us=1)
-    taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
+        report_rollback(registry, model_pb2.Rollback(order=99, error="x"), now_us=1)
+    taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
     with pytest.raises(InvalidInput, match="either done or error"):
-        registry.report_rollback(model_pb2.Rollback(order=registry.rollbacks[0].rollback.order), now_us=1)
+        report_rollback(registry, model_pb2.Rollback(order=registry.rollbacks[0].rollback.order), now_us=1)

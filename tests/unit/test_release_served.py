@@ -12,8 +12,10 @@ from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from rec.model.v1 import model_pb2
 from services.contract import columns, times
 from services.release import lives
+from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
-from services.release.registry import NOTHING, Decision, Registry
+from services.release.registry import Registry
+from services.release.rollbacks import report_rollback, roll_back
 from services.release.served import ServedSamples, rows_of
 from services.release.settings import GuardRules, Settings
 from services.release.steward import Steward
@@ -197,7 +199,7 @@ async def test_behind_the_rollback_only_new_rows_are_judged():
     outcome = model_pb2.Rollback()
     outcome.CopyFrom(rig.decisions[0].answer.rollback)
     outcome.done.order, outcome.done.restored_sequence, outcome.sequence = outcome.order, 2, 9
-    rig.registry.take(rig.registry.report_rollback(outcome, now_us=NOW_US).records)
+    rig.registry.take(report_rollback(rig.registry, outcome, now_us=NOW_US).records)
     await rig.steward.look()
     rig.traffic("online", sequence=9)
     await rig.steward.look()
@@ -213,13 +215,13 @@ async def test_behind_the_rollback_both_arms_are_judged_from_the_same_moment_on(
     model would be taken back again and again."""
     rig = Rig()
     wish = model_pb2.Rollback(to_sequence=2, reason="test")
-    order = rig.registry.roll_back(ONLINE, wish, now_us=NOW_US)
+    order = roll_back(rig.registry, ONLINE, wish, now_us=NOW_US)
     rig.registry.take(order.records)
     outcome = model_pb2.Rollback()
     outcome.CopyFrom(order.answer.rollback)
     outcome.done.order, outcome.done.restored_sequence, outcome.sequence = outcome.order, 2, 9
     times.set_us(outcome.published_at, NOW_US)
-    rig.registry.take(rig.registry.report_rollback(outcome, now_us=NOW_US).records)
+    rig.registry.take(report_rollback(rig.registry, outcome, now_us=NOW_US).records)
     rig.traffic("baseline", scored_us=NOW_US - 1)
     rig.traffic("online", sequence=9, scored_us=NOW_US + 1, only_clicks=True)
     for _ in range(3):
