@@ -34,13 +34,12 @@ SERVING = model_pb2.RELEASE_STATE_SERVING
 
 def state_of(registry: Registry, generation: int) -> State:
     """Where a generation stands; NotFound. The first one is promoted by being the first."""
-    known = [one.lineage.generation for one in registry.generations]
-    if generation not in known:
-        raise NotFound(f"generation {generation}: known are {known or 'none'}")
+    registry.generation(generation)
     life = registry.life(generation)
     if life.state:
         return State(life.state)
-    return State.PROMOTED if generation == known[0] else State.REGISTERED
+    first = registry.generations[0].lineage.generation
+    return State.PROMOTED if generation == first else State.REGISTERED
 
 
 def gated(registry: Registry, generation: int, verdict: GateVerdict, now_us: int) -> Decision:

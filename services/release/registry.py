@@ -91,6 +91,13 @@ class Registry:
         """By number."""
         return [self._generations[number] for number in sorted(self._generations)]
 
+    def generation(self, number: int) -> model_pb2.Release:
+        """The record of a registered full model; NotFound."""
+        found = self._generations.get(number)
+        if found is None:
+            raise NotFound(f"generation {number}: known are {sorted(self._generations) or 'none'}")
+        return found
+
     @property
     def rollbacks(self) -> list[model_pb2.Release]:
         """By order."""

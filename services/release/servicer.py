@@ -145,10 +145,9 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         """Judges a full model on what the online arm served lately, and keeps the verdict."""
         async with self._turn:
             registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
-            lives.state_of(registry, request.generation)
-            first = next(one for one in registry.generations if one.lineage.generation == request.generation)
+            base = registry.generation(request.generation).base
         # Aside: seconds for a large model, in which others decide.
-        verdict = await self._gatekeeper.judge(first.base, ONLINE_ARM)
+        verdict = await self._gatekeeper.judge(base, ONLINE_ARM)
         decision = await self._decided(
             context, lambda registry, now_us: lives.gated(registry, request.generation, verdict, now_us)
         )
@@ -236,14 +235,12 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
 
 
 def _generation(registry: Registry, record: model_pb2.Release) -> release_pb2.Generation:
+    number = record.lineage.generation
+    life = registry.life(number)
     return release_pb2.Generation(
-        generation=record.lineage.generation,
+        generation=number,
         parent_generation=record.parent_generation,
         base=record.base,
         registered_at=record.decided_at,
-        life=model_pb2.Life(
-            state=str(lives.state_of(registry, record.lineage.generation)),
-            shares=registry.life(record.lineage.generation).shares,
-            held=registry.life(record.lineage.generation).held,
-        ),
+        life=model_pb2.Life(state=str(lives.state_of(registry, number)), shares=life.shares, held=life.held),
     )

@@ -140,8 +140,7 @@ class Steward:
         def find(registry: Registry) -> Decision:
             step = self.promotion.look(registry, time.monotonic())
             if step is not None:
-                first = {one.lineage.generation: one.base for one in registry.generations}
-                due.append((step, first[step.generation]))
+                due.append((step, registry.generation(step.generation).base))
             return NOTHING
 
         await self._decide(find, _TURN_S)
@@ -161,11 +160,12 @@ class Steward:
 
     def _guarded(self, registry: Registry) -> Decision:
         """At most one order a look: its outcome changes what the next one sees."""
-        settings = self._settings
-        baseline = self._window.window(settings.baseline_arm)
+        baseline_arm = self._settings.baseline_arm
+        # Waiting for the turn may have taken the last of its rows out of the window.
+        if baseline_arm not in self._window.arms():
+            return NOTHING
         for release in registry.arms:
-            follows = not release.HasField("pinned_sequence")
-            if release.arm == settings.baseline_arm or not follows or baseline.size == 0:
+            if release.arm == baseline_arm or release.HasField("pinned_sequence"):
                 continue
             if release.state != model_pb2.RELEASE_STATE_SERVING:
                 continue
