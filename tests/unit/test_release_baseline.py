@@ -264,6 +264,14 @@ def test_an_order_never_restores_what_an_order_before_it_has_taken_back():
     assert late.to_time.ToMicroseconds() == rig.now_us - BACK_US
 
 
+def test_undone_is_what_stands_between_the_restored_state_and_its_return():
+    rig = Rig()
+    rig.now_s = 1_000
+    rig.rolled_back(restored=80, sequence=100)
+    undone = Undone.of(rig.registry, ONLINE)
+    assert [one for one in range(70, 110) if undone.covers(one)] == list(range(81, 100))
+
+
 def test_behind_an_order_by_sequence_the_guard_restores_that_sequence():
     rig = Rig()
     rig.now_s = 1_000
