@@ -79,8 +79,5 @@ class Orders:
         base = model_pb2.BaseRef()
         base.CopyFrom(known.base)
         if known.lineage.policy != lineage[1]:
-            base.delta_partition = topics.partition_of(
-                topics.lineage_key(*lineage), topics.MODEL_DELTAS.partitions
-            )
-            base.delta_offset = 0
+            base.delta_partition, base.delta_offset = topics.delta_partition(*lineage), 0
         return base

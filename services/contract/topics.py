@@ -182,6 +182,11 @@ def lineage_key(generation: int, policy: str) -> bytes:
     return f"{generation}/{policy}".encode()
 
 
+def delta_partition(generation: int, policy: str) -> int:
+    """The partition of model-deltas that a lineage lives in."""
+    return partition_of(lineage_key(generation, policy), MODEL_DELTAS.partitions)
+
+
 def murmur2(data: bytes) -> int:
     """Kafka's murmur2 (Java client's Utils.murmur2), as a positive 31-bit number.
 

@@ -21,8 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rec.model.v1 import model_pb2
-from services.contract import times, topics
+from services.contract import times
 from services.contract.errors import Conflict, NotFound
+from services.contract.topics import delta_partition
 from services.release import checks
 from services.release.decision import Decision, Draft, evidence_of
 
@@ -152,7 +153,7 @@ class Registry:
             manifest_digest=manifest_digest,
             sequence=0,
             chain_hash=manifest_digest,
-            delta_partition=delta_partition((number, policy)),
+            delta_partition=delta_partition(number, policy),
             delta_offset=delta_end,
         )
         draft = Draft(self.revision, now_us)
@@ -181,7 +182,7 @@ class Registry:
         """
         key = (lineage.generation, lineage.policy)
         self.require_lineage(key)
-        checks.refuse(checks.bad_base(base, delta_partition(key)))
+        checks.refuse(checks.bad_base(base, delta_partition(*key)))
         known = self.bases(lineage)[-1].base
         if (base.sequence, base.manifest_digest) == (known.sequence, known.manifest_digest):
             return Decision(model_pb2.Release(revision=self.revision))
@@ -278,7 +279,7 @@ class Registry:
         base = model_pb2.BaseRef()
         base.CopyFrom(self._generations[key[0]].base)
         if key[1] != FIRST_POLICY:
-            base.delta_partition, base.delta_offset = delta_partition(key), 0
+            base.delta_partition, base.delta_offset = delta_partition(*key), 0
         return base
 
     def require_lineage(self, key: LineageId) -> None:
@@ -292,11 +293,6 @@ class Registry:
 def generation_key(number: int) -> str:
     """Key of a generation's record on model-releases."""
     return f"{GENERATION_PREFIX}{number}"
-
-
-def delta_partition(lineage: LineageId) -> int:
-    """The partition of model-deltas that a lineage lives in."""
-    return topics.partition_of(topics.lineage_key(*lineage), topics.MODEL_DELTAS.partitions)
 
 
 def _same_wish(one: model_pb2.Release, other: model_pb2.Release) -> bool:

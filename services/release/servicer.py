@@ -11,11 +11,12 @@ import grpc
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract.errors import Conflict, InvalidInput, Unavailable
+from services.contract.topics import delta_partition
 from services.release import lives
 from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
-from services.release.registry import ONLINE_ARM, Registry, delta_partition
+from services.release.registry import ONLINE_ARM, Registry
 from services.release.release_log import ReleaseLog
 from services.release.rollbacks import report_rollback, roll_back
 from services.release.served import ServedSamples
@@ -67,7 +68,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         await self._manifests.check_generation(request.manifest_uri, request.manifest_digest)
         async with self._turn:
             registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
-            delta_end = await self._log.delta_end(delta_partition(registry.next_lineage()))
+            delta_end = await self._log.delta_end(delta_partition(*registry.next_lineage()))
             decision = registry.register_generation(
                 request.manifest_uri,
                 request.manifest_digest,
@@ -97,7 +98,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         lineage = request.lineage
         async with self._turn:
             registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
-            delta_end = await self._log.delta_end(delta_partition((lineage.generation, lineage.policy)))
+            delta_end = await self._log.delta_end(delta_partition(lineage.generation, lineage.policy))
             decision = registry.set_arm(
                 request.arm, lineage, pinned, request.state, self._clock.now_us(), delta_end=delta_end
             )

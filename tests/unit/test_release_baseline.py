@@ -8,12 +8,13 @@ import pytest
 from rec.model.v1 import model_pb2
 from services.contract import times
 from services.contract.times import MICROS
+from services.contract.topics import delta_partition
 from services.release import lives
 from services.release.baseline import BaselineRules, kept
 from services.release.decision import Decision
 from services.release.evidence import Check
 from services.release.gate import GateVerdict
-from services.release.registry import KNOWN_BASES, Registry, delta_partition
+from services.release.registry import KNOWN_BASES, Registry
 from services.release.rollbacks import report_rollback, roll_back
 from services.release.states import Step
 from services.release.undone import Undone
@@ -52,7 +53,7 @@ class Rig:
             chain_hash=bytes(32),
             sequence=sequence,
             epoch=1,
-            delta_partition=delta_partition((lineage.generation, lineage.policy)),
+            delta_partition=delta_partition(lineage.generation, lineage.policy),
             delta_offset=sequence,
         )
         self.take(self.registry.register_base(lineage, reference, self.now_us))

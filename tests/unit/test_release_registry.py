@@ -8,8 +8,9 @@ import pytest
 
 from rec.model.v1 import model_pb2
 from services.contract.errors import Conflict, InvalidInput, NotFound
+from services.contract.topics import delta_partition
 from services.release.decision import Decision
-from services.release.registry import Registry, delta_partition
+from services.release.registry import Registry
 from services.release.rollbacks import report_rollback, roll_back
 
 ONLINE = model_pb2.Lineage(generation=1, policy="online")
@@ -41,7 +42,7 @@ def base_at(sequence: int, **changes: object) -> model_pb2.BaseRef:
         sequence=sequence,
         chain_hash=digest(9),
         epoch=1,
-        delta_partition=delta_partition((1, "online")),
+        delta_partition=delta_partition(1, "online"),
         delta_offset=1_000 + sequence,
     )
     for name, value in changes.items():
@@ -65,7 +66,7 @@ def test_first_generation_is_number_one_and_creates_the_two_default_arms() -> No
 def test_base_of_a_generation_starts_the_chain_at_its_manifest_and_the_end_of_the_partition() -> None:
     base = Registry().register_generation("u", digest(1), 0, 77, 5).answer.base
     assert (base.sequence, base.epoch, base.chain_hash, base.delta_offset) == (0, 0, digest(1), 77)
-    assert base.delta_partition == delta_partition((1, "online"))
+    assert base.delta_partition == delta_partition(1, "online")
 
 
 def test_registering_the_same_manifest_again_answers_the_same_number_without_a_record() -> None:
@@ -209,7 +210,7 @@ def test_an_arm_that_follows_another_policy_begins_its_lineage_at_the_full_model
     assert [record.arm for record in decision.records] == ["generation/1/hourly/base/0", "hourly"]
     base, full = arm(registry, "hourly").base, registry.generations[0].base
     assert (base.manifest_uri, base.chain_hash) == (full.manifest_uri, full.chain_hash)
-    where = delta_partition((1, "hourly"))
+    where = delta_partition(1, "hourly")
     assert (base.sequence, base.delta_partition, base.delta_offset) == (0, where, 77)
     # Known from now on: a second arm begins nothing, and its offset decides nothing.
     again = taken(registry, registry.set_arm("other", HOURLY, None, SERVING, 6, delta_end=99))
