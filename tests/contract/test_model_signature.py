@@ -219,6 +219,9 @@ async def test_release_registers_only_what_it_can_check(tmp_path):
     await checks.check_generation(saved.manifest_uri, saved.manifest_digest)
     with pytest.raises(MalformedRecord, match="manifest_digest"):
         await checks.check_generation(saved.manifest_uri, bytes(32))
+    plain = save(tmp_path / "p", None)
+    with pytest.raises(BadSignature, match="signature=none"):
+        await checks.check_generation(plain.manifest_uri, plain.manifest_digest)
     with pytest.raises(LoopError, match="no file"):
         await checks.check_generation("elsewhere/manifest.json", saved.manifest_digest)
     base = base_ref(saved)
