@@ -53,7 +53,7 @@ class Orders:
         """A record, of any key."""
         lineage = (release.lineage.generation, release.lineage.policy)
         if not release.HasField("rollback"):
-            if release.arm == f"generation/{lineage[0]}":
+            if release.arm == topics.generation_key(lineage[0]):
                 self._generations[lineage[0]] = release
             return
         order = release.rollback

@@ -22,9 +22,10 @@ from collections.abc import Mapping
 from rec.model.v1 import model_pb2
 from services.contract.assignment import check_shares
 from services.contract.errors import Conflict, NotFound
+from services.contract.topics import generation_key
 from services.release.decision import Decision, Draft
 from services.release.gate import GateVerdict
-from services.release.registry import FIRST_POLICY, ONLINE_ARM, Registry, generation_key
+from services.release.registry import FIRST_POLICY, ONLINE_ARM, Registry
 from services.release.states import State, Step, after, taken
 
 CANDIDATE_ARM = "candidate"

@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from rec.model.v1 import model_pb2
 from services.contract import times
 from services.contract.errors import Conflict, NotFound
-from services.contract.topics import delta_partition
+from services.contract.topics import GENERATION_PREFIX, delta_partition, generation_key
 from services.release import checks
 from services.release.decision import Decision, Draft, evidence_of
 
 FIRST_POLICY = "online"
 ONLINE_ARM = "online"
 FROZEN_ARM = "frozen"
-GENERATION_PREFIX = "generation/"
 # Of arms together; ranking holds a full state per arm.
 MAX_ARMS = 32
 # Bases of a lineage that may be pointed to: as many as its trainer keeps (trainer.bases.KEEP_BASES).
@@ -288,11 +287,6 @@ class Registry:
             lineages = {(number, FIRST_POLICY) for number in self._generations} | set(self._bases)
             known = [f"{number}/{policy}" for number, policy in sorted(lineages)]
             raise NotFound(f"lineage {key[0]}/{key[1][:64]}: known are {', '.join(known) or 'none'}")
-
-
-def generation_key(number: int) -> str:
-    """Key of a generation's record on model-releases."""
-    return f"{GENERATION_PREFIX}{number}"
 
 
 def _same_wish(one: model_pb2.Release, other: model_pb2.Release) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from rec.model.v1 import model_pb2
 from services.contract import times
 from services.contract.errors import Conflict, NotFound
+from services.contract.topics import generation_key
 from services.release import checks
 from services.release.decision import Decision, Draft
-from services.release.registry import Registry, generation_key
+from services.release.registry import Registry
 
 
 def roll_back(
