@@ -49,7 +49,7 @@ class Served:
         return int(self.requests.max()) + 1 if len(self.requests) else 0
 
     def figures(self) -> dict[str, float]:
-        """Click rate, log loss, calibration; NaN without rows."""
+        """Requests; click rate, log loss, calibration, each NaN without rows."""
         loss, _ = self.log_loss()
         rate, _ = self.click_rate()
         right = calibration(self.labels, self.scores, self.weights)

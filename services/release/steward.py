@@ -117,7 +117,8 @@ class Steward:
                 log.warning("look failed", error=str(error))
 
     async def look(self) -> None:
-        """Judges every arm that serves a lineage, orders what has to be."""
+        """Guards every arm that follows a lineage, takes the generation under way a step on, keeps the
+        baseline."""
         for arm in self._window.arms():
             for name, value in self._window.window(arm).figures().items():
                 self._figures.labels(arm, name).set(value)
