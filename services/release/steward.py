@@ -125,9 +125,12 @@ class Steward:
         # Others decide too: their turn is not taken without need, nor for long while Kafka is away.
         if self._settings.baseline_arm in self._window.arms():
             await self._decide(self._guarded, _TURN_S)
-        if self._settings.auto_promote:
-            await self._advance()
-        await self._decide(self._kept, _TURN_S)
+        try:
+            if self._settings.auto_promote:
+                await self._advance()
+        finally:
+            # A model that cannot be judged yet (Conflict) may stand at the gate for long.
+            await self._decide(self._kept, _TURN_S)
 
     def _kept(self, registry: Registry) -> Decision:
         found = kept(registry, self._baseline, self._clock.now_us())

@@ -4,6 +4,7 @@ itself."""
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from rec.model.v1 import model_pb2
 from services.contract import columns, times
+from services.contract.errors import Conflict
+from services.contract.times import MICROS
 from services.release import lives
 from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
@@ -125,13 +128,13 @@ def test_rows_leave_with_the_window_and_the_oldest_when_it_is_full():
 class Rig:
     """A steward over a registry in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, began_us: int = 1, **given: Any) -> None:
         self.registry = Registry()
-        first = self.registry.register_generation("store/g1", bytes(32), 0, 0, now_us=1)
+        first = self.registry.register_generation("store/g1", bytes(32), 0, 0, now_us=began_us)
         self.registry.take(first.records)
         self.decisions: list[Decision] = []
         self.window = window(max_rows=1_000_000)
-        settings = Settings(guard=GuardRules(min_requests=50))
+        settings = Settings(guard=GuardRules(min_requests=50), **given)
         self.steward = Steward(  # type: ignore[arg-type]
             settings, self.window, self, self.decide, Gatekeeper(settings, self.window, None)
         )
@@ -189,6 +192,15 @@ async def test_an_arm_that_is_worse_than_its_baseline_is_taken_back_once():
     assert decision.events[0].decision == "rollback_ordered"
     assert "calibration" in evidence["guard"]["failed"]
     assert evidence["guard"]["arm"]["requests"] == 200
+
+
+async def test_a_generation_that_waits_at_the_gate_does_not_keep_the_baseline_waiting():
+    rig = Rig(began_us=NOW_US - 400 * MICROS, auto_promote=True, baseline_share=0.05, baseline_age_s=300.0)
+    second = rig.registry.register_generation("store/g2", b"2" * 32, 1, 0, now_us=NOW_US)
+    rig.registry.take(second.records)
+    with pytest.raises(Conflict, match="served nothing"):
+        await rig.steward.look()
+    assert [one.answer.arm for one in rig.decisions] == ["baseline"]
 
 
 async def test_behind_the_rollback_only_new_rows_are_judged():
