@@ -59,7 +59,7 @@ class Orders:
         """A record, of any key."""
         lineage = lineage_of(release)
         if not release.HasField("rollback"):
-            if release.arm == f"generation/{lineage[0]}":
+            if release.arm == topics.generation_key(lineage[0]):
                 self._generations[lineage[0]] = release
             return
         order = release.rollback
@@ -85,8 +85,5 @@ class Orders:
         base = model_pb2.BaseRef()
         base.CopyFrom(known.base)
         if known.lineage.policy != lineage[1]:
-            base.delta_partition = topics.partition_of(
-                topics.lineage_key(*lineage), topics.MODEL_DELTAS.partitions
-            )
-            base.delta_offset = 0
+            base.delta_partition, base.delta_offset = topics.delta_partition(*lineage), 0
         return base

@@ -36,8 +36,7 @@ class Publisher:
         self._key = topics.lineage_key(generation, policy)
         self._retry_s = retry_s
         self._producer: TransactionalProducer | None = None
-        partition = topics.partition_of(self._key, topics.MODEL_DELTAS.partitions)
-        self.where = TopicPartition(topics.MODEL_DELTAS.name, partition)
+        self.where = TopicPartition(topics.MODEL_DELTAS.name, topics.delta_partition(generation, policy))
         # The offset behind the last delta of the lineage, as far as this process knows.
         self.next_offset = 0
         # The offset of the mark that the last start wrote.

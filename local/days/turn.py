@@ -157,9 +157,7 @@ async def _caught_up(bootstrap: str, generation: int, release: Release, deadline
     """Points the candidate to a lineage; returns when a delta of it has all samples that there were then."""
     reader = LogReader(KafkaSettings(bootstrap_servers=bootstrap), "demo-days")
     key = topics.lineage_key(generation, "online")
-    deltas = TopicPartition(
-        topics.MODEL_DELTAS.name, topics.partition_of(key, topics.MODEL_DELTAS.partitions)
-    )
+    deltas = TopicPartition(topics.MODEL_DELTAS.name, topics.delta_partition(generation, "online"))
     await reader.start()
     try:
         samples = await reader.partitions(topics.SAMPLES.name)

@@ -23,7 +23,7 @@ from local.days.run import Run
 from local.days.turn import Turn
 from services.contract import quality
 from services.contract.assignment import arm_of
-from services.contract.experiment import ArmClicks, Comparison, SequentialTest
+from services.contract.sequential import ArmClicks, Comparison, SequentialTest
 
 US = 1_000_000
 # Between two looks at the clicks of Black Friday.
@@ -44,7 +44,7 @@ LOAD = (
 
 @dataclass(frozen=True)
 class Rules:
-    """Of the sequential test (services.contract.experiment)."""
+    """Of the sequential test (services.contract.sequential)."""
 
     alpha: float = 0.05
     tau: float = 0.02

@@ -21,9 +21,7 @@ from services.contract.times import to_us
 CALL_S = 10.0
 FIRST = model_pb2.Lineage(generation=1, policy="online")
 # Where its deltas stand.
-PARTITION = topics.partition_of(
-    topics.lineage_key(FIRST.generation, FIRST.policy), topics.MODEL_DELTAS.partitions
-)
+PARTITION = topics.delta_partition(FIRST.generation, FIRST.policy)
 BASELINE = "baseline"
 # Of the evidence of an event, what does not repeat the record itself.
 _TOLD = (

@@ -15,7 +15,7 @@ import xxhash
 from services.contract.errors import FieldViolation, InvalidInput
 
 _SUM_TOLERANCE = 1e-9
-_ARM = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+ARM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
@@ -24,7 +24,7 @@ def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
     wrong = [
         FieldViolation(f"shares[{arm[:64]}]", str(share), "an arm's name, and a share above 0 and below 1")
         for arm, share in shares.items()
-        if not (_ARM.fullmatch(arm) and 0 < share < 1)
+        if not (ARM_NAME.fullmatch(arm) and 0 < share < 1)
     ]
     if len(shares) < 2:
         wrong.append(FieldViolation("shares", f"{len(shares)} arms", "at least two"))

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from rec.model.v1 import model_pb2
 from services.contract.assignment import arm_of, check_shares
 from services.contract.errors import MalformedRecord
+from services.contract.topics import GENERATION_PREFIX
 
 _STANDING = "standing"
 # The rest of the first draw; sorts before every arm, so that a share that grows keeps the users it has.
@@ -59,7 +60,7 @@ class Experiments:
         return self._compared[max(self._compared)] if self._compared else None
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
-        """One record; of a kind that shares no users it changes nothing. MalformedRecord."""
+        """One record; of a kind that shares no users it changes nothing. InvalidInput."""
         name = (key or b"").decode(errors="replace")
         if value is None:
             self._arms.pop(name, None)
@@ -93,7 +94,7 @@ class Experiments:
                 self._compared[generation] = Experiment(f"generation-{generation}", shares)
             else:
                 self._compared.pop(generation, None)
-        elif "/" not in release.arm:
+        elif not release.arm.startswith(GENERATION_PREFIX):
             self._arms[release.arm] = release
 
     def _serves(self, arm: str) -> bool:

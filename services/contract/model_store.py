@@ -87,8 +87,9 @@ def save_base(
     manifest_path = f"{base}/{folder}/{MANIFEST_NAME}"
     if files.get_file_info(manifest_path).type != arrow_fs.FileType.NotFound:
         return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
-    check_body(body_of(state))
-    data = safetensors.numpy.save(_tensors(state))
+    whole = _whole(state)
+    check_body(whole)
+    data = safetensors.numpy.save(_tensors(whole))
     manifest = _manifest(state, state_digest, data) | {
         "created_at_us": created_at_us,
         "parent_generation": parent_generation,
@@ -289,21 +290,20 @@ def _manifest(state: ModelState, state_digest: str, data: bytes) -> dict[str, An
     }
 
 
-def body_of(state: ModelState) -> Body:
+def _whole(state: ModelState) -> Body:
     """A whole state as one change."""
     dense = (DenseChange(name, state.dense[name], state.dense_optimizer[name]) for name in model_schema.DENSE)
     return Body(tuple(table.everything(name) for name, table in state.tables.items()), tuple(dense))
 
 
-def _tensors(state: ModelState) -> dict[str, NDArray]:
+def _tensors(whole: Body) -> dict[str, NDArray]:
     tensors: dict[str, NDArray] = {}
-    for name, table in state.tables.items():
-        whole = table.everything(name)
+    for table in whole.tables:
         for part in _TABLE_PARTS:
-            tensors[f"{name}.{part}"] = np.ascontiguousarray(getattr(whole, part))
-    for name in model_schema.DENSE:
-        tensors[f"dense.{name}"] = state.dense[name]
-        tensors[f"dense_optimizer.{name}"] = state.dense_optimizer[name]
+            tensors[f"{table.table}.{part}"] = np.ascontiguousarray(getattr(table, part))
+    for dense in whole.dense:
+        tensors[f"dense.{dense.name}"] = dense.values
+        tensors[f"dense_optimizer.{dense.name}"] = dense.optimizer
     return tensors
 
 

@@ -32,8 +32,12 @@ def log_loss(
     rows."""
     if not len(labels):
         return float("nan")
-    given = np.where(labels > 0, scores, 1 - scores).clip(_EDGE, 1)
-    return float(np.average(-np.log(given), weights=weights))
+    return float(np.average(losses(labels, scores), weights=weights))
+
+
+def losses(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """-log of the probability given to what happened, of each row."""
+    return -np.log(np.where(labels > 0, scores, 1 - scores).clip(_EDGE, 1))
 
 
 def calibration(
@@ -48,9 +52,14 @@ def calibration(
 
 def histogram(scores: NDArray[np.float32], bins: int = 20) -> NDArray[np.int64]:
     """Counts [bins] of scores over equal steps of the logit from -8 to 8; click probabilities crowd at 0."""
-    clipped = np.clip(scores.astype(np.float64), _EDGE, 1 - _EDGE)
-    place = (np.log(clipped / (1 - clipped)) + 8) / 16 * bins
+    place = (logit(scores) + 8) / 16 * bins
     return np.bincount(np.clip(place, 0, bins - 1).astype(np.int64), minlength=bins)
+
+
+def logit(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """log(p / (1 - p)), finite for 0 and 1 too."""
+    inside = np.clip(scores.astype(np.float64), _EDGE, 1 - _EDGE)
+    return np.log(inside / (1 - inside))
 
 
 def population_stability(counts: NDArray[np.int64], baseline: NDArray[np.int64]) -> float:

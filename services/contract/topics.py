@@ -101,6 +101,8 @@ MODEL_DELTAS = Topic(
     ("ranking", "recall", "trainer"),
     config={"message.timestamp.type": "LogAppendTime"},
 )
+# Of keys on model-releases; all others are names of arms.
+GENERATION_PREFIX = "generation/"
 MODEL_RELEASES = Topic(
     "model-releases",
     1,
@@ -180,6 +182,16 @@ def entity_key(entity_id: int) -> bytes:
 def lineage_key(generation: int, policy: str) -> bytes:
     """Key on model-deltas."""
     return f"{generation}/{policy}".encode()
+
+
+def generation_key(number: int) -> str:
+    """Key on model-releases of a generation's own record."""
+    return f"{GENERATION_PREFIX}{number}"
+
+
+def delta_partition(generation: int, policy: str) -> int:
+    """The partition of model-deltas that a lineage lives in."""
+    return partition_of(lineage_key(generation, policy), MODEL_DELTAS.partitions)
 
 
 def murmur2(data: bytes) -> int:

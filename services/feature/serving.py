@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from services.contract.errors import InvalidInput, LoopError
+from services.contract.errors import InvalidInput
 from services.contract.view_growth import GrowingSet
 from services.contract.view_registry import FeatureSet
 from services.feature import metrics
@@ -21,7 +21,6 @@ from services.feature.store import FeatureStore
 from services.runtime.kafka_tail import LogTail
 
 _CONNECT_S = 1.0
-_RETRY_S = 1.0
 
 
 class Serving:
@@ -46,7 +45,7 @@ class Serving:
     async def follow(self, tail: LogTail) -> None:
         """Serves what the log says, until cancelled; ``caught_up`` once it has been read to its end."""
         async with asyncio.TaskGroup() as group:
-            await _read(tail)
+            await tail.until_read()
             await self._grow(group)
             self.caught_up.set()
             group.create_task(tail.run(self._changed.set))
@@ -83,19 +82,6 @@ class Serving:
         """Closes what is open."""
         for store in (*self._before, self.store):
             await store.close()
-
-
-async def _read(tail: LogTail) -> None:
-    while True:
-        try:
-            await tail.start()
-            await tail.catch_up()
-        except LoopError as error:
-            metrics.log.warning("feature views unknown, trying again", error=str(error))
-            await tail.stop()
-            await asyncio.sleep(_RETRY_S)
-        else:
-            return
 
 
 def _ready(wanted: FeatureSet) -> Layout:

@@ -20,7 +20,7 @@ from rec.v1 import (
 )
 from services.contract import topics
 from services.contract.experiments import Experiments
-from services.gateway import readiness, releases
+from services.gateway import readiness
 from services.gateway.breaker import Breaker
 from services.gateway.dependency import Call, Dependency
 from services.gateway.fallback import FallbackPool
@@ -69,7 +69,14 @@ async def start(settings: GatewaySettings, process: Process) -> GrpcServer:
     tail = LogTail(settings.kafka, f"{settings.name}-releases", topics.MODEL_RELEASES.name, experiments.take)
     process.push_close("releases reader", tail.stop)
     known = asyncio.Event()
-    process.spawn(releases.follow(tail, known), "releases")
+
+    # No failure of Kafka ends it: all users get the default arm, or the one known last.
+    async def follow() -> None:
+        await tail.until_read()
+        known.set()
+        await tail.run()
+
+    process.spawn(follow(), "releases")
 
     async def declare() -> None:
         needed = {"recall": recall, "ranking": ranking}

@@ -12,12 +12,12 @@ from typing import Any
 
 from rec.model.v1 import model_pb2
 from services.contract.errors import NotFound, Unavailable
+from services.contract.topics import GENERATION_PREFIX
 from services.ranking.arm_model import ArmModel
 from services.ranking.follower import Follower
 from services.runtime.telemetry import get_logger
 
 log = get_logger(__name__)
-GENERATION_PREFIX = "generation/"
 Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
 

@@ -61,7 +61,7 @@ class RecallSettings(ProcessSettings):
     vectors_budget_ms: int = Field(default=100, gt=0)
     """A search takes 1 to 2 ms; one that has waited this long on its thread is given up."""
     co_click_budget_ms: int = Field(default=50, gt=0)
-    """Two round trips to Redis: later than this the other sources fill in."""
+    """At most two round trips to Redis: later than this the other sources fill in."""
     co_click_per_item: int = Field(default=30, gt=0)
     """Neighbours read of each of the user's last clicked items."""
     co_click_age_ms: int = Field(default=10_000, gt=0)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from rec.model.v1 import model_pb2
 from services.contract import times
-from services.release.registry import NOTHING, ONLINE_ARM, Decision, Draft, KnownBase, Registry
+from services.release.decision import NOTHING, Decision, Draft
+from services.release.registry import ONLINE_ARM, KnownBase, Registry
 from services.release.undone import Undone
 
 SERVING, RETIRED = model_pb2.RELEASE_STATE_SERVING, model_pb2.RELEASE_STATE_RETIRED

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from rec.model.v1 import model_pb2
 from services.contract import times
+from services.contract.assignment import ARM_NAME
 from services.contract.errors import FieldViolation, InvalidInput
 
 DIGEST_BYTES = 32
 MAX_URI_CHARS = 2_048
 MAX_REASON_CHARS = 500
-_ARM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 def refuse(violations: list[FieldViolation]) -> None:
@@ -51,9 +49,9 @@ def bad_base(base: model_pb2.BaseRef, partition: int) -> list[FieldViolation]:
 
 def bad_policy(policy: str) -> list[FieldViolation]:
     """Named like arms: a policy is part of keys and of a transactional id."""
-    if _ARM_NAME.fullmatch(policy):
+    if ARM_NAME.fullmatch(policy):
         return []
-    return [FieldViolation("lineage.policy", policy[:100], f"must match {_ARM_NAME.pattern}")]
+    return [FieldViolation("lineage.policy", policy[:100], f"must match {ARM_NAME.pattern}")]
 
 
 def bad_target(wish: model_pb2.Rollback, now_us: int) -> list[FieldViolation]:
@@ -81,8 +79,8 @@ def bad_outcome(outcome: model_pb2.Rollback) -> list[FieldViolation]:
 def bad_arm(name: str, state: int) -> list[FieldViolation]:
     """Names never clash with the generation/ keys of the log."""
     wrong = []
-    if not _ARM_NAME.fullmatch(name):
-        wrong.append(FieldViolation("arm", name[:100], f"must match {_ARM_NAME.pattern}"))
+    if not ARM_NAME.fullmatch(name):
+        wrong.append(FieldViolation("arm", name[:100], f"must match {ARM_NAME.pattern}"))
     if state not in model_pb2.ReleaseState.values() or state == model_pb2.RELEASE_STATE_UNSPECIFIED:
         wrong.append(FieldViolation("state", str(state), "SERVING, SHADOW or RETIRED"))
     return wrong

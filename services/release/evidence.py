@@ -22,8 +22,8 @@ class Check:
         return self.low <= self.value <= self.high
 
     def said(self) -> dict[str, object]:
-        """For JSON, which has neither NaN nor infinity."""
-        found = {name: _said(value) for name, value in asdict(self).items()}
+        """For JSON."""
+        found = {name: said(value) for name, value in asdict(self).items()}
         return found | {"good": self.good}
 
 
@@ -32,5 +32,6 @@ def failed(checks: Sequence[Check]) -> list[str]:
     return [check.name for check in checks if not check.good]
 
 
-def _said(value: object) -> object:
+def said(value: object) -> object:
+    """For JSON, which has neither NaN nor infinity."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contract.quality import auc, calibration, log_loss
+from services.contract.quality import auc, calibration, log_loss, logit
 from services.release.evidence import Check, failed
 from services.release.settings import GateRules
 
@@ -100,14 +100,9 @@ def judge(
             Check("calibration", right, rules.calibration_low, rules.calibration_high),
         ]
     if finite and len(canaries):
-        shift = float(np.abs(_logit(canaries) - _logit(canaries_served)).max())
+        shift = float(np.abs(logit(canaries) - logit(canaries_served)).max())
         checks += [
             Check("canary_spread", float(canaries.max() - canaries.min()), low=rules.min_canary_spread),
             Check("canary_shift", shift, high=rules.max_canary_shift),
         ]
     return GateVerdict(tuple(checks))
-
-
-def _logit(scores: Scores) -> NDArray[np.float64]:
-    inside = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-    return np.log(inside / (1 - inside))

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contract.experiment import ratio
-from services.contract.quality import calibration, histogram, population_stability
-from services.release.evidence import Check, failed
+from services.contract.quality import calibration, histogram, losses, population_stability
+from services.contract.sequential import ratio
+from services.release.evidence import Check, failed, said
 from services.release.settings import GuardRules
 
 Column = NDArray[np.float32]
@@ -49,7 +49,7 @@ class Served:
         return int(self.requests.max()) + 1 if len(self.requests) else 0
 
     def figures(self) -> dict[str, float]:
-        """Click rate, log loss, calibration; NaN without rows."""
+        """Requests; click rate, log loss, calibration, each NaN without rows."""
         loss, _ = self.log_loss()
         rate, _ = self.click_rate()
         right = calibration(self.labels, self.scores, self.weights)
@@ -57,9 +57,7 @@ class Served:
 
     def log_loss(self) -> tuple[float, float]:
         """(mean, its variance over requests)."""
-        inside = np.clip(self.scores, 1e-7, 1 - 1e-7)
-        losses = -np.log(np.where(self.labels > 0, inside, 1 - inside))
-        return self._mean(losses)
+        return self._mean(losses(self.labels, self.scores))
 
     def click_rate(self) -> tuple[float, float]:
         """(clicks per row shown, its variance over requests)."""
@@ -87,8 +85,8 @@ class GuardVerdict:
             "failed": failed(self.checks),
             "windows_in_breach": self.breaches,
             "checks": [check.said() for check in self.checks],
-            "arm": {name: Check(name, value).said()["value"] for name, value in self.arm.items()},
-            "baseline": {name: Check(name, value).said()["value"] for name, value in self.baseline.items()},
+            "arm": {name: said(value) for name, value in self.arm.items()},
+            "baseline": {name: said(value) for name, value in self.baseline.items()},
         }
 
 

@@ -22,8 +22,10 @@ from collections.abc import Mapping
 from rec.model.v1 import model_pb2
 from services.contract.assignment import check_shares
 from services.contract.errors import Conflict, NotFound
+from services.contract.topics import generation_key
+from services.release.decision import Decision, Draft
 from services.release.gate import GateVerdict
-from services.release.registry import FIRST_POLICY, ONLINE_ARM, Decision, Draft, Registry, generation_key
+from services.release.registry import FIRST_POLICY, ONLINE_ARM, Registry
 from services.release.states import State, Step, after, taken
 
 CANDIDATE_ARM = "candidate"
@@ -33,13 +35,12 @@ SERVING = model_pb2.RELEASE_STATE_SERVING
 
 def state_of(registry: Registry, generation: int) -> State:
     """Where a generation stands; NotFound. The first one is promoted by being the first."""
-    known = [one.lineage.generation for one in registry.generations]
-    if generation not in known:
-        raise NotFound(f"generation {generation}: known are {known or 'none'}")
+    registry.generation(generation)
     life = registry.life(generation)
     if life.state:
         return State(life.state)
-    return State.PROMOTED if generation == known[0] else State.REGISTERED
+    first = registry.generations[0].lineage.generation
+    return State.PROMOTED if generation == first else State.REGISTERED
 
 
 def gated(registry: Registry, generation: int, verdict: GateVerdict, now_us: int) -> Decision:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.contract.experiment import ArmClicks, Comparison, SequentialTest
+from services.contract.sequential import ArmClicks, Comparison, SequentialTest
 from services.release.lives import CANDIDATE_ARM, state_of
 from services.release.registry import ONLINE_ARM, Registry
 from services.release.served import ServedRows

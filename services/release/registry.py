@@ -8,29 +8,28 @@ The state is the `model-releases` log, one Release per key:
 | ``generation/<n>`` | a registered full model: its base at sequence 0, its parent |
 | ``generation/<n>/<policy>/base/<slot>`` | one of the newest bases of the lineage (n, policy) |
 | ``generation/<n>/life`` | where the generation stands (lives.py) |
-| ``generation/<n>/<policy>/rollback/<order>`` | an order to take the lineage back, then its outcome |
+| ``generation/<n>/<policy>/rollback/<order>`` | an order to take it back, then its outcome (rollbacks.py) |
 
-A decision is a set of new records and their events. The caller writes both, and only when Kafka has
-acknowledged them are they taken into the registry (``take``): what is in the registry stands in the log.
-A decision whose wish is already fulfilled has no records.
+What is decided (decision.py) is written by the caller, and only when Kafka has acknowledged it are the
+records taken into the registry (``take``): what is in the registry stands in the log.
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rec.model.v1 import model_pb2
-from services.contract import times, topics
+from services.contract import times
 from services.contract.errors import Conflict, NotFound
+from services.contract.topics import GENERATION_PREFIX, delta_partition, generation_key
 from services.release import checks
+from services.release.decision import Decision, Draft, evidence_of
 
 FIRST_POLICY = "online"
 ONLINE_ARM = "online"
 FROZEN_ARM = "frozen"
-GENERATION_PREFIX = "generation/"
 # Of arms together; ranking holds a full state per arm.
 MAX_ARMS = 32
 # Bases of a lineage that may be pointed to: as many as its trainer keeps (trainer.bases.KEEP_BASES).
@@ -40,53 +39,12 @@ LineageId = tuple[int, str]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Records for model-releases, their events for release-events, and the record that answers the caller."""
-
-    answer: model_pb2.Release
-    records: tuple[model_pb2.Release, ...] = ()
-    events: tuple[model_pb2.ReleaseEvent, ...] = ()
-
-
-@dataclass(frozen=True)
 class KnownBase:
     """A full state of a lineage, when it was registered, and the key of its record."""
 
     registered_us: int
     base: model_pb2.BaseRef
     key: str
-
-
-# Nothing is wished for.
-NOTHING = Decision(model_pb2.Release())
-
-
-@dataclass
-class Draft:
-    """Numbers the records of one decision and pairs each with its event."""
-
-    revision: int
-    now_us: int
-    records: list[model_pb2.Release] = field(default_factory=list)
-    events: list[model_pb2.ReleaseEvent] = field(default_factory=list)
-
-    def add(self, record: model_pb2.Release, decision: str, **evidence: object) -> model_pb2.Release:
-        self.revision += 1
-        record.revision = self.revision
-        times.set_us(record.decided_at, self.now_us)
-        event = model_pb2.ReleaseEvent(
-            arm=record.arm,
-            decision=decision,
-            evidence_json=json.dumps({**_evidence(record), **evidence}, sort_keys=True),
-            revision=self.revision,
-        )
-        times.set_us(event.decided_at, self.now_us)
-        self.records.append(record)
-        self.events.append(event)
-        return record
-
-    def decided(self, answer: model_pb2.Release) -> Decision:
-        return Decision(answer, tuple(self.records), tuple(self.events))
 
 
 class Registry:
@@ -133,6 +91,13 @@ class Registry:
         """By number."""
         return [self._generations[number] for number in sorted(self._generations)]
 
+    def generation(self, number: int) -> model_pb2.Release:
+        """The record of a registered full model; NotFound."""
+        found = self._generations.get(number)
+        if found is None:
+            raise NotFound(f"generation {number}: known are {sorted(self._generations) or 'none'}")
+        return found
+
     @property
     def rollbacks(self) -> list[model_pb2.Release]:
         """By order."""
@@ -146,7 +111,7 @@ class Registry:
         """The full states of a lineage that may be pointed to, oldest first: where it began, and the newest
         ones. NotFound."""
         key = (lineage.generation, lineage.policy)
-        self._require_lineage(key)
+        self.require_lineage(key)
         began = times.to_us(self._generations[key[0]].decided_at)
         first = KnownBase(began, self._first_base(key), generation_key(key[0]))
         return [first, *self._bases.get(key, ())]
@@ -187,7 +152,7 @@ class Registry:
             manifest_digest=manifest_digest,
             sequence=0,
             chain_hash=manifest_digest,
-            delta_partition=delta_partition((number, policy)),
+            delta_partition=delta_partition(number, policy),
             delta_offset=delta_end,
         )
         draft = Draft(self.revision, now_us)
@@ -215,8 +180,8 @@ class Registry:
         the same sequence). The same base again is a repeat without effect.
         """
         key = (lineage.generation, lineage.policy)
-        self._require_lineage(key)
-        checks.refuse(checks.bad_base(base, delta_partition(key)))
+        self.require_lineage(key)
+        checks.refuse(checks.bad_base(base, delta_partition(*key)))
         known = self.bases(lineage)[-1].base
         if (base.sequence, base.manifest_digest) == (known.sequence, known.manifest_digest):
             return Decision(model_pb2.Release(revision=self.revision))
@@ -266,7 +231,7 @@ class Registry:
         if not self._known((lineage.generation, lineage.policy)):
             key = self._base_key((lineage.generation, lineage.policy))
             draft.add(model_pb2.Release(arm=key, lineage=lineage, base=wanted.base), "lineage_begun")
-        draft.add(wanted, "arm_set", before=None if before is None else _evidence(before))
+        draft.add(wanted, "arm_set", before=None if before is None else evidence_of(before))
         return draft.decided(wanted)
 
     def pointed(
@@ -282,7 +247,7 @@ class Registry:
         checks.refuse([*checks.bad_arm(name, state), *checks.bad_policy(key[1])])
         begins = pinned is None and key[0] in self._generations and not self._known(key)
         if not begins:
-            self._require_lineage(key)
+            self.require_lineage(key)
         if name == ONLINE_ARM and state != model_pb2.RELEASE_STATE_SERVING:
             raise Conflict(f"arm {ONLINE_ARM} answers requests that name no arm: it must stay SERVING")
         if name not in self._arms and len(self._arms) >= MAX_ARMS:
@@ -295,53 +260,6 @@ class Registry:
             bases = [one.base for one in self.bases(lineage)]
         base = next(one for one in reversed(bases) if pinned is None or one.sequence <= pinned)
         return model_pb2.Release(arm=name, lineage=lineage, base=base, pinned_sequence=pinned, state=state)
-
-    def roll_back(
-        self, lineage: model_pb2.Lineage, wish: model_pb2.Rollback, now_us: int, **evidence: object
-    ) -> Decision:
-        """Orders a lineage's trainer to take it back to ``wish``'s target. The same wish while its order is
-        open is a repeat.
-
-        Raises InvalidInput (no target, or one in the future), NotFound (the lineage), Conflict (another order
-        of the lineage is open).
-        """
-        checks.refuse(checks.bad_target(wish, now_us))
-        key = (lineage.generation, lineage.policy)
-        self._require_lineage(key)
-        for record in self.rollbacks:
-            known = record.rollback
-            if record.lineage != lineage or _has_outcome(known):
-                continue
-            if (known.to_sequence, known.to_time) == (wish.to_sequence, wish.to_time):
-                return Decision(record)
-            raise Conflict(f"order {known.order} of {key[0]}/{key[1]} has no outcome yet")
-        order = model_pb2.Rollback()
-        order.CopyFrom(wish)
-        order.order = self.revision + 1
-        times.set_us(order.ordered_at, now_us)
-        record = model_pb2.Release(
-            arm=f"{generation_key(key[0])}/{key[1]}/rollback/{order.order}", lineage=lineage, rollback=order
-        )
-        draft = Draft(self.revision, now_us)
-        return draft.decided(draft.add(record, "rollback_ordered", **_rollback_evidence(order), **evidence))
-
-    def report_rollback(self, outcome: model_pb2.Rollback, now_us: int) -> Decision:
-        """Takes the trainer's outcome of an order; told again it is a repeat. NotFound, InvalidInput,
-        Conflict (another outcome)."""
-        record = self._rollbacks.get(outcome.order)
-        if record is None:
-            raise NotFound(f"order {outcome.order}: known are {sorted(self._rollbacks) or 'none'}")
-        checks.refuse(checks.bad_outcome(outcome))
-        if _has_outcome(record.rollback):
-            known = record.rollback
-            if (known.done, known.sequence, known.error) == (outcome.done, outcome.sequence, outcome.error):
-                return Decision(record)
-            raise Conflict(f"order {outcome.order} has another outcome already")
-        told = model_pb2.Release(arm=record.arm, lineage=record.lineage, rollback=record.rollback)
-        told.rollback.MergeFrom(outcome)
-        draft = Draft(self.revision, now_us)
-        name = "rollback_failed" if outcome.error else "rolled_back"
-        return draft.decided(draft.add(told, name, **_rollback_evidence(told.rollback)))
 
     def _known(self, key: LineageId) -> bool:
         return key[0] in self._generations and (key[1] == FIRST_POLICY or key in self._bases)
@@ -360,24 +278,15 @@ class Registry:
         base = model_pb2.BaseRef()
         base.CopyFrom(self._generations[key[0]].base)
         if key[1] != FIRST_POLICY:
-            base.delta_partition, base.delta_offset = delta_partition(key), 0
+            base.delta_partition, base.delta_offset = delta_partition(*key), 0
         return base
 
-    def _require_lineage(self, key: LineageId) -> None:
+    def require_lineage(self, key: LineageId) -> None:
+        """NotFound unless a generation or an arm has begun it."""
         if not self._known(key):
             lineages = {(number, FIRST_POLICY) for number in self._generations} | set(self._bases)
             known = [f"{number}/{policy}" for number, policy in sorted(lineages)]
             raise NotFound(f"lineage {key[0]}/{key[1][:64]}: known are {', '.join(known) or 'none'}")
-
-
-def generation_key(number: int) -> str:
-    """Key of a generation's record on model-releases."""
-    return f"{GENERATION_PREFIX}{number}"
-
-
-def delta_partition(lineage: LineageId) -> int:
-    """The partition of model-deltas that a lineage lives in."""
-    return topics.partition_of(topics.lineage_key(*lineage), topics.MODEL_DELTAS.partitions)
 
 
 def _same_wish(one: model_pb2.Release, other: model_pb2.Release) -> bool:
@@ -389,43 +298,3 @@ def _same_wish(one: model_pb2.Release, other: model_pb2.Release) -> bool:
         and one.HasField("pinned_sequence") == other.HasField("pinned_sequence")
         and one.pinned_sequence == other.pinned_sequence
     )
-
-
-def _has_outcome(order: model_pb2.Rollback) -> bool:
-    return order.HasField("done") or bool(order.error)
-
-
-def _rollback_evidence(order: model_pb2.Rollback) -> dict[str, object]:
-    to_time = times.to_us(order.to_time) if order.HasField("to_time") else None
-    found: dict[str, object] = {
-        "order": order.order,
-        "to_sequence": order.to_sequence if to_time is None else None,
-        "to_time_us": to_time,
-        "reason": order.reason,
-    }
-    if order.error:
-        return found | {"error": order.error}
-    if not order.HasField("done"):
-        return found
-    return found | {
-        "restored_sequence": order.done.restored_sequence,
-        "sequence": order.sequence,
-        "epoch": order.epoch,
-        "rows": order.rows,
-        "published_s": (times.to_us(order.published_at) - times.to_us(order.ordered_at)) / times.MICROS,
-        "quarantined": [[one.partition, one.start, one.end] for one in order.done.quarantined],
-    }
-
-
-def _evidence(record: model_pb2.Release) -> dict[str, object]:
-    return {
-        "lineage": f"{record.lineage.generation}/{record.lineage.policy}",
-        "pinned_sequence": record.pinned_sequence if record.HasField("pinned_sequence") else None,
-        "state": model_pb2.ReleaseState.Name(record.state),
-        "standing_share": record.standing_share,
-        "manifest_uri": record.base.manifest_uri,
-        "manifest_digest": record.base.manifest_digest.hex(),
-        "base_sequence": record.base.sequence,
-        "base_epoch": record.base.epoch,
-        "delta_offset": record.base.delta_offset,
-    }

@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 from rec.model.v1 import model_pb2
 from services.contract import topics
 from services.contract.errors import LoopError, Unavailable
-from services.release.registry import Decision, Registry
+from services.release.decision import Decision
+from services.release.registry import Registry
 from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPartition
 from services.runtime.kafka_transactions import TransactionalProducer
 from services.runtime.settings import KafkaSettings

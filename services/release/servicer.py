@@ -11,11 +11,14 @@ import grpc
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract.errors import Conflict, InvalidInput, Unavailable
+from services.contract.topics import delta_partition
 from services.release import lives
+from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
-from services.release.registry import NOTHING, ONLINE_ARM, Decision, Registry, delta_partition
+from services.release.registry import ONLINE_ARM, Registry
 from services.release.release_log import ReleaseLog
+from services.release.rollbacks import report_rollback, roll_back
 from services.release.served import ServedSamples
 from services.release.states import Step
 from services.runtime.clock import WallClock
@@ -65,7 +68,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         await self._manifests.check_generation(request.manifest_uri, request.manifest_digest)
         async with self._turn:
             registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
-            delta_end = await self._log.delta_end(delta_partition(registry.next_lineage()))
+            delta_end = await self._log.delta_end(delta_partition(*registry.next_lineage()))
             decision = registry.register_generation(
                 request.manifest_uri,
                 request.manifest_digest,
@@ -95,7 +98,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         lineage = request.lineage
         async with self._turn:
             registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
-            delta_end = await self._log.delta_end(delta_partition((lineage.generation, lineage.policy)))
+            delta_end = await self._log.delta_end(delta_partition(lineage.generation, lineage.policy))
             decision = registry.set_arm(
                 request.arm, lineage, pinned, request.state, self._clock.now_us(), delta_end=delta_end
             )
@@ -112,7 +115,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         elif request.HasField("to_sequence"):
             wish.to_sequence = request.to_sequence
         decision = await self._decided(
-            context, lambda registry, now_us: registry.roll_back(request.lineage, wish, now_us)
+            context, lambda registry, now_us: roll_back(registry, request.lineage, wish, now_us)
         )
         return release_pb2.RollBackResponse(rollback=decision.answer.rollback)
 
@@ -121,7 +124,7 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     ) -> release_pb2.ReportRollbackResponse:
         """Keeps what came of an order."""
         decision = await self._decided(
-            context, lambda registry, now_us: registry.report_rollback(request.rollback, now_us)
+            context, lambda registry, now_us: report_rollback(registry, request.rollback, now_us)
         )
         return release_pb2.ReportRollbackResponse(revision=decision.answer.revision)
 
@@ -143,10 +146,9 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
         """Judges a full model on what the online arm served lately, and keeps the verdict."""
         async with self._turn:
             registry = await self._opened(remaining_s(context, OPEN_TIMEOUT_S))
-            lives.state_of(registry, request.generation)
-            first = next(one for one in registry.generations if one.lineage.generation == request.generation)
+            base = registry.generation(request.generation).base
         # Aside: seconds for a large model, in which others decide.
-        verdict = await self._gatekeeper.judge(first.base, ONLINE_ARM)
+        verdict = await self._gatekeeper.judge(base, ONLINE_ARM)
         decision = await self._decided(
             context, lambda registry, now_us: lives.gated(registry, request.generation, verdict, now_us)
         )
@@ -234,14 +236,12 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
 
 
 def _generation(registry: Registry, record: model_pb2.Release) -> release_pb2.Generation:
+    number = record.lineage.generation
+    life = registry.life(number)
     return release_pb2.Generation(
-        generation=record.lineage.generation,
+        generation=number,
         parent_generation=record.parent_generation,
         base=record.base,
         registered_at=record.decided_at,
-        life=model_pb2.Life(
-            state=str(lives.state_of(registry, record.lineage.generation)),
-            shares=registry.life(record.lineage.generation).shares,
-            held=registry.life(record.lineage.generation).held,
-        ),
+        life=model_pb2.Life(state=str(lives.state_of(registry, number)), shares=life.shares, held=life.held),
     )

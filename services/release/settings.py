@@ -55,7 +55,7 @@ class GuardRules(Group):
 
 
 class SequentialRules(Group):
-    """When the sequential test speaks (contract/experiment.py)."""
+    """When the sequential test speaks (contract/sequential.py)."""
 
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Chance of a verdict without a difference, over all looks."""

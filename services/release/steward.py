@@ -1,7 +1,7 @@
 """What release does by itself: reads what the arms serve, takes an arm back that is worse than its baseline,
 keeps that baseline and, when told to, takes full models from the gate to everybody.
 
-    samples --> window (served.py) --every look--> guard (guard.py) --rollback--> order (registry.py)
+    samples --> window (served.py) --every look--> guard (guard.py) --rollback--> order (rollbacks.py)
                                                |--> promotion (promotion.py) --step--> life (lives.py)
                                                '--> baseline (baseline.py) --pin--> arm (registry.py)
 
@@ -22,10 +22,12 @@ from services.contract import times, topics
 from services.contract.errors import LoopError, Unavailable
 from services.release import lives
 from services.release.baseline import BaselineRules, kept
+from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
 from services.release.guard import Guard, GuardVerdict
 from services.release.promotion import NextStep, Promotion
-from services.release.registry import NOTHING, ONLINE_ARM, Decision, Registry
+from services.release.registry import ONLINE_ARM, Registry
+from services.release.rollbacks import roll_back
 from services.release.served import ServedRows, ServedSamples
 from services.release.settings import Settings
 from services.release.undone import Undone
@@ -115,16 +117,20 @@ class Steward:
                 log.warning("look failed", error=str(error))
 
     async def look(self) -> None:
-        """Judges every arm that serves a lineage, orders what has to be."""
+        """Guards every arm that follows a lineage, takes the generation under way a step on, keeps the
+        baseline."""
         for arm in self._window.arms():
             for name, value in self._window.window(arm).figures().items():
                 self._figures.labels(arm, name).set(value)
         # Others decide too: their turn is not taken without need, nor for long while Kafka is away.
         if self._settings.baseline_arm in self._window.arms():
             await self._decide(self._guarded, _TURN_S)
-        if self._settings.auto_promote:
-            await self._advance()
-        await self._decide(self._kept, _TURN_S)
+        try:
+            if self._settings.auto_promote:
+                await self._advance()
+        finally:
+            # A model that cannot be judged yet (Conflict) may stand at the gate for long.
+            await self._decide(self._kept, _TURN_S)
 
     def _kept(self, registry: Registry) -> Decision:
         found = kept(registry, self._baseline, self._clock.now_us())
@@ -138,8 +144,7 @@ class Steward:
         def find(registry: Registry) -> Decision:
             step = self.promotion.look(registry, time.monotonic())
             if step is not None:
-                first = {one.lineage.generation: one.base for one in registry.generations}
-                due.append((step, first[step.generation]))
+                due.append((step, registry.generation(step.generation).base))
             return NOTHING
 
         await self._decide(find, _TURN_S)
@@ -159,11 +164,12 @@ class Steward:
 
     def _guarded(self, registry: Registry) -> Decision:
         """At most one order a look: its outcome changes what the next one sees."""
-        settings = self._settings
-        baseline = self._window.window(settings.baseline_arm)
+        baseline_arm = self._settings.baseline_arm
+        # Waiting for the turn may have taken the last of its rows out of the window.
+        if baseline_arm not in self._window.arms():
+            return NOTHING
         for release in registry.arms:
-            follows = not release.HasField("pinned_sequence")
-            if release.arm == settings.baseline_arm or not follows or baseline.size == 0:
+            if release.arm == baseline_arm or release.HasField("pinned_sequence"):
                 continue
             if release.state != model_pb2.RELEASE_STATE_SERVING:
                 continue
@@ -195,4 +201,4 @@ class Steward:
         wish = undone.target(now_us, int(self._settings.rollback_s * times.MICROS))
         wish.reason = f"guard of arm {release.arm}"
         log.error("arm taken back", arm=release.arm, failed=verdict.evidence()["failed"])
-        return registry.roll_back(release.lineage, wish, now_us, guard=verdict.evidence())
+        return roll_back(registry, release.lineage, wish, now_us, guard=verdict.evidence())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rec.model.v1 import model_pb2
 from services.contract import times
 from services.release.registry import Registry
+from services.release.rollbacks import has_outcome
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Undone:
         orders = [one.rollback for one in registry.rollbacks if one.lineage == lineage]
         done = [one for one in orders if one.HasField("done")]
         return cls(
-            any(not one.HasField("done") and not one.error for one in orders),
+            not all(has_outcome(one) for one in orders),
             done[-1].sequence if done else 0,
             times.to_us(done[-1].published_at) if done else 0,
             tuple((one.done.restored_sequence, one.sequence) for one in done),

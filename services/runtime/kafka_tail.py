@@ -18,6 +18,7 @@ log = get_logger(__name__)
 _CATCH_UP_MS = 100
 _FOLLOW_MS = 500
 _RETRY_S = 0.5
+_START_RETRY_S = 1.0
 _RECORDS = 1_000
 # A LoopError refuses the record; it may come again.
 Take = Callable[[bytes | None, bytes | None], None]
@@ -49,6 +50,19 @@ class LogTail:
             end = (await self._reader.end_offsets([self._where]))[self._where]
             while await self._reader.position(self._where) < end:
                 await self._poll(_CATCH_UP_MS)
+
+    async def until_read(self) -> None:
+        """Connects and reads all that is there now, tried again until Kafka is there."""
+        while True:
+            try:
+                await self.start()
+                await self.catch_up()
+            except LoopError as error:
+                log.warning("not known yet, trying again", topic=self._where.topic, error=str(error))
+                await self.stop()
+                await asyncio.sleep(_START_RETRY_S)
+            else:
+                return
 
     async def run(self, after: Callable[[], None] = lambda: None) -> None:
         """Follows until cancelled; ``after`` is called whenever there was something. What was known stays

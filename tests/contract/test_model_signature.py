@@ -19,9 +19,17 @@ from services.contract.signature import Signer, Trusted, canonical, make_keys
 from services.contract.view_growth import GrowingSet
 from services.ranking import base_loader
 from services.ranking.served_sets import ServedSets
+from services.recall import base_loader as recall_loader
+from services.release.gatekeeper import Gatekeeper
 from services.release.manifests import Manifests
+from services.release.served import ServedSamples
+from services.release.settings import Settings
+from services.runtime.clock import WallClock
 from tests.feature_kit import FEATURES, SHAPE
-from tests.trainer_kit import new_state
+from tests.trainer_kit import World, new_state, sample_bytes
+from trainer import recovery
+
+LINEAGE = model_pb2.Lineage(generation=1, policy="online")
 
 
 def signer_of(folder: Path) -> Signer:
@@ -41,6 +49,12 @@ def trusted_by(*folders: Path) -> Trusted:
 def save(tmp_path: Path, signer: Signer | None) -> SavedBase:
     return model_store.save_base(
         str(tmp_path / "store"), new_state(), created_at_us=5, metrics={"auc": 0.1 + 0.2}, signer=signer
+    )
+
+
+def base_ref(saved: SavedBase) -> model_pb2.BaseRef:
+    return model_pb2.BaseRef(
+        manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest, chain_hash=saved.chain_hash
     )
 
 
@@ -128,19 +142,54 @@ def test_rows_that_are_not_finite_are_not_saved(tmp_path):
     assert list(tmp_path.rglob("*.*")) == []
 
 
+def of_ranking(base: model_pb2.BaseRef, root: str, trusted: Trusted) -> None:
+    sets = ServedSets(GrowingSet(WORLD, FEATURES))
+    base_loader.load(model_pb2.Release(lineage=LINEAGE, base=base), base, sets, root, trusted)
+
+
+def of_recall(base: model_pb2.BaseRef, root: str, trusted: Trusted) -> None:
+    recall_loader.load_base(root, base, (1, "online"), WallClock(), trusted=trusted)
+
+
+def of_the_trainer(base: model_pb2.BaseRef, root: str, trusted: Trusted) -> None:
+    recovery.load_base(model_pb2.Release(lineage=LINEAGE, base=base), root, trusted=trusted)
+
+
+@pytest.mark.parametrize("load", [of_ranking, of_recall, of_the_trainer])
+def test_whoever_loads_a_base_refuses_one_that_is_not_signed(tmp_path, load):
+    signed, plain = (save(tmp_path / name, by) for name, by in (("s", signer_of(tmp_path)), ("p", None)))
+    load(base_ref(signed), "", trusted_by(tmp_path))
+    with pytest.raises(BadSignature, match="signature=none"):
+        load(base_ref(plain), "", trusted_by(tmp_path))
+
+
+async def test_the_gate_rejects_a_model_that_is_not_signed(tmp_path):
+    window, sample = ServedSamples(60.0, 1_000), World(seed=1).sample(rows=10)
+    sample.arm, sample.model.lineage.generation = "online", 1
+    window.add(sample_bytes(sample))
+    gatekeeper = Gatekeeper(Settings(), window, trusted_by(tmp_path))
+    signed, plain = (save(tmp_path / name, by) for name, by in (("s", signer_of(tmp_path)), ("p", None)))
+    assert (await gatekeeper.judge(base_ref(signed), "online")).error == ""
+    verdict = await gatekeeper.judge(base_ref(plain), "online")
+    assert verdict.evidence()["failed"] == ["loadable"] and "signature=none" in verdict.error
+
+
+def test_ranking_asks_who_signed_before_it_looks_for_the_columns(tmp_path):
+    saved = save(tmp_path, None)
+    edit(saved, item_columns=["category", "unknown"], feature_schema_hash="00" * 8)
+    base = base_ref(model_store.read_manifest(saved.manifest_uri))
+    with pytest.raises(BadSignature, match="signature=none"):
+        of_ranking(base, "", trusted_by(tmp_path))
+
+
 def test_a_signed_state_with_rows_that_are_not_finite_is_refused_by_ranking(tmp_path, monkeypatch):
     state = new_state()
     state.dense[model_schema.DENSE[0]].flat[0] = np.inf
     with monkeypatch.context() as careless:
         careless.setattr(model_store, "check_body", lambda body: None)
         saved = model_store.save_base(str(tmp_path), state, created_at_us=1, signer=signer_of(tmp_path))
-    base = model_pb2.BaseRef(
-        manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest, chain_hash=saved.chain_hash
-    )
-    release = model_pb2.Release(lineage=model_pb2.Lineage(generation=1, policy="online"), base=base)
-    sets = ServedSets(GrowingSet(WORLD, FEATURES))
     with pytest.raises(BadDelta, match="NaN or infinity"):
-        base_loader.load(release, base, sets, str(tmp_path), trusted_by(tmp_path))
+        of_ranking(base_ref(saved), str(tmp_path), trusted_by(tmp_path))
 
 
 def test_the_private_key_is_its_owners_and_a_pair_is_made_once(tmp_path):
@@ -170,13 +219,13 @@ async def test_release_registers_only_what_it_can_check(tmp_path):
     await checks.check_generation(saved.manifest_uri, saved.manifest_digest)
     with pytest.raises(MalformedRecord, match="manifest_digest"):
         await checks.check_generation(saved.manifest_uri, bytes(32))
+    plain = save(tmp_path / "p", None)
+    with pytest.raises(BadSignature, match="signature=none"):
+        await checks.check_generation(plain.manifest_uri, plain.manifest_digest)
     with pytest.raises(LoopError, match="no file"):
         await checks.check_generation("elsewhere/manifest.json", saved.manifest_digest)
-    lineage = model_pb2.Lineage(generation=1, policy="online")
-    base = model_pb2.BaseRef(
-        manifest_uri=saved.manifest_uri, manifest_digest=saved.manifest_digest, chain_hash=saved.chain_hash
-    )
-    await checks.check_base(lineage, base)
+    base = base_ref(saved)
+    await checks.check_base(LINEAGE, base)
     base.delta_offset = 3
     with pytest.raises(MalformedRecord, match="base="):
-        await checks.check_base(lineage, base)
+        await checks.check_base(LINEAGE, base)

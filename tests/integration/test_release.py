@@ -15,8 +15,8 @@ from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import columns, model_store, topics
 from services.contract.model_state import ModelState
+from services.contract.topics import delta_partition
 from services.release.__main__ import serve
-from services.release.registry import delta_partition
 from services.release.release_log import END_MARK
 from services.release.scoring import score
 from services.release.settings import GateRules, Settings
@@ -65,7 +65,7 @@ def base(sequence: int) -> model_pb2.BaseRef:
         sequence=sequence,
         chain_hash=bytes([201]) * 32,
         epoch=1,
-        delta_partition=delta_partition((1, "online")),
+        delta_partition=delta_partition(1, "online"),
         delta_offset=100 + sequence,
     )
 
@@ -87,7 +87,7 @@ async def records_of(kafka: KafkaSettings, topic: str) -> list[tuple[str, bytes 
 
 async def test_decisions_stand_in_both_logs_and_a_restart_answers_the_same(private_kafka) -> None:
     settings = settings_for(private_kafka.bootstrap)
-    partition = delta_partition((1, "online"))
+    partition = delta_partition(1, "online")
     producer = Producer(settings.kafka, "test")
     await producer.start()
     for _ in range(3):

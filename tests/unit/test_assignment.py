@@ -46,6 +46,12 @@ def test_a_user_stays_in_an_arm_and_only_moves_when_its_share_shrinks(user_id):
         assert arm_of(user_id, "x", HALVES) == "a"
 
 
+def test_a_user_gets_the_same_arm_in_every_process_and_every_version():
+    users = [*range(24), 2**64 - 1, 0x0123456789ABCDEF]
+    arms = "".join(arm_of(user, "generation-2", {"a": 0.3, "b": 0.5, "c": 0.2}) for user in users)
+    assert arms == "aacbacabcbcabbbbbbcaaabbab"
+
+
 def test_arms_get_their_shares_and_experiments_are_independent():
     shares = {"a": 0.2, "b": 0.3, "c": 0.5}
     users = range(1, 20_001)

@@ -8,11 +8,14 @@ import pytest
 from rec.model.v1 import model_pb2
 from services.contract import times
 from services.contract.times import MICROS
+from services.contract.topics import delta_partition
 from services.release import lives
 from services.release.baseline import BaselineRules, kept
+from services.release.decision import Decision
 from services.release.evidence import Check
 from services.release.gate import GateVerdict
-from services.release.registry import KNOWN_BASES, Decision, Registry, delta_partition
+from services.release.registry import KNOWN_BASES, Registry
+from services.release.rollbacks import report_rollback, roll_back
 from services.release.states import Step
 from services.release.undone import Undone
 
@@ -50,7 +53,7 @@ class Rig:
             chain_hash=bytes(32),
             sequence=sequence,
             epoch=1,
-            delta_partition=delta_partition((lineage.generation, lineage.policy)),
+            delta_partition=delta_partition(lineage.generation, lineage.policy),
             delta_offset=sequence,
         )
         self.take(self.registry.register_base(lineage, reference, self.now_us))
@@ -73,12 +76,12 @@ class Rig:
             wish.to_sequence = restored
         else:
             times.set_us(wish.to_time, START_US + int(target_s * MICROS))
-        order = self.take(self.registry.roll_back(ONLINE, wish, self.now_us)).answer.rollback
+        order = self.take(roll_back(self.registry, ONLINE, wish, self.now_us)).answer.rollback
         outcome = model_pb2.Rollback()
         outcome.CopyFrom(order)
         outcome.sequence, outcome.done.restored_sequence = sequence, restored
         times.set_us(outcome.published_at, self.now_us)
-        self.take(self.registry.report_rollback(outcome, self.now_us))
+        self.take(report_rollback(self.registry, outcome, self.now_us))
 
     @property
     def arm(self) -> model_pb2.Release | None:
@@ -180,7 +183,7 @@ def test_it_does_not_move_while_an_order_has_no_outcome():
     rig.look()
     rig.now_s = 720
     wish = model_pb2.Rollback(reason="test", to_sequence=3)
-    rig.take(rig.registry.roll_back(ONLINE, wish, rig.now_us))
+    rig.take(roll_back(rig.registry, ONLINE, wish, rig.now_us))
     assert rig.look().records == () and rig.arm.pinned_sequence == 0
 
 
@@ -260,6 +263,14 @@ def test_an_order_never_restores_what_an_order_before_it_has_taken_back():
     rig.now_s = 1_281
     late = Undone.of(rig.registry, ONLINE).target(rig.now_us, BACK_US)
     assert late.to_time.ToMicroseconds() == rig.now_us - BACK_US
+
+
+def test_undone_is_what_stands_between_the_restored_state_and_its_return():
+    rig = Rig()
+    rig.now_s = 1_000
+    rig.rolled_back(restored=80, sequence=100)
+    undone = Undone.of(rig.registry, ONLINE)
+    assert [one for one in range(70, 110) if undone.covers(one)] == list(range(81, 100))
 
 
 def test_behind_an_order_by_sequence_the_guard_restores_that_sequence():

@@ -83,10 +83,25 @@ def test_two_arms_that_are_alike_are_left_alone_however_often_one_looks():
     assert set(verdicts) == {"hold"}
 
 
-def test_what_happens_to_both_arms_is_no_reason():
+def test_a_difference_that_chance_makes_is_no_breach():
+    rules = GuardRules()
+    small = {"requests": 100}
+    verdicts = [Guard(rules).look(served(2 * n, **small), served(2 * n + 1, **small)) for n in range(50)]
+    assert [one.evidence()["failed"] for one in verdicts] == [[]] * 50
+    # Beyond the limits all the same.
+    gains = [one.arm["log_loss"] - one.baseline["log_loss"] for one in verdicts]
+    assert max(gains) > rules.max_log_loss_gain
+    assert min(one.arm["ctr"] / one.baseline["ctr"] for one in verdicts) < 1 - rules.max_ctr_loss
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"click": lambda truth: np.minimum(1, truth * 4)}, {"score": lambda truth: truth * 0.02}],
+    ids=["bots", "fifty times too low"],
+)
+def test_what_happens_to_both_arms_is_no_reason(how):
     guard = Guard(GuardRules())
-    bots = {"click": lambda truth: np.minimum(1, truth * 4)}
-    assert {guard.look(served(n, **bots), served(n + 50, **bots)).decision for n in range(5)} == {"hold"}
+    assert {guard.look(served(n, **how), served(n + 50, **how)).decision for n in range(5)} == {"hold"}
 
 
 @pytest.mark.parametrize(
@@ -97,8 +112,9 @@ def test_what_happens_to_both_arms_is_no_reason():
         ({"click": lambda t: t * 0.4}, "ctr", 2),
         ({"score": lambda t: np.full_like(t, 0.999)}, "psi", 1),
         ({"score": lambda t: t * 0.02}, "calibration", 1),
+        ({"click": lambda t: t * 0}, "ctr", 1),
     ],
-    ids=["low forecasts", "high forecasts", "no clicks", "one score", "fifty times too low"],
+    ids=["low forecasts", "high forecasts", "few clicks", "one score", "fifty times too low", "no clicks"],
 )
 def test_what_an_arm_does_alone_takes_it_back(how, check, windows):
     guard = Guard(GuardRules())

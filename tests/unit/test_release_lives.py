@@ -20,11 +20,12 @@ from services.contract.view_codec import canonical
 from services.contract.view_events import Select
 from services.contract.view_growth import SERVED_KEY, GrowingSet, key_of
 from services.release import lives
+from services.release.decision import Decision
 from services.release.evidence import Check
 from services.release.gate import GateVerdict
 from services.release.gatekeeper import Gatekeeper
 from services.release.promotion import NextStep, Promotion
-from services.release.registry import Decision, Registry
+from services.release.registry import Registry
 from services.release.scoring import score, sizes
 from services.release.served import ServedRows, ServedSamples
 from services.release.settings import GateRules, PromotionRules, SequentialRules, Settings

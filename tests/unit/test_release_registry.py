@@ -8,7 +8,10 @@ import pytest
 
 from rec.model.v1 import model_pb2
 from services.contract.errors import Conflict, InvalidInput, NotFound
-from services.release.registry import Decision, Registry, delta_partition
+from services.contract.topics import delta_partition
+from services.release.decision import Decision
+from services.release.registry import Registry
+from services.release.rollbacks import report_rollback, roll_back
 
 ONLINE = model_pb2.Lineage(generation=1, policy="online")
 
@@ -39,7 +42,7 @@ def base_at(sequence: int, **changes: object) -> model_pb2.BaseRef:
         sequence=sequence,
         chain_hash=digest(9),
         epoch=1,
-        delta_partition=delta_partition((1, "online")),
+        delta_partition=delta_partition(1, "online"),
         delta_offset=1_000 + sequence,
     )
     for name, value in changes.items():
@@ -63,7 +66,7 @@ def test_first_generation_is_number_one_and_creates_the_two_default_arms() -> No
 def test_base_of_a_generation_starts_the_chain_at_its_manifest_and_the_end_of_the_partition() -> None:
     base = Registry().register_generation("u", digest(1), 0, 77, 5).answer.base
     assert (base.sequence, base.epoch, base.chain_hash, base.delta_offset) == (0, 0, digest(1), 77)
-    assert base.delta_partition == delta_partition((1, "online"))
+    assert base.delta_partition == delta_partition(1, "online")
 
 
 def test_registering_the_same_manifest_again_answers_the_same_number_without_a_record() -> None:
@@ -207,7 +210,7 @@ def test_an_arm_that_follows_another_policy_begins_its_lineage_at_the_full_model
     assert [record.arm for record in decision.records] == ["generation/1/hourly/base/0", "hourly"]
     base, full = arm(registry, "hourly").base, registry.generations[0].base
     assert (base.manifest_uri, base.chain_hash) == (full.manifest_uri, full.chain_hash)
-    where = delta_partition((1, "hourly"))
+    where = delta_partition(1, "hourly")
     assert (base.sequence, base.delta_partition, base.delta_offset) == (0, where, 77)
     # Known from now on: a second arm begins nothing, and its offset decides nothing.
     again = taken(registry, registry.set_arm("other", HOURLY, None, SERVING, 6, delta_end=99))
@@ -255,21 +258,21 @@ def outcome(registry: Registry, **changes: object) -> model_pb2.Rollback:
 
 def test_a_rollback_is_ordered_once_and_its_outcome_kept_with_its_evidence() -> None:
     registry = with_first()
-    ordered = taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
+    ordered = taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
     assert ordered.answer.rollback.order == ordered.answer.revision
     assert ordered.answer.arm == f"generation/1/online/rollback/{ordered.answer.revision}"
-    assert registry.roll_back(ONLINE, wish(), now_us=2_000_000).records == ()
+    assert roll_back(registry, ONLINE, wish(), now_us=2_000_000).records == ()
     with pytest.raises(Conflict, match="no outcome yet"):
-        registry.roll_back(ONLINE, wish(to_sequence=4), now_us=2_000_000)
-    done = taken(registry, registry.report_rollback(outcome(registry), now_us=3_000_000))
+        roll_back(registry, ONLINE, wish(to_sequence=4), now_us=2_000_000)
+    done = taken(registry, report_rollback(registry, outcome(registry), now_us=3_000_000))
     evidence = json.loads(done.events[0].evidence_json)
     assert done.events[0].decision == "rolled_back"
     assert evidence["published_s"] == 0.5
     assert evidence["quarantined"] == [[1, 10, 20]]
-    assert registry.report_rollback(outcome(registry), now_us=3_000_000).records == ()
+    assert report_rollback(registry, outcome(registry), now_us=3_000_000).records == ()
     with pytest.raises(Conflict, match="another outcome"):
-        registry.report_rollback(outcome(registry, sequence=10), now_us=3_000_000)
-    taken(registry, registry.roll_back(ONLINE, wish(), now_us=4_000_000))
+        report_rollback(registry, outcome(registry, sequence=10), now_us=3_000_000)
+    taken(registry, roll_back(registry, ONLINE, wish(), now_us=4_000_000))
     assert [record.rollback.HasField("done") for record in registry.rollbacks] == [True, False]
     # What the arms serve is not touched: the difference comes as a delta.
     assert arm(registry, "online").base.sequence == 0
@@ -277,10 +280,10 @@ def test_a_rollback_is_ordered_once_and_its_outcome_kept_with_its_evidence() -> 
 
 def test_a_rollback_that_cannot_be_carried_out_says_why() -> None:
     registry = with_first()
-    taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
-    failed = taken(registry, registry.report_rollback(outcome(registry, error="no base"), now_us=2_000_000))
+    taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
+    failed = taken(registry, report_rollback(registry, outcome(registry, error="no base"), now_us=2_000_000))
     assert (failed.events[0].decision, failed.answer.rollback.error) == ("rollback_failed", "no base")
-    assert registry.roll_back(ONLINE, wish(), now_us=3_000_000).records
+    assert roll_back(registry, ONLINE, wish(), now_us=3_000_000).records
 
 
 @pytest.mark.parametrize(
@@ -294,15 +297,15 @@ def test_a_rollback_that_cannot_be_carried_out_says_why() -> None:
 )
 def test_a_rollback_to_nowhere_is_refused_by_field(bad: model_pb2.Rollback, field: str) -> None:
     with pytest.raises(InvalidInput, match=field):
-        with_first().roll_back(ONLINE, bad, now_us=40_000_000)
+        roll_back(with_first(), ONLINE, bad, now_us=40_000_000)
 
 
 def test_orders_and_outcomes_of_nothing_are_refused() -> None:
     registry = with_first()
     with pytest.raises(NotFound):
-        registry.roll_back(model_pb2.Lineage(generation=3, policy="online"), wish(), now_us=1)
+        roll_back(registry, model_pb2.Lineage(generation=3, policy="online"), wish(), now_us=1)
     with pytest.raises(NotFound):
-        registry.report_rollback(model_pb2.Rollback(order=99, error="x"), now_us=1)
-    taken(registry, registry.roll_back(ONLINE, wish(), now_us=1_000_000))
+        report_rollback(registry, model_pb2.Rollback(order=99, error="x"), now_us=1)
+    taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
     with pytest.raises(InvalidInput, match="either done or error"):
-        registry.report_rollback(model_pb2.Rollback(order=registry.rollbacks[0].rollback.order), now_us=1)
+        report_rollback(registry, model_pb2.Rollback(order=registry.rollbacks[0].rollback.order), now_us=1)

@@ -4,6 +4,7 @@ itself."""
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ import pytest
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from rec.model.v1 import model_pb2
 from services.contract import columns, times
+from services.contract.errors import Conflict
+from services.contract.times import MICROS
 from services.release import lives
+from services.release.decision import NOTHING, Decision
 from services.release.gatekeeper import Gatekeeper
-from services.release.registry import NOTHING, Decision, Registry
+from services.release.registry import Registry
+from services.release.rollbacks import report_rollback, roll_back
 from services.release.served import ServedSamples, rows_of
 from services.release.settings import GuardRules, Settings
 from services.release.steward import Steward
@@ -123,13 +128,13 @@ def test_rows_leave_with_the_window_and_the_oldest_when_it_is_full():
 class Rig:
     """A steward over a registry in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, began_us: int = 1, **given: Any) -> None:
         self.registry = Registry()
-        first = self.registry.register_generation("store/g1", bytes(32), 0, 0, now_us=1)
+        first = self.registry.register_generation("store/g1", bytes(32), 0, 0, now_us=began_us)
         self.registry.take(first.records)
         self.decisions: list[Decision] = []
         self.window = window(max_rows=1_000_000)
-        settings = Settings(guard=GuardRules(min_requests=50))
+        settings = Settings(guard=GuardRules(min_requests=50), **given)
         self.steward = Steward(  # type: ignore[arg-type]
             settings, self.window, self, self.decide, Gatekeeper(settings, self.window, None)
         )
@@ -189,6 +194,15 @@ async def test_an_arm_that_is_worse_than_its_baseline_is_taken_back_once():
     assert evidence["guard"]["arm"]["requests"] == 200
 
 
+async def test_a_generation_that_waits_at_the_gate_does_not_keep_the_baseline_waiting():
+    rig = Rig(began_us=NOW_US - 400 * MICROS, auto_promote=True, baseline_share=0.05, baseline_age_s=300.0)
+    second = rig.registry.register_generation("store/g2", b"2" * 32, 1, 0, now_us=NOW_US)
+    rig.registry.take(second.records)
+    with pytest.raises(Conflict, match="served nothing"):
+        await rig.steward.look()
+    assert [one.answer.arm for one in rig.decisions] == ["baseline"]
+
+
 async def test_behind_the_rollback_only_new_rows_are_judged():
     rig = Rig()
     rig.traffic("baseline")
@@ -197,7 +211,7 @@ async def test_behind_the_rollback_only_new_rows_are_judged():
     outcome = model_pb2.Rollback()
     outcome.CopyFrom(rig.decisions[0].answer.rollback)
     outcome.done.order, outcome.done.restored_sequence, outcome.sequence = outcome.order, 2, 9
-    rig.registry.take(rig.registry.report_rollback(outcome, now_us=NOW_US).records)
+    rig.registry.take(report_rollback(rig.registry, outcome, now_us=NOW_US).records)
     await rig.steward.look()
     rig.traffic("online", sequence=9)
     await rig.steward.look()
@@ -213,13 +227,13 @@ async def test_behind_the_rollback_both_arms_are_judged_from_the_same_moment_on(
     model would be taken back again and again."""
     rig = Rig()
     wish = model_pb2.Rollback(to_sequence=2, reason="test")
-    order = rig.registry.roll_back(ONLINE, wish, now_us=NOW_US)
+    order = roll_back(rig.registry, ONLINE, wish, now_us=NOW_US)
     rig.registry.take(order.records)
     outcome = model_pb2.Rollback()
     outcome.CopyFrom(order.answer.rollback)
     outcome.done.order, outcome.done.restored_sequence, outcome.sequence = outcome.order, 2, 9
     times.set_us(outcome.published_at, NOW_US)
-    rig.registry.take(rig.registry.report_rollback(outcome, now_us=NOW_US).records)
+    rig.registry.take(report_rollback(rig.registry, outcome, now_us=NOW_US).records)
     rig.traffic("baseline", scored_us=NOW_US - 1)
     rig.traffic("online", sequence=9, scored_us=NOW_US + 1, only_clicks=True)
     for _ in range(3):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from services.contract.experiment import (
+from services.contract.sequential import (
     ArmClicks,
     SequentialTest,
     half_width,
@@ -17,7 +17,6 @@ from services.contract.experiment import (
 )
 from services.release.settings import SequentialRules
 
-HALVES = {"a": 0.5, "b": 0.5}
 ALPHA = 0.05
 
 
