@@ -63,9 +63,13 @@ class Writer:
         self.revision = 0
 
     async def items(self, *item_ids: int, created_us: int = NOW_US) -> None:
-        for item_id in item_ids:
-            item = Item(item_id=item_id, item_key=str(item_id), created_at=times.from_us(created_us))
-            await self._producer.send("catalog", item.SerializeToString(), key=topics.entity_key(item_id))
+        created = times.from_us(created_us)
+        records = [Item(item_id=one, item_key=str(one), created_at=created) for one in item_ids]
+        sent = [
+            self._producer.send("catalog", one.SerializeToString(), key=topics.entity_key(one.item_id))
+            for one in records
+        ]
+        await asyncio.gather(*sent)
 
     async def base(self, *item_ids: int, bias: float = 1.0) -> None:
         """Saves the state (with these items added) and releases it."""
