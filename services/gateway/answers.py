@@ -7,6 +7,7 @@ with the field that is wrong, and the caller degrades.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,11 @@ class Candidates:
     packed: bytes
     ids: NDArray[np.uint64]
     tags: NDArray[np.uint8]
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """[c] places of the ids in ascending order: one sort finds repeats here and ranking's choice later."""
+        return np.argsort(self.ids)
 
     @classmethod
     def of(cls, ids: NDArray[np.uint64], source_bit: int) -> Candidates:
@@ -81,9 +87,11 @@ def read_candidates(response: RetrieveResponse, asked: int) -> Candidates:
     tags = columns.decode("sources", response.sources, columns.U8, rows=len(ids))
     if len(ids) > asked:
         raise InvalidInput.one("item_ids", f"{len(ids)} candidates", f"at most the {asked} asked for")
-    if len(np.unique(ids)) < len(ids):
+    candidates = Candidates(response.item_ids, ids, tags)
+    ascending = ids[candidates.order]
+    if (ascending[1:] == ascending[:-1]).any():
         raise InvalidInput.one("item_ids", "repeated ids", "distinct ids")
-    return Candidates(response.item_ids, ids, tags)
+    return candidates
 
 
 def read_features(response: GetFeaturesResponse, feature_set: FeatureSet, items: int) -> Features:
@@ -113,12 +121,12 @@ def read_ranked(response: RankResponse, candidates: Candidates, n: int) -> Chose
     scores = columns.decode("scores", response.scores, columns.F32, rows=rows)
     if not np.isfinite(scores).all():
         raise InvalidInput.one("scores", "NaN or infinite", "finite values")
-    order = np.argsort(candidates.ids)
+    order = candidates.order
     slots = np.minimum(np.searchsorted(candidates.ids, ids, sorter=order), len(order) - 1)
     places = order[slots]
     if not np.array_equal(candidates.ids[places], ids):
         raise InvalidInput.one("item_ids", "ids that are no candidates", "candidates of the request")
-    if len(np.unique(ids)) < rows:
+    if len(set(places.tolist())) < rows:
         raise InvalidInput.one("item_ids", "repeated ids", "distinct ids")
     return Chosen(places, scores)
 
