@@ -21,6 +21,8 @@ from services.contract import topics
 from services.runtime.settings import KafkaSettings
 
 POLL_S = 0.05
+# Of each partition, where there are as many brokers.
+COPIES = 3
 TOPIC_ALREADY_EXISTS = 36
 
 
@@ -58,14 +60,31 @@ async def _create_topics(bootstrap: str, wanted: Sequence[topics.Topic], timeout
 
 async def _create_missing(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> None:
     existing = set(await admin.list_topics())
+    await _check_partitions(admin, [topic for topic in wanted if topic.name in existing])
     missing = [topic for topic in wanted if topic.name not in existing]
     if not missing:
         return
-    new = [NewTopic(topic.name, topic.partitions, 1, topic_configs=topic.kafka_config()) for topic in missing]
+    copies = min(COPIES, len((await admin.describe_cluster())["brokers"]))
+    new = [
+        NewTopic(topic.name, topic.partitions, copies, topic_configs=topic.kafka_config())
+        for topic in missing
+    ]
     response = await admin.create_topics(new, timeout_ms=10_000)
     for name, code, *message in response.topic_errors:
         if code not in (0, TOPIC_ALREADY_EXISTS):
             raise StartFailed(f"Kafka refused topic {name}: {for_code(code).__name__} {message}")
+
+
+async def _check_partitions(admin: AIOKafkaAdminClient, existing: Sequence[topics.Topic]) -> None:
+    """A key would lie in another partition than its writer and its readers think."""
+    for topic in existing:
+        (found,) = await admin.describe_topics([topic.name])
+        count = len(found["partitions"])
+        if count not in (0, topic.partitions):
+            raise StartFailed(
+                f"topic {topic.name} has {count} partitions, {topic.partitions} are wanted: delete it, or "
+                "change services/contract/topics.py"
+            )
 
 
 async def _without_leader(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> list[str]:
