@@ -3,6 +3,7 @@
 #   TORCH_INDEX=...  an extra package index that has CPU-only wheels of PyTorch (smaller; never needed)
 #   DATA=... BARRIER=...   for replay: data set, event seconds between barriers; DATA for freshness and compare-samples too
 #   QUICK=1          for freshness and rollback-demo: a fraction, that it works
+#   SECURE=1         for demo, up and replay: TLS, logins and rules everywhere (docs/security.md)
 #   ARGS="..."       options of the command itself, which it lists on ARGS=--help; PYTEST_ARGS="..." those of pytest
 
 SHELL := /bin/sh
@@ -15,7 +16,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint security-check up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -97,6 +98,21 @@ $(PEERS)/.installed: benchmarks/peers.txt | $(PY)
 bench-features: setup bench-setup ## GetFeatures beside an echo and Feast; the as-of join; out/bench-features.json
 	@$(PY) -m benchmarks.bench_features --peers $(PEERS)/bin/python $(ARGS)
 
+# In an environment of their own: nothing of the project depends on them.
+CHECKERS := .venv-check
+
+$(CHECKERS)/.installed: local/security_check.txt | $(PY)
+	@$(PY) -m venv $(CHECKERS)
+	@$(CHECKERS)/bin/pip install --disable-pip-version-check -q -r local/security_check.txt || { \
+	  echo "security-check: bandit, pip-audit, pip-licenses: needed to look with, not installed (see above). Mend it with: make security-check, once the package index is reachable" >&2; exit 1; }
+	@touch $@
+
+# --strict: what the index cannot say anything about is a failure too, not silence.
+security-check: setup $(CHECKERS)/.installed ## risky code (bandit), licences of all packages (out/licences.md), known vulnerabilities (pip-audit)
+	@$(CHECKERS)/bin/bandit -q -ll -c pyproject.toml -r services trainer loadgen local
+	@mkdir -p out && $(CHECKERS)/bin/pip-licenses --python=$(PY) --format=markdown --with-urls --output-file=out/licences.md
+	@$(CHECKERS)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r constraints.txt
+
 bench-batch: setup ## a day's full model by two processes under torchrun beside one; out/bench-batch.json
 	@$(PY) -m benchmarks.bench_batch $(ARGS)
 
@@ -151,4 +167,4 @@ protos: setup ## generate the code of the protos again
 
 clean: ## what runs leave behind and the virtual environment; not the downloads in the user's cache
 	@if [ -x $(PY) ] && [ -f out/run/state.json ]; then $(PY) -m local down; fi
-	rm -rf out build flink/target $(VENV) $(PEERS) .venv-sbom *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf out build flink/target $(VENV) $(PEERS) $(CHECKERS) .venv-sbom *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
