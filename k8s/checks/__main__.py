@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from k8s import kafka_objects
+from k8s import written
 from k8s.checks import definitions, rules, schemas, sizes
 from k8s.checks.build import K8S, BuildFailed, build, overlays
 from local.errors import LocalError
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 def _check(root: Path, own_kinds_only: bool) -> int:
     kinds = None if own_kinds_only else definitions.schemas(_say)
-    found = [f"{path.name}: out of date: python -m k8s.kafka_objects" for path in kafka_objects.stale()]
+    found = [f"{path.name}: out of date: python -m k8s.written" for path in written.stale()]
     for overlay in overlays(root):
         objects = build(overlay, root)
         # What a schema requires is there when the rules look at it.

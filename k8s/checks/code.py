@@ -144,13 +144,15 @@ def environment(objects: Objects, pod: Pod) -> dict[str, str]:
             raise Unreadable(f"ConfigMap {name} does not exist")
         found |= config["data"]
     for entry in pod.container.get("env", ()):
-        found[entry["name"]] = entry["value"] if "value" in entry else _resource(pod, entry["valueFrom"])
+        found[entry["name"]] = entry["value"] if "value" in entry else _derived(pod, entry["valueFrom"])
     return found
 
 
-def _resource(pod: Pod, source: Mapping[str, Mapping[str, str]]) -> str:
-    if source["resourceFieldRef"]["resource"] != "limits.cpu":
-        raise Unreadable(f"{source}: only limits.cpu is taken from the pod")
+def _derived(pod: Pod, source: Mapping[str, Mapping[str, str]]) -> str:
+    if source.get("fieldRef", {}).get("fieldPath") == "metadata.labels['app.kubernetes.io/component']":
+        return pod.component
+    if source.get("resourceFieldRef", {}).get("resource") != "limits.cpu":
+        raise Unreadable(f"{source}: only limits.cpu and the component's name are taken from the pod")
     cpu = str(pod.container.get("resources", {}).get("limits", {}).get("cpu", ""))
     if not cpu:
         raise Unreadable("no CPU limit, and its threads are set from it: the node's cores would be taken")

@@ -4,7 +4,7 @@
 |---|---|
 | Strimzi | Maven Central: Strimzi's own generator makes the definitions from the classes of its API |
 | Flink | Maven Central: in the jar of the operator's API |
-| KEDA, Prometheus' operator | Go modules, in whose source the definitions stand |
+| KEDA, Prometheus' operator, cert-manager | Go modules, in whose source the definitions stand |
 
 Jars are accepted by SHA-256 (kafka_jars.py), Go modules by Go's checksum database.
 """
@@ -27,7 +27,8 @@ from k8s.checks.schemas import strict
 from local import java, kafka_jars
 from local.paths import cache_dir
 
-STRIMZI, FLINK, KEDA, PROMETHEUS = "1.2.0", "1.10.0", "v2.21.0", "v0.85.0"
+STRIMZI, FLINK = "1.2.0", "1.10.0"
+KEDA, PROMETHEUS, CERT_MANAGER = "v2.21.0", "v0.85.0", "v1.21.2"
 GENERATOR = kafka_jars.Pin(
     "io.strimzi", "crd-generator", STRIMZI, "76bb2430e702a1e6a24c071d26c865d5e9572cbc630d176d3b912033ae23ed00"
 )
@@ -46,13 +47,21 @@ STRIMZI_KINDS = {
     "KafkaTopic": "topic.KafkaTopic",
     "KafkaUser": "user.KafkaUser",
 }
-MODULES = (
-    (f"github.com/kedacore/keda/v2@{KEDA}", "config/crd/bases/keda.sh_scaledobjects.yaml"),
-    (
-        f"github.com/prometheus-operator/prometheus-operator@{PROMETHEUS}",
-        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+# Go module -> where in it which definitions stand.
+MODULES = {
+    f"github.com/kedacore/keda/v2@{KEDA}": (
+        "config/crd/bases",
+        ("keda.sh_scaledobjects", "keda.sh_triggerauthentications"),
     ),
-)
+    f"github.com/prometheus-operator/prometheus-operator@{PROMETHEUS}": (
+        "example/prometheus-operator-crd",
+        ("monitoring.coreos.com_podmonitors",),
+    ),
+    f"github.com/cert-manager/cert-manager@{CERT_MANAGER}": (
+        "deploy/crds",
+        ("cert-manager.io_certificates", "cert-manager.io_issuers"),
+    ),
+}
 # This API of the operator, the newest that could be fetched, is older than the operator that the manifests
 # need: it does not know Flink 2.2 by name. (kind, path in the schema): taken out of it.
 NEWER = {("FlinkDeployment", ("properties", "spec", "properties", "flinkVersion", "enum"))}
@@ -66,7 +75,7 @@ class FetchFailed(Exception):
 
 def definitions(say: Say) -> list[Object]:
     """The CustomResourceDefinitions; fetched once. Raises FetchFailed."""
-    folder = cache_dir() / f"k8s-definitions-{STRIMZI}-{FLINK}-{KEDA}-{PROMETHEUS}"
+    folder = cache_dir() / f"k8s-definitions-{'-'.join((STRIMZI, FLINK, KEDA, PROMETHEUS, CERT_MANAGER))}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
@@ -109,9 +118,11 @@ def _drop(schema: Object, where: tuple[str, ...]) -> None:
 
 
 def _fetch(made: Path, scratch: Path, say: Say) -> None:
-    for module, path in MODULES:
+    for module, (folder, names) in MODULES.items():
         say(f"fetching {module}")
-        shutil.copy(_module(module) / path, made / Path(path).name)
+        source = _module(module) / folder
+        for name in names:
+            shutil.copy(source / f"{name}.yaml", made / f"{name}.yaml")
     say(f"fetching Strimzi {STRIMZI} and Flink's operator {FLINK} from Maven Central")
     _strimzi(made, _jar(GENERATOR, scratch), _jar(API, scratch))
     with zipfile.ZipFile(_jar(FLINK_API, scratch)) as archive:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from k8s import kafka_objects
-from k8s.checks.objects import Objects, label
+from k8s import written
+from k8s.checks import code, pods
+from k8s.checks.objects import Object, Objects, label
 from services.contract import topics
 
 
@@ -21,7 +22,7 @@ def topic_objects(objects: Objects) -> Iterator[str]:
         if spec is None:
             yield f"KafkaTopic/{topic.name}: missing"
             continue
-        said = kafka_objects.topic(topic)["spec"]
+        said = written.topic(topic)["spec"]
         yield from [
             f"KafkaTopic/{topic.name}: {name} {spec.get(name)}, the code says {said[name]}"
             for name in ("partitions", "config")
@@ -56,4 +57,46 @@ def cluster(objects: Objects) -> Iterator[str]:
         ]
 
 
-RULES = (topic_objects, cluster)
+def logins(objects: Objects) -> Iterator[str]:
+    """Where Kafka asks who is there: each pod logs in as its own user, who may do what the code says."""
+    if not any("authorization" in one["spec"]["kafka"] for one in objects.of("Kafka")):
+        return
+    for kafka in objects.of("Kafka"):
+        for listener in kafka["spec"]["kafka"]["listeners"]:
+            if not listener["tls"] or listener.get("authentication", {}).get("type") != "scram-sha-512":
+                yield f"{label(kafka)}: listener {listener['name']} takes whoever comes"
+    yield from _users(objects)
+    for pod in objects.our_pods():
+        settings = code.readable(objects, pod)
+        if settings is None or not code.program(pod).kafka:
+            continue
+        name = settings.kafka.username
+        if name != pod.component or objects.named("KafkaUser", name) is None:
+            yield f"{pod.owner}: logs in to Kafka as {name!r}, {pod.component!r} is its user"
+        held = pods.secrets_at(pod, settings.kafka.password_file)
+        if held != [name]:
+            yield f"{pod.owner}: Kafka's password is of secret {held}, {name!r} is its own"
+
+
+def _users(objects: Objects) -> Iterator[str]:
+    here = {one["metadata"]["name"]: one["spec"] for one in objects.of("KafkaUser")}
+    for name in (*written.IDENTITIES, written.KEDA):
+        spec = here.pop(name, None)
+        if spec is None:
+            yield f"KafkaUser/{name}: missing"
+            continue
+        said = written.user(name)["spec"]["authorization"]["acls"]
+        has = spec["authorization"]["acls"]
+        yield from (f"KafkaUser/{name}: lacks {_words(acl)}" for acl in said if acl not in has)
+        yield from (
+            f"KafkaUser/{name}: the code does not allow {_words(acl)}" for acl in has if acl not in said
+        )
+    yield from (f"KafkaUser/{name}: the code has no such user" for name in here)
+
+
+def _words(acl: Object) -> str:
+    resource = acl["resource"]
+    return f"{', '.join(acl['operations'])} of {resource['type']} {resource['name']}"
+
+
+RULES = (topic_objects, cluster, logins)

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from k8s import written
 from k8s.checks import code
 from k8s.checks.objects import Object, Objects, Pod
 from local import processes
@@ -157,4 +158,33 @@ def references(objects: Objects) -> Iterator[str]:
             yield f"{pod.owner}: no service account {account}"
 
 
-RULES = (whole, probes, limits, rights, images, settings, stores, references)
+def certificates(objects: Objects) -> Iterator[str]:
+    """Where services speak TLS: each pod has the certificate of its own identity, with its Service's name."""
+    for pod in objects.our_pods():
+        settings = code.readable(objects, pod)
+        if settings is None or not settings.tls.on:
+            continue
+        issued = objects.named("Certificate", pod.component)
+        if issued is None:
+            yield f"{pod.owner}: no Certificate {pod.component}"
+            continue
+        if issued["spec"] != written.certificate(pod.component)["spec"]:
+            yield f"Certificate/{pod.component}: not what the code gives"
+        for path in (settings.tls.certificate_file, settings.tls.key_file, settings.tls.ca_file):
+            if secrets_at(pod, path) != [issued["spec"]["secretName"]]:
+                yield f"{pod.owner}: {path} is not of secret {issued['spec']['secretName']}"
+
+
+def secrets_at(pod: Pod, path: str) -> list[str]:
+    """The secrets of which a file may be one."""
+    folder, _, file = path.rpartition("/")
+    mounted = {mount["mountPath"]: mount["name"] for mount in pod.container.get("volumeMounts", ())}
+    volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", ())}
+    volume = volumes.get(mounted.get(folder, ""), {})
+    if "secret" in volume:
+        return [volume["secret"]["secretName"]]
+    sources = (source["secret"] for source in volume.get("projected", {}).get("sources", ()))
+    return [one["name"] for one in sources if file in [item["path"] for item in one["items"]]]
+
+
+RULES = (whole, probes, limits, rights, images, settings, stores, references, certificates)

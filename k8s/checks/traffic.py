@@ -85,8 +85,9 @@ def policies(objects: Objects) -> Iterator[str]:
 def _stores_reached(objects: Objects, pod: Pod, program: code.Program) -> Iterator[str]:
     here_kafka = bool(objects.of("Kafka"))
     here_redis = objects.named("StatefulSet", "redis") is not None
+    kafka_port = int(code.environment(objects, pod)["KAFKA_BOOTSTRAP_SERVERS"].rpartition(":")[2])
     for name, wanted, labels, port in (
-        ("Kafka", program.kafka, KAFKA if here_kafka else None, 9092),
+        ("Kafka", program.kafka, KAFKA if here_kafka else None, kafka_port),
         ("Redis", program.redis, REDIS if here_redis else None, 6379),
     ):
         may = _leaves(objects, pod, labels, port)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from k8s import kafka_objects, sizing
+from k8s import sizing, written
 from k8s.checks import schemas, sizes
 from k8s.checks.build import K8S, build, builder, overlays
 from k8s.checks.objects import Objects
@@ -60,7 +60,7 @@ def test_every_component_is_part_of_an_overlay_and_explained():
 
 
 def test_kafkas_objects_are_those_that_the_code_gives():
-    assert kafka_objects.stale() == []
+    assert written.stale() == []
 
 
 def test_sizes_are_the_sums_of_what_is_asked_for():
@@ -432,14 +432,82 @@ PLANTED: dict[str, tuple[Plant, str]] = {
 }
 
 
+def extra_acl(of: str) -> Plant:
+    def plant(objects: Objects) -> None:
+        acls = objects.named("KafkaUser", of)["spec"]["authorization"]["acls"]
+        resource = {"type": "topic", "name": "samples", "patternType": "literal"}
+        acls.append({"resource": resource, "operations": ["Write"]})
+
+    return plant
+
+
+# In the overlay with logins and certificates.
+PLANTED_SECURED: dict[str, tuple[Plant, str]] = {
+    "no rule": (
+        change("spec/authorization/acls/1", DROP, "KafkaUser", "ranking"),
+        "KafkaUser/ranking: lacks",
+    ),
+    "a rule too many": (
+        extra_acl("collector"),
+        "KafkaUser/collector: the code does not allow Write of topic samples",
+    ),
+    "no user": (without("KafkaUser", "joiner"), "KafkaUser/joiner: missing"),
+    "a user too many": (
+        change("metadata/name", "joiner2", "KafkaUser", "joiner"),
+        "KafkaUser/joiner2: the code has no such user",
+    ),
+    "an open listener": (
+        change("spec/kafka/listeners/0/authentication", DROP, "Kafka", "recloop"),
+        "Kafka/recloop: listener tls takes whoever comes",
+    ),
+    "another's password": (
+        lambda o: next(one for one in pod(o, "collector")["volumes"] if one["name"] == "kafka-login")[
+            "projected"
+        ]["sources"][0]["secret"].update(name="ranking"),
+        "Deployment/collector: Kafka's password is of secret ['ranking'], 'collector' is its own",
+    ),
+    "no login": (
+        lambda o: [
+            container(o, "lake")["env"].remove(one)
+            for one in list(container(o, "lake")["env"])
+            if one["name"].startswith("RECLOOP_KAFKA__")
+        ],
+        "Deployment/lake: logs in to Kafka as '', 'lake' is its user",
+    ),
+    "no certificate": (without("Certificate", "release"), "Deployment/release: no Certificate release"),
+    "another's name on a certificate": (
+        change("spec/uris/0", "spiffe://recloop/operator", "Certificate", "joiner"),
+        "Certificate/joiner: not what the code gives",
+    ),
+    "another's certificate": (
+        lambda o: next(one for one in pod(o, "joiner")["volumes"] if one["name"] == "tls")["secret"].update(
+            secretName="trainer-tls"
+        ),
+        "Deployment/joiner: /etc/recloop/tls/tls.crt is not of secret joiner-tls",
+    ),
+    "half of the certificate's files": (
+        setting("RECLOOP_TLS__CA_FILE", ""),
+        "certificate_file, key_file and ca_file: all three, or none",
+    ),
+}
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_what_is_planted_is_found(name):
-    plant, said = PLANTED[name]
-    objects = built("prod")
+    check_planted("prod", *PLANTED[name])
+
+
+@pytest.mark.parametrize("name", PLANTED_SECURED)
+def test_what_is_planted_in_logins_and_certificates_is_found(name):
+    check_planted("secured", *PLANTED_SECURED[name])
+
+
+def check_planted(overlay: str, plant: Plant, said: str) -> None:
+    objects = built(overlay)
     plant(objects)
     found = problems(objects)
     assert any(said in line for line in found), found[:10]
-    assert all(line.startswith("prod: ") for line in found)
+    assert all(line.startswith(f"{overlay}: ") for line in found)
 
 
 def validate(root: Path) -> subprocess.CompletedProcess[str]:
@@ -458,7 +526,7 @@ def validate(root: Path) -> subprocess.CompletedProcess[str]:
 def test_the_command_is_red_when_a_line_is_taken_out_of_a_file(tmp_path, file, line, said):
     root = tmp_path / "k8s"
     shutil.copytree(
-        K8S, root, ignore=shutil.ignore_patterns("__pycache__", "prod", "managed", "flink", "*.py")
+        K8S, root, ignore=shutil.ignore_patterns("__pycache__", "prod", "managed", "flink", "secured", "*.py")
     )
     kept = [one for one in (root / file).read_text().splitlines() if line not in one]
     (root / file).write_text("\n".join(kept))
