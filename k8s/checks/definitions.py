@@ -11,6 +11,7 @@ Jars are accepted by SHA-256 (kafka_jars.py), Go modules by Go's checksum databa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ MODULES = {
     ),
     f"github.com/prometheus-operator/prometheus-operator@{PROMETHEUS}": (
         "example/prometheus-operator-crd",
-        ("monitoring.coreos.com_podmonitors",),
+        ("monitoring.coreos.com_podmonitors", "monitoring.coreos.com_prometheusrules"),
     ),
     f"github.com/cert-manager/cert-manager@{CERT_MANAGER}": (
         "deploy/crds",
@@ -75,7 +76,9 @@ class FetchFailed(Exception):
 
 def definitions(say: Say) -> list[Object]:
     """The CustomResourceDefinitions; fetched once. Raises FetchFailed."""
-    folder = cache_dir() / f"k8s-definitions-{'-'.join((STRIMZI, FLINK, KEDA, PROMETHEUS, CERT_MANAGER))}"
+    # Of what it is made of: another version is another folder.
+    made_of = repr((GENERATOR, API, FLINK_API, sorted(STRIMZI_KINDS), sorted(MODULES.items())))
+    folder = cache_dir() / f"k8s-definitions-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
