@@ -3,6 +3,7 @@
 #   TORCH_INDEX=...  an extra package index that has CPU-only wheels of PyTorch (smaller; never needed)
 #   DATA=... BARRIER=...   for replay: data set, event seconds between barriers; DATA for freshness and compare-samples too
 #   QUICK=1          for freshness and rollback-demo: a fraction, that it works
+#   SECURE=1         for demo, up and replay: TLS, logins and rules everywhere (docs/security.md)
 #   ARGS="..."       options of the command itself, which it lists on ARGS=--help; PYTEST_ARGS="..." those of pytest
 
 SHELL := /bin/sh
@@ -15,11 +16,11 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint security-check up down status logs audit doctor protos \
   clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 # The system's own first: distributions build it with profile-guided optimisation, version managers often do not, and the join then takes a
 # tenth to a third more CPU. One without the headers that compiling the join needs is only taken when no other has them.
@@ -97,6 +98,21 @@ $(PEERS)/.installed: benchmarks/peers.txt | $(PY)
 bench-features: setup bench-setup ## GetFeatures beside an echo and Feast; the as-of join; out/bench-features.json
 	@$(PY) -m benchmarks.bench_features --peers $(PEERS)/bin/python $(ARGS)
 
+# In an environment of their own: nothing of the project depends on them.
+CHECKERS := .venv-check
+
+$(CHECKERS)/.installed: local/security_check.txt | $(PY)
+	@$(PY) -m venv $(CHECKERS)
+	@$(CHECKERS)/bin/pip install --disable-pip-version-check -q -r local/security_check.txt || { \
+	  echo "security-check: bandit, pip-audit, pip-licenses: needed to look with, not installed (see above). Mend it with: make security-check, once the package index is reachable" >&2; exit 1; }
+	@touch $@
+
+# --strict: what the index cannot say anything about is a failure too, not silence.
+security-check: setup $(CHECKERS)/.installed ## risky code (bandit), licences of all packages (out/licences.md), known vulnerabilities (pip-audit)
+	@$(CHECKERS)/bin/bandit -q -ll -c pyproject.toml -r services trainer loadgen local
+	@mkdir -p out && $(CHECKERS)/bin/pip-licenses --python=$(PY) --format=markdown --with-urls --output-file=out/licences.md
+	@$(CHECKERS)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r constraints.txt
+
 bench-batch: setup ## a day's full model by two processes under torchrun beside one; out/bench-batch.json
 	@$(PY) -m benchmarks.bench_batch $(ARGS)
 
@@ -113,6 +129,20 @@ test: lint ## everything that lint checks, then all tests [PYTEST_ARGS=tests/uni
 test-flink: setup ## the join on Flink: built from its sources, its tests (needs Maven and a JDK)
 	@$(PY) -m local flink-jar
 	@$(BIN)/pytest tests/flink $(PYTEST_ARGS)
+
+k8s-validate: setup ## every overlay built, held against schemas and rules; no cluster (needs kubectl or kustomize; Go for operators' kinds)
+	@$(PY) -m k8s.checks $(ARGS)
+
+k8s-apiserver: setup ## a real API server takes every overlay by dry run (needs kubectl and Go: builds it and etcd once, minutes)
+	@$(PY) -m k8s.apiserver
+
+image: ## the image of every process, with this commit in its labels (needs Docker) [TORCH_INDEX=...]
+	docker build -t recloop:0.1.0 --build-arg COMMIT=$$(git rev-parse HEAD) --build-arg TORCH_INDEX=$(TORCH_INDEX) .
+
+# In an environment of its own: nothing of the project depends on it.
+sbom: setup ## what the virtual environment is made of, as CycloneDX; out/sbom.json (of the image: see Dockerfile)
+	@$(PY) -m venv .venv-sbom && .venv-sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	@mkdir -p out && .venv-sbom/bin/cyclonedx-py environment --output-format JSON -o out/sbom.json $(PY)
 
 up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns; ARGS="--with lake": the lake too)
 	@$(PY) -m local up $(ARGS)
@@ -137,4 +167,4 @@ protos: setup ## generate the code of the protos again
 
 clean: ## what runs leave behind and the virtual environment; not the downloads in the user's cache
 	@if [ -x $(PY) ] && [ -f out/run/state.json ]; then $(PY) -m local down; fi
-	rm -rf out build flink/target $(VENV) $(PEERS) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf out build flink/target $(VENV) $(PEERS) $(CHECKERS) .venv-sbom *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ from benchmarks.join_log import FEATURES, SHOWN, TOPIC
 from benchmarks.join_rows import Row, committed_rows
 from local.topic_setup import create_topics
 from services.contract import topics
+from services.runtime.settings import KafkaSettings
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Flink:
             "execution.checkpointing.interval": f"{round(checkpoint_s * 1000)} ms",
         }
         self.idle_cpu_s: dict[str, float] = {}
-        create_topics(bootstrap, [replace(t, name=EMPTY + t.name) for t in TOPIC.values()])
+        create_topics(
+            KafkaSettings(bootstrap_servers=bootstrap),
+            [replace(t, name=EMPTY + t.name) for t in TOPIC.values()],
+        )
         self.cluster = FlinkCluster(folder, bootstrap)
 
     def warm_up(self, job: str, times: int) -> None:
@@ -77,7 +81,7 @@ class Flink:
 
     def _output(self, job: str, suffix: str) -> topics.Topic:
         output = replace(topics.SAMPLES, name=f"flink-{job}-{suffix}")
-        create_topics(self._bootstrap, [output])
+        create_topics(KafkaSettings(bootstrap_servers=self._bootstrap), [output])
         return output
 
     def _run(self, job: str, output: topics.Topic, inputs: str = "") -> None:

@@ -42,8 +42,9 @@ from services.contract import topics
 from services.contract.columns import F32, U32, U64
 from services.contract.ids import action_event_id
 from services.contract.times import to_us
+from services.runtime import grpc_client
 from services.runtime.kafka_consumer import LogReader, TopicPartition
-from services.runtime.settings import KafkaSettings
+from services.runtime.settings import KafkaSettings, TlsSettings
 from services.runtime.telemetry import get_logger
 
 log = get_logger("evidence")
@@ -90,7 +91,9 @@ class _Columns:
 class EvidenceRecorder:
     """Records one run into ``folder``; see the module docstring. Not thread-safe: one event loop."""
 
-    def __init__(self, folder: Path, kafka: KafkaSettings, ranking_target: str | None) -> None:
+    def __init__(
+        self, folder: Path, kafka: KafkaSettings, ranking_target: str | None, tls: TlsSettings
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.parquet"):
             old.unlink()
@@ -99,6 +102,7 @@ class EvidenceRecorder:
         unhurried = kafka.model_copy(update={"fetch_max_wait_ms": 500, "fetch_min_bytes": 1024 * 1024})
         self._reader = LogReader(unhurried, "loadgen-evidence")
         self._ranking_target = ranking_target
+        self._tls = tls
         self._tasks: list[asyncio.Task[None]] = []
         self._seen: set[tuple[str, int, int]] = set()
         self._duplicates = 0
@@ -325,7 +329,8 @@ class EvidenceRecorder:
         )
 
     async def _watch_applied(self) -> None:
-        async with grpc.aio.insecure_channel(self._ranking_target) as channel:
+        assert self._ranking_target is not None  # it is not watched without
+        async with grpc_client.channel(self._ranking_target, tls=self._tls) as channel:
             stub = ranking_pb2_grpc.RankingServiceStub(channel)
             started_us = time.time_ns() // 1000
             while True:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadgen import datasets
+from services.runtime.settings import Connections
 
 
 def parser(command: str, description: str | None) -> argparse.ArgumentParser:
@@ -32,6 +33,15 @@ def parsed(made: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Names
     if not 1 <= arguments.concurrency <= 256:
         made.error(f"--concurrency {arguments.concurrency}: 1 to 256")
     return arguments
+
+
+def connections(bootstrap: str | None) -> Connections:
+    """What the environment says, with Kafka at ``bootstrap`` when it is given."""
+    found = Connections()
+    if not bootstrap:
+        return found
+    kafka = found.kafka.model_copy(update={"bootstrap_servers": bootstrap})
+    return found.model_copy(update={"kafka": kafka})
 
 
 def events_of(arguments: argparse.Namespace, command: str) -> datasets.Events:

@@ -44,7 +44,8 @@ from rec.v1 import (
 from services.contract.errors import InvalidInput
 from services.contract.ids import action_event_id, hash_key, impression_event_id
 from services.contract.times import from_us, to_us
-from services.runtime.settings import KafkaSettings
+from services.runtime import grpc_client
+from services.runtime.settings import Connections, TlsSettings
 
 ARM = "online"
 MAX_BATCH_EVENTS = 200
@@ -85,6 +86,7 @@ class Replay:
         run: str,
         *,
         shadow_arms: Sequence[str] = (),
+        tls: TlsSettings,
     ) -> None:
         """``scores``: of the online arm and each shadow arm [events], NaN where it has not scored one."""
         self.shadow_arms = list(shadow_arms)
@@ -97,7 +99,7 @@ class Replay:
         self._slots = asyncio.Semaphore(concurrency)
         self.counts = _Counts()
         self._channels = [
-            grpc.aio.insecure_channel(target)
+            grpc_client.channel(target, tls=tls)
             for target in (targets.gateway, targets.feature, targets.ranking, targets.collector)
         ]
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channels[0])
@@ -317,12 +319,13 @@ def failures(figures: dict[str, Any]) -> list[str]:
 
 
 async def run(
-    events: datasets.Events, arguments: argparse.Namespace, targets: Targets, kafka: KafkaSettings
+    events: datasets.Events, arguments: argparse.Namespace, targets: Targets, connections: Connections
 ) -> dict[str, Any]:
     """Replays the events and returns the figures."""
-    recorder = EvidenceRecorder(arguments.out / "evidence", kafka, targets.ranking)
+    kafka, tls = connections.kafka, connections.tls
+    recorder = EvidenceRecorder(arguments.out / "evidence", kafka, targets.ranking, tls)
     await recorder.start()
-    replay = Replay(events, targets, recorder, arguments.concurrency, arguments.run)
+    replay = Replay(events, targets, recorder, arguments.concurrency, arguments.run, tls=tls)
     started = printed = time.monotonic()
     try:
         for number, (indices, end_us) in enumerate(blocks(events, arguments.barrier_s)):
@@ -367,8 +370,7 @@ def main(argv: list[str]) -> int:
         print(f"replay: {error}", file=sys.stderr)
         return 2
     targets = Targets(arguments.gateway, arguments.feature, arguments.ranking, arguments.collector)
-    kafka = KafkaSettings(bootstrap_servers=arguments.kafka) if arguments.kafka else KafkaSettings()
-    figures = asyncio.run(run(events, arguments, targets, kafka))
+    figures = asyncio.run(run(events, arguments, targets, log_command.connections(arguments.kafka)))
     path = arguments.out / "replay.json"
     path.write_text(json.dumps(figures, indent=2) + "\n")
     for key, value in figures.items():

@@ -15,6 +15,8 @@ import grpc
 from loadgen.settings import SCENARIO_TARGET
 from rec.v1 import scenario_pb2, scenario_pb2_grpc
 from services.contract.times import to_us
+from services.runtime.grpc_client import blocking_channel
+from services.runtime.settings import Connections
 
 _TIMEOUT_S = 10.0
 
@@ -22,7 +24,7 @@ _TIMEOUT_S = 10.0
 def main(argv: list[str]) -> int:
     """Exit code 0, or 2 with one line when the switch is not there or does not know the name."""
     given = _arguments(argv)
-    with grpc.insecure_channel(given.target, options=(("grpc.enable_http_proxy", 0),)) as channel:
+    with blocking_channel(given.target, Connections().tls) as channel:
         stub = scenario_pb2_grpc.ScenarioServiceStub(channel)
         try:
             if given.verb == "list":

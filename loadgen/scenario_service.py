@@ -14,15 +14,19 @@ from loadgen.scenarios import SCENARIOS, scenario
 from loadgen.world import World
 from loadgen.world_clock import WorldClock
 from rec.v1 import scenario_pb2, scenario_pb2_grpc
-from services.contract.errors import Unavailable
 from services.contract.times import from_us
+from services.runtime.access import Doorkeeper, access_of
+from services.runtime.grpc_admin import bind
 from services.runtime.grpc_guard import Guard
 from services.runtime.reflection import add_reflection
+from services.runtime.settings import TlsSettings
 from services.runtime.telemetry import get_logger
+from services.runtime.tls import server_credentials
 
 log = get_logger("loadgen")
 NAME = "rec.v1.ScenarioService"
 _MAX_CALLS = 16
+_PLAINTEXT = TlsSettings()
 
 
 class ScenarioServicer(scenario_pb2_grpc.ScenarioServiceServicer):
@@ -62,22 +66,21 @@ class ScenarioServicer(scenario_pb2_grpc.ScenarioServiceServicer):
 
 
 @asynccontextmanager
-async def serving(servicer: ScenarioServicer, target: str) -> AsyncIterator[None]:
+async def serving(
+    servicer: ScenarioServicer, target: str, tls: TlsSettings = _PLAINTEXT
+) -> AsyncIterator[None]:
     """Serves on ``host:port``, with reflection; nowhere when it is empty. Unavailable: the port is taken."""
     if not target:
         yield
         return
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    guard = Guard(_MAX_CALLS)
+    access = access_of(tls)
+    guard = Guard(_MAX_CALLS, access)
     guard.stand_before(server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(servicer, guard)
-    add_reflection(server, (NAME,), asynchronous=True)
-    try:
-        bound = server.add_insecure_port(target)
-    except RuntimeError:
-        bound = 0
-    if not bound:
-        raise Unavailable(f"scenario_target {target} cannot be bound: does another load run?")
+    add_reflection(server if access is None else Doorkeeper(server, access), (NAME,), asynchronous=True)
+    host, _, port = target.rpartition(":")
+    bind(server, host, int(port), "scenario_target", server_credentials(tls))
     await server.start()
     try:
         yield

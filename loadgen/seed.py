@@ -72,7 +72,7 @@ def run(settings: SeedSettings) -> int:
 
 async def _seed(settings: SeedSettings) -> None:
     events = _dataset(settings)
-    async with grpc_client.channel(settings.release_target, settings.grpc_client) as channel:
+    async with grpc_client.channel(settings.release_target, settings.grpc_client, settings.tls) as channel:
         release = Release(channel, settings.release_timeout_ms / 1000)
         registered = await release.has_arm(ARM)
         if events is None:

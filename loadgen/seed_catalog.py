@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 
 from rec.events.v1.events_pb2 import Item
 from services.contract import topics
-from services.runtime.kafka_connect import connected
+from services.runtime.kafka_connect import connected, connection_options
 from services.runtime.settings import KafkaSettings
 
 BATCH_BYTES = 512 * 1024
@@ -21,7 +21,7 @@ async def write(settings: KafkaSettings, items: Iterable[Item]) -> int:
     producer = await connected(
         settings,
         lambda: AIOKafkaProducer(
-            bootstrap_servers=settings.bootstrap_servers,
+            **connection_options(settings),
             client_id="loadgen-seed",
             acks="all",
             enable_idempotence=True,

@@ -82,9 +82,11 @@ def run(settings: SimulateSettings) -> int:
 async def _simulate(
     settings: SimulateSettings, world: World, clock: WorldClock, arrivals: Plan
 ) -> dict[str, object]:
-    recorder = EvidenceRecorder(settings.out / "evidence", settings.kafka, settings.ranking_target)
-    gateway = grpc_client.channel(settings.gateway_target, settings.grpc_client)
-    collector = grpc_client.channel(settings.collector_target, settings.grpc_client)
+    recorder = EvidenceRecorder(
+        settings.out / "evidence", settings.kafka, settings.ranking_target, settings.tls
+    )
+    gateway = grpc_client.channel(settings.gateway_target, settings.grpc_client, settings.tls)
+    collector = grpc_client.channel(settings.collector_target, settings.grpc_client, settings.tls)
     async with gateway, collector:
         await _reachable("gateway", settings.gateway_target, gateway)
         await _reachable("collector", settings.collector_target, collector)
@@ -104,7 +106,7 @@ async def _simulate(
             recorder.acknowledged(row)
             live.acknowledged(row)
 
-        async with serving(switches, settings.scenario_target), asyncio.TaskGroup() as group:
+        async with serving(switches, settings.scenario_target, settings.tls), asyncio.TaskGroup() as group:
             sender = EventSender(
                 collector,
                 acknowledged,

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -37,7 +36,8 @@ from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2, ranking_pb2_grpc, release_pb2, release_pb2_grpc
 from services.contract.errors import InvalidInput
 from services.contract.times import MICROS, leaves
-from services.runtime.settings import KafkaSettings
+from services.runtime import grpc_client
+from services.runtime.settings import TlsSettings
 
 NEVER = "never"
 # Options that name an address, host:port each.
@@ -76,8 +76,8 @@ def figures(
 class Arms:
     """The arms of the pass, as release and ranking know them."""
 
-    def __init__(self, release: str, ranking: str) -> None:
-        self._channels = [grpc.aio.insecure_channel(target) for target in (release, ranking)]
+    def __init__(self, release: str, ranking: str, tls: TlsSettings) -> None:
+        self._channels = [grpc_client.channel(target, tls=tls) for target in (release, ranking)]
         self._release = release_pb2_grpc.ReleaseServiceStub(self._channels[0])
         self._ranking = ranking_pb2_grpc.RankingServiceStub(self._channels[1])
 
@@ -141,11 +141,14 @@ async def run(events: datasets.Events, arguments: argparse.Namespace) -> dict[st
     """Runs the pass and returns its figures."""
     paced: Sequence[Paced] = arguments.arm
     targets = Targets(arguments.gateway, arguments.feature, arguments.ranking, arguments.collector)
-    kafka = KafkaSettings(bootstrap_servers=arguments.kafka)
-    recorder = EvidenceRecorder(arguments.out / "evidence", kafka, targets.ranking)
-    arms = Arms(arguments.release, arguments.ranking)
+    connections = log_command.connections(arguments.kafka)
+    kafka, tls = connections.kafka, connections.tls
+    recorder = EvidenceRecorder(arguments.out / "evidence", kafka, targets.ranking, tls)
+    arms = Arms(arguments.release, arguments.ranking, tls)
     names = [one.name for one in paced]
-    replay = Replay(events, targets, recorder, arguments.concurrency, arguments.run, shadow_arms=names)
+    replay = Replay(
+        events, targets, recorder, arguments.concurrency, arguments.run, shadow_arms=names, tls=tls
+    )
     try:
         for one in paced:
             await arms.follow(one.name, one.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
 from local.processes import OPTIONAL
+from services.contract.access import IDENTITIES, OPERATOR
 
 # Commands with a command line of their own.
 OWN_ARGUMENTS = {
@@ -52,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--barrier-s", type=int, help="event time between barriers, seconds")
     commands.add_parser("down", help="stop everything")
     commands.add_parser("status", help="what runs where; exit status 0 = all well, 1 = not, 3 = not running")
+    env = commands.add_parser("env", help="what a shell needs for commands against a stack of SECURE=1")
+    env.add_argument("identity", nargs="?", default=OPERATOR, choices=IDENTITIES, help="default operator")
     commands.add_parser("doctor", help="is everything here that the stack needs?")
     commands.add_parser("compile", help="the join as machine code (make setup does it)")
     commands.add_parser("fetch", help="download what pip does not (make setup does it)")
@@ -157,6 +161,19 @@ def _logs(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> i
     return logs(paths, arguments.name, arguments.lines, arguments.follow)
 
 
+def _env(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int:
+    from local.security import Security
+    from local.state import read_state
+
+    state = read_state(paths.state)
+    if state is None or not state.runs() or not paths.security.is_dir():
+        raise LocalError(f"no secured stack runs in {paths.root}: SECURE=1 make up")
+    security = Security(paths.security, state.redis_url.startswith("rediss"))
+    found = security.environment(arguments.identity, state.kafka_bootstrap, state.redis_url)
+    print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items()))
+    return 0
+
+
 def _flink_join(arguments: argparse.Namespace, paths: RunPaths, rest: list[str]) -> int:
     from local.flink_join import flink_join
 
@@ -190,6 +207,7 @@ HANDLERS = {
     "demo": _demo,
     "replay": _replay,
     "doctor": _doctor,
+    "env": _env,
     "fetch": _fetch,
     "compile": _compile,
     "flink-join": _flink_join,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from local.child import GUARD
@@ -16,6 +17,7 @@ from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
 from local.processes import LOOP, SPECS
 from local.report import command as report
+from local.security_demo import SecurityDemo
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import Interrupted, interruptible, print_stack, report_death, require_down, say
@@ -54,6 +56,28 @@ def refuse_theirs(names: Sequence[str], why: str) -> None:
     for name in names:
         if os.environ.get(name):
             raise LocalError(f"{name} is set: {why}")
+
+
+def secured(environ: Mapping[str, str]) -> bool:
+    """Whether SECURE asks for TLS, logins and rules. Raises LocalError when it says neither yes nor no, or
+    when servers of the user's are to be used."""
+    wanted = environ.get("SECURE", "")
+    if wanted not in ("", "0", "1"):
+        raise LocalError(f"SECURE={wanted}: 1, or 0 or nothing")
+    if wanted != "1":
+        return False
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"):
+        if environ.get(name):
+            raise LocalError(
+                f"{name} is set: with SECURE=1 the stack makes users and rules of its own servers"
+            )
+    return True
+
+
+def refuse_secure(config: StackConfig) -> None:
+    """Raises LocalError for a command that looks into its stack itself, without certificates and logins."""
+    if config.secure:
+        raise LocalError("SECURE=1 is for up, demo and replay")
 
 
 def seed_arguments(seed: str) -> list[str] | None:
@@ -106,6 +130,7 @@ def stack_config(
         redis_url=environ.get("REDIS_URL") or None,
         model_store_uri=environ.get("RECLOOP_MODEL_STORE_URI") or None,
         lake_uri=environ.get("RECLOOP_LAKE_URI") or None,
+        secure=secured(environ),
     )
 
 
@@ -120,11 +145,19 @@ def run_demo(paths: RunPaths, ports: Ports, rest: Sequence[str]) -> int:
     prepare("simulate")
     config = stack_config(paths, ports, "simulate", None, os.environ)
     began = time.time()
-    code = with_stack(config, ["simulate", *rest])
     out = _out_of(rest)
     result = out / "demo.json"
+    demos: list[SecurityDemo] = []
+
+    def beside(stack: Stack) -> AbstractContextManager[object]:
+        if config.secure:
+            demos.append(SecurityDemo(stack))
+        return demos[0] if demos else nullcontext()
+
+    code = with_stack(config, ["simulate", *rest], beside=beside)
     # Also of a run that failed; not of one that ended before it had figures.
     if result.is_file() and result.stat().st_mtime >= began:
+        code = max([code, *(demo.conclude(result, say) for demo in demos)])
         say(f"report: {report.demo(out, paths)}")
     return code
 
@@ -162,10 +195,13 @@ def replay_command(config: StackConfig, data: Path) -> list[str]:
 
 
 def with_stack(
-    config: StackConfig, load: Sequence[str], behind: Callable[[Stack], None] = lambda _stack: None
+    config: StackConfig,
+    load: Sequence[str],
+    behind: Callable[[Stack], None] = lambda _stack: None,
+    beside: Callable[[Stack], AbstractContextManager[object]] = lambda _stack: nullcontext(),
 ) -> int:
-    """Always takes the stack down; a process that died meanwhile makes a success a failure. ``behind``: while
-    the stack is still up, after a load that succeeded."""
+    """Always takes the stack down; a process that died meanwhile makes a success a failure. ``beside`` is
+    entered while the load runs; ``behind``: while the stack is still up, after a load that succeeded."""
     require_down(RunPaths(config.root))
     stack = Stack(config, say, report_death)
     code = EXIT_INTERRUPTED
@@ -173,7 +209,8 @@ def with_stack(
         try:
             stack.start()
             print_stack(stack)
-            code = run_loadgen(load, stack.environment())
+            with beside(stack):
+                code = run_loadgen(load, stack.environment("loadgen"))
             if code == 0:
                 behind(stack)
         except Interrupted as asked:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from local.child import Child
-from local.commands import UNJUDGED, prepare, refuse_theirs, stack_config
+from local.commands import UNJUDGED, prepare, refuse_secure, refuse_theirs, stack_config
 from local.errors import StartFailed
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
@@ -77,6 +77,7 @@ def own_stack(
     prepare("simulate", {**os.environ, **world})
     ports = Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
     config = stack_config(paths, ports, "simulate", None, os.environ, extra=extra)
+    refuse_secure(config)
     return replace(config, env={**config.env, **world}, process_env={**config.process_env, **own})
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from local.certificates import CA_NAME
+from local.security import BROKER, KEYSTORE_NAME
 from services.contract.topics import MAX_RECORD_BYTES
 
 HEAP_MB = 384
 # One broker and controller in one process, for one machine: nothing is replicated.
 CLUSTER_ID = "cmVjbG9vcC1sb2NhbC0wMQ"
+SCRAM = "SCRAM-SHA-512"
 
 
 def server_properties(port: int, controller_port: int, data: Path) -> str:
@@ -52,6 +55,33 @@ def server_properties(port: int, controller_port: int, data: Path) -> str:
         # default). Not lower: a broker starved of CPU for this long would be fenced.
         "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 1000,
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def secure_properties(port: int, controller_port: int, folder: Path, password: str) -> str:
+    """What changes with TLS and logins; ``folder`` holds the broker's keystore and CA.
+
+    Clients log in by SCRAM over TLS; the controller's port takes the broker's certificate alone, since the
+    passwords are only known once it has started. Whoever no rule names may do nothing."""
+    login = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+    settings = {
+        "listeners": f"SASL_SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"SASL_SSL://127.0.0.1:{port}",
+        "listener.security.protocol.map": "SASL_SSL:SASL_SSL,CONTROLLER:SSL",
+        "inter.broker.listener.name": "SASL_SSL",
+        "sasl.enabled.mechanisms": SCRAM,
+        "sasl.mechanism.inter.broker.protocol": SCRAM,
+        f"listener.name.sasl_ssl.{SCRAM.lower()}.sasl.jaas.config": (
+            f'{login} username="{BROKER}" password="{password}";'
+        ),
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": folder / KEYSTORE_NAME,
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": folder / CA_NAME,
+        "listener.name.controller.ssl.client.auth": "required",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{BROKER};User:CN={BROKER}",
     }
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 

@@ -105,7 +105,7 @@ def _fetch(pin: Pin, folder: Path) -> str | None:
     for _attempt in range(ATTEMPTS):
         staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
         try:
-            path = _download(pin, staging)
+            path = download(pin, staging)
             found = sha256_of(path)
             if found == pin.sha256:
                 path.replace(folder / pin.file_name)
@@ -118,7 +118,8 @@ def _fetch(pin: Pin, folder: Path) -> str | None:
     return f"{pin.group}:{pin.artifact}:{pin.version} ({reason})"
 
 
-def _download(pin: Pin, repository: Path) -> Path:
+def download(pin: Pin, repository: Path) -> Path:
+    """Fetches one jar into a repository of its own; not verified yet. Raises what the resolver raises."""
     from jgo.maven import MavenContext, PythonResolver
 
     context = MavenContext(resolver=PythonResolver(), repo_cache=repository, timeout=TIMEOUT_S)

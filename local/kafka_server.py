@@ -1,7 +1,8 @@
 """Apache Kafka as one local process (KRaft, one node): format, start, wait until usable, topics, stop.
 
 Formatting takes a JVM start of its own (a second), and its result (cluster id, feature levels) is the same
-for every run of one version, so the formatted folder is made once, kept in the cache, and copied.
+for every run of one version, so the formatted folder is made once, kept in the cache, and copied. That of a
+secured broker holds passwords: it is formatted at each start.
 """
 
 from __future__ import annotations
@@ -15,15 +16,27 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from local.certificates import write_secret
 from local.child import POLL_S, Child
 from local.errors import StartFailed
 from local.java import java
-from local.kafka_config import CLUSTER_ID, java_command, log4j_properties, server_properties
+from local.kafka_acls import create_acls
+from local.kafka_config import (
+    CLUSTER_ID,
+    SCRAM,
+    java_command,
+    log4j_properties,
+    secure_properties,
+    server_properties,
+)
 from local.kafka_jars import jars
 from local.paths import cache_dir
 from local.ports import HOST, free_ports
+from local.security import BROKER, Security
 from local.topic_setup import create_topics
 from services.contract import topics
+from services.contract.access import IDENTITIES
+from services.runtime.settings import KafkaSettings
 
 START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 15.0
@@ -35,13 +48,20 @@ class KafkaServer:
     again.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, controller_port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        controller_port: int | None = None,
+        security: Security | None = None,
+    ) -> None:
         free = free_ports(2)
         self.port = free[0] if port is None else port
         self.controller_port = free[1] if controller_port is None else controller_port
         self.folder = folder
         self.log = folder / "server.log"
         self.child: Child | None = None
+        self._security = security
 
     @property
     def bootstrap(self) -> str:
@@ -65,9 +85,19 @@ class KafkaServer:
         self._wait_until_listening()
         return self.child
 
+    @property
+    def owner(self) -> KafkaSettings:
+        """How to connect as who may do everything."""
+        if self._security is None:
+            return KafkaSettings(bootstrap_servers=self.bootstrap)
+        return self._security.kafka(BROKER, self.bootstrap)
+
     def create_topics(self, wanted: Sequence[topics.Topic] = topics.ALL) -> None:
-        """Creates what is missing and returns when every partition has a leader."""
-        create_topics(self.bootstrap, wanted)
+        """Creates what is missing and returns when every partition has a leader; a secured broker knows its
+        rules then."""
+        create_topics(self.owner, wanted)
+        if self._security is not None:
+            create_acls(self.owner)
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> bool:
         """Ends it cleanly; answers False when it had to be killed."""
@@ -88,12 +118,35 @@ class KafkaServer:
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         text = server_properties(self.port, self.controller_port, data)
-        (self.folder / "server.properties").write_text(text)
+        if self._security is not None:
+            own, password = self._security.folder / BROKER, self._security.password(BROKER)
+            # Of two lines for one setting the last counts.
+            text += secure_properties(self.port, self.controller_port, own, password)
+        write_secret(self.folder / "server.properties", text.encode())
         (self.folder / "log4j2.properties").write_text(log4j_properties(self.log))
-        if not (data / "meta.properties").exists():
+        if (data / "meta.properties").exists():
+            return
+        if self._security is not None:
+            self._format_with_logins(jar_folder, self._security)
+        else:
             template = formatted_template(jar_folder)
             for name in FORMATTED_FILES:
                 shutil.copyfile(template / name, data / name)
+
+    def _format_with_logins(self, jar_folder: Path, security: Security) -> None:
+        """The passwords are not on the command line, where everybody could read them."""
+        words = java_command(
+            java(), jar_folder, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID,
+            "-c", str(self.folder / "server.properties"),
+        )  # fmt: skip
+        for name in (*IDENTITIES, BROKER):
+            words += ["--add-scram", f"{SCRAM}=[name={name},password={security.password(name)}]"]
+        arguments = self.folder / "format.args"
+        write_secret(arguments, "".join(f'"{word}"\n' for word in words[1:]).encode())
+        try:
+            _run_format([words[0], f"@{arguments}"])
+        finally:
+            arguments.unlink()
 
     def _wait_until_listening(self) -> None:
         assert self.child is not None
@@ -125,12 +178,15 @@ def formatted_template(jar_folder: Path) -> Path:
         command = java_command(
             java(), jar_folder, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)
         )
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode != 0:
-            raise StartFailed(
-                f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip()[-2000:]}"
-            )
+        _run_format(command)
         template.mkdir(exist_ok=True)
         for file_name in FORMATTED_FILES:
             (staging / "data" / file_name).replace(template / file_name)
     return template
+
+
+def _run_format(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise StartFailed(f"Kafka's storage could not be formatted: {said}")

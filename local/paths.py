@@ -47,6 +47,11 @@ class RunPaths:
         return self.root / "model-keys"
 
     @property
+    def security(self) -> Path:
+        """Certificates and passwords of a secured stack (local.security)."""
+        return self.root / "security"
+
+    @property
     def flink(self) -> RunPaths:
         """The join on Flink has a state, logs and checkpoints of its own."""
         return RunPaths(self.root / "flink")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from local import compiled
 from local.paths import REPOSITORY, RunPaths
@@ -124,9 +125,15 @@ def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[s
 
 
 def process_environment(
-    spec: ProcessSpec, addresses: Addresses, extra: Mapping[str, str], own: Mapping[str, str]
+    spec: ProcessSpec,
+    addresses: Addresses,
+    extra: Mapping[str, str],
+    own: Mapping[str, str],
+    secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """The environment of one service: the shared one, its three ports, and what is set for it alone."""
+    """The environment of one service: the shared one, its three ports, what is set for it alone, and where
+    its own ``secrets`` are.
+    """
     ports = addresses.ports.services[spec.name]
     return {
         **shared_environment(addresses, extra),
@@ -135,6 +142,7 @@ def process_environment(
         "RECLOOP_GRPC__METRICS_PORT": str(ports.metrics),
         # Who only reads models cannot sign one.
         **({} if spec.name == "trainer" else {"RECLOOP_SIGNING_KEY_FILE": ""}),
+        **secrets,
         **spec.env,
         **own,
     }

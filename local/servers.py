@@ -10,21 +10,23 @@ from local.kafka_server import KafkaServer
 from local.paths import RunPaths
 from local.processes import own_topics
 from local.redis_server import RedisServer
+from local.security import Security
 from local.stack_config import StackConfig
 from local.topic_setup import create_topics
 from services.contract import topics
+from services.runtime.settings import KafkaSettings
 
 
 class Servers:
-    """``kafka`` and ``redis`` are None where the user's own are used."""
+    """``kafka`` and ``redis`` are None where the user's own are used; a secured stack has its own."""
 
-    def __init__(self, config: StackConfig, paths: RunPaths) -> None:
+    def __init__(self, config: StackConfig, paths: RunPaths, security: Security | None) -> None:
         ports = config.ports
-        self._bootstrap = config.addresses().kafka_bootstrap
+        self._theirs = KafkaSettings(bootstrap_servers=config.addresses().kafka_bootstrap)
         self._topics = [*topics.ALL, *own_topics(config.services)]
-        self.redis = RedisServer(paths.redis, ports.redis) if config.redis_url is None else None
+        self.redis = RedisServer(paths.redis, ports.redis, security) if config.redis_url is None else None
         self.kafka = (
-            KafkaServer(paths.kafka, ports.kafka, ports.kafka_controller)
+            KafkaServer(paths.kafka, ports.kafka, ports.kafka_controller, security)
             if config.kafka_bootstrap is None
             else None
         )
@@ -59,6 +61,8 @@ class Servers:
             self.redis.start()
 
     def _start_kafka(self, say: Callable[[str], None]) -> None:
-        if self.kafka is not None:
+        if self.kafka is None:
+            create_topics(self._theirs, self._topics)
+        else:
             self.kafka.start(say)
-        create_topics(self._bootstrap, self._topics)
+            self.kafka.create_topics(self._topics)

@@ -32,6 +32,8 @@ from local.paths import REPOSITORY, RunPaths
 from local.ports import require_free
 from local.processes import BY_NAME, SERVICE_GRACE_S, process_environment, shared_environment, stop_order
 from local.readiness import wait_serving
+from local.redis_server import redis_tls
+from local.security import Security, identity_of
 from local.servers import Servers
 from local.stack_config import StackConfig
 from local.state import ProcessState, StackState, write_state
@@ -60,7 +62,8 @@ class Stack:
         self.started_in_s = 0.0
         self._say = say
         self._on_death = on_death
-        self._servers = Servers(config, self.paths)
+        self.security = Security(self.paths.security, redis_tls()) if config.secure else None
+        self._servers = Servers(config, self.paths, self.security)
         self._peaks: dict[str, int] = {}
         self._status = "down"
         self._stop_watching = threading.Event()
@@ -109,6 +112,9 @@ class Stack:
         """Logs of the last run go; data too, when Kafka starts empty."""
         shutil.rmtree(self.paths.logs, ignore_errors=True)
         self.paths.logs.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.paths.security, ignore_errors=True)
+        if self.security is not None:
+            self.security.write()
         if self.config.kafka_bootstrap is None:
             shutil.rmtree(self.paths.kafka, ignore_errors=True)
             if self.config.model_store_uri is None:
@@ -122,7 +128,8 @@ class Stack:
     def _start_service(self, name: str) -> None:
         spec = BY_NAME[name]
         own = self.config.process_env.get(name, {})
-        environment = process_environment(spec, self.addresses, self.config.env, own)
+        secrets = self._secrets(spec.module[0])
+        environment = process_environment(spec, self.addresses, self.config.env, own, secrets)
         self.children[name] = Child.start(
             name, spec.command(), self.paths.log(name), env={**os.environ, **environment}, cwd=spec.home()
         )
@@ -151,7 +158,7 @@ class Stack:
             "seed",
             [sys.executable, "-m", "loadgen", "seed", *arguments],
             self.paths.log("seed"),
-            env={**self.environment(), "RECLOOP_RELEASE_TIMEOUT_MS": patience},
+            env={**self.environment("loadgen"), "RECLOOP_RELEASE_TIMEOUT_MS": patience},
             cwd=REPOSITORY,
         )
 
@@ -167,9 +174,16 @@ class Stack:
 
     # -- while it runs
 
-    def environment(self) -> dict[str, str]:
-        """The full environment of a command that works against this stack."""
-        return {**os.environ, **shared_environment(self.addresses, self.config.env)}
+    def environment(self, module: str = "") -> dict[str, str]:
+        """The full environment of a command that works against this stack: a module, or the operator's."""
+        shared = shared_environment(self.addresses, self.config.env)
+        return {**os.environ, **shared, **self._secrets(module)}
+
+    def _secrets(self, module: str) -> dict[str, str]:
+        if self.security is None:
+            return {}
+        where = self.addresses
+        return self.security.environment(identity_of(module), where.kafka_bootstrap, where.redis_url)
 
     def pid(self, name: str) -> int:
         """Process id of a part."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from local.ports import HOST, Ports
 from local.processes import BY_NAME, LOOP, Addresses
+from local.redis_server import redis_tls, redis_url
 
 READY_TIMEOUT_S = 240.0
 
@@ -19,7 +20,7 @@ class StackConfig:
     ``seed``: arguments of ``loadgen seed``; None seeds nothing. ``wait_for``: the processes that ``start``
     waits for; None = all of them, or, unseeded, only release (the others have no model yet). ``env`` goes
     to every process, ``process_env`` to one. ``kafka_bootstrap`` and ``redis_url`` are the user's own
-    servers, left as they are.
+    servers, left as they are. ``secure``: TLS, logins and rules everywhere (local.security).
     """
 
     root: Path
@@ -33,6 +34,7 @@ class StackConfig:
     redis_url: str | None = None
     model_store_uri: str | None = None
     lake_uri: str | None = None
+    secure: bool = False
     ready_timeout_s: float = READY_TIMEOUT_S
 
     def __post_init__(self) -> None:
@@ -42,6 +44,8 @@ class StackConfig:
             raise ValueError(f"no such process: {', '.join(sorted(unknown))}; there are {', '.join(BY_NAME)}")
         if missing := set(self.wait_for or ()) - set(self.services):
             raise ValueError(f"wait_for names processes that are not started: {', '.join(sorted(missing))}")
+        if self.secure and (self.kafka_bootstrap or self.redis_url):
+            raise ValueError("a secured stack starts its own Kafka and Redis, whose users and rules it makes")
         if not self.root.is_absolute():
             raise ValueError(f"root {self.root} must be absolute: the processes run in the repository")
 
@@ -58,7 +62,7 @@ class StackConfig:
         return Addresses(
             ports=self.ports,
             kafka_bootstrap=self.kafka_bootstrap or f"{HOST}:{self.ports.kafka}",
-            redis_url=self.redis_url or f"redis://{HOST}:{self.ports.redis}/0",
+            redis_url=self.redis_url or redis_url(self.ports.redis, tls=self.secure and redis_tls()),
             model_store_uri=self.model_store_uri or str(self.root / "model-store"),
             run_dir=str(self.root),
             lake_uri=self.lake_uri or str(self.root / "lake"),

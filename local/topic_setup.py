@@ -1,4 +1,5 @@
-"""Creates the loop's topics: ``python -m local.topic_setup``, against KAFKA_BOOTSTRAP_SERVERS.
+"""Creates the loop's topics: ``python -m local.topic_setup``, against KAFKA_BOOTSTRAP_SERVERS (a login from
+RECLOOP_KAFKA__USERNAME, __PASSWORD_FILE and __CA_FILE).
 
 ``python -m local.topic_setup -lookup -lf`` creates the output topics of joiners with these suffixes too.
 On its own, without the launcher's dependencies: a container runs it once, before the services start.
@@ -7,7 +8,6 @@ On its own, without the launcher's dependencies: a container runs it once, befor
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,26 +18,31 @@ from aiokafka.errors import KafkaError, for_code
 
 from local.errors import LocalError, StartFailed
 from services.contract import topics
-from services.runtime.settings import KafkaSettings
+from services.contract.errors import LoopError
+from services.runtime.kafka_connect import connection_options
+from services.runtime.settings import Connections, KafkaSettings
 
 POLL_S = 0.05
+# Of each partition, where there are as many brokers.
+COPIES = 3
 TOPIC_ALREADY_EXISTS = 36
 
 
 def create_topics(
-    bootstrap: str, wanted: Sequence[topics.Topic] = topics.ALL, timeout_s: float = 30.0
+    kafka: KafkaSettings, wanted: Sequence[topics.Topic] = topics.ALL, timeout_s: float = 30.0
 ) -> None:
     """Creates the topics that do not exist yet, then waits until all their partitions have a leader.
 
     Callable from inside a running event loop too. Raises StartFailed, naming the topic and Kafka's reason."""
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, _create_topics(bootstrap, wanted, timeout_s)).result()
+        thread.submit(asyncio.run, _create_topics(kafka, wanted, timeout_s)).result()
 
 
-async def _create_topics(bootstrap: str, wanted: Sequence[topics.Topic], timeout_s: float) -> None:
+async def _create_topics(kafka: KafkaSettings, wanted: Sequence[topics.Topic], timeout_s: float) -> None:
+    bootstrap, options = kafka.bootstrap_servers, connection_options(kafka)
     deadline = time.monotonic() + timeout_s
     while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+        admin = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
         try:
             await admin.start()
             await _create_missing(admin, wanted)
@@ -58,14 +63,31 @@ async def _create_topics(bootstrap: str, wanted: Sequence[topics.Topic], timeout
 
 async def _create_missing(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> None:
     existing = set(await admin.list_topics())
+    await _check_partitions(admin, [topic for topic in wanted if topic.name in existing])
     missing = [topic for topic in wanted if topic.name not in existing]
     if not missing:
         return
-    new = [NewTopic(topic.name, topic.partitions, 1, topic_configs=topic.kafka_config()) for topic in missing]
+    copies = min(COPIES, len((await admin.describe_cluster())["brokers"]))
+    new = [
+        NewTopic(topic.name, topic.partitions, copies, topic_configs=topic.kafka_config())
+        for topic in missing
+    ]
     response = await admin.create_topics(new, timeout_ms=10_000)
     for name, code, *message in response.topic_errors:
         if code not in (0, TOPIC_ALREADY_EXISTS):
             raise StartFailed(f"Kafka refused topic {name}: {for_code(code).__name__} {message}")
+
+
+async def _check_partitions(admin: AIOKafkaAdminClient, existing: Sequence[topics.Topic]) -> None:
+    """A key would lie in another partition than its writer and its readers think."""
+    for topic in existing:
+        (found,) = await admin.describe_topics([topic.name])
+        count = len(found["partitions"])
+        if count not in (0, topic.partitions):
+            raise StartFailed(
+                f"topic {topic.name} has {count} partitions, {topic.partitions} are wanted: delete it, or "
+                "change services/contract/topics.py"
+            )
 
 
 async def _without_leader(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> list[str]:
@@ -82,14 +104,14 @@ async def _without_leader(admin: AIOKafkaAdminClient, wanted: Sequence[topics.To
 
 def main() -> int:
     """0 = every topic is there and has leaders; 1 = said in one line why not."""
-    bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or KafkaSettings().bootstrap_servers
+    kafka = Connections().kafka
     try:
         beside = [topics.suffixed(topic, suffix) for suffix in sys.argv[1:] for topic in topics.JOINED]
-        create_topics(bootstrap, [*topics.ALL, *beside])
-    except (LocalError, ValueError) as error:
+        create_topics(kafka, [*topics.ALL, *beside])
+    except (LocalError, LoopError, ValueError) as error:
         print(f"topics: {error}", file=sys.stderr)
         return 1
-    print(f"topics: {len(topics.ALL) + len(beside)} topics at {bootstrap}")
+    print(f"topics: {len(topics.ALL) + len(beside)} topics at {kafka.bootstrap_servers}")
     return 0
 
 

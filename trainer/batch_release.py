@@ -14,7 +14,7 @@ _RPC_TIMEOUT_S = 10.0
 
 async def quarantined_by(settings: BatchSettings) -> list[Range]:
     """What the rollbacks that release knows have quarantined: (partition, start, end) of samples."""
-    async with channel(settings.release_target, settings.grpc_client) as to_release:
+    async with channel(settings.release_target, settings.grpc_client, settings.tls) as to_release:
         stub = release_pb2_grpc.ReleaseServiceStub(to_release)
         answer = await stub.ListReleases(release_pb2.ListReleasesRequest(), timeout=_RPC_TIMEOUT_S)
     orders = Orders()
@@ -25,7 +25,7 @@ async def quarantined_by(settings: BatchSettings) -> list[Range]:
 
 async def register(settings: BatchSettings, saved: SavedBase) -> int:
     """Release's number of the model (the same for the same model); points the arm there when one is named."""
-    async with channel(settings.release_target, settings.grpc_client) as to_release:
+    async with channel(settings.release_target, settings.grpc_client, settings.tls) as to_release:
         stub = release_pb2_grpc.ReleaseServiceStub(to_release)
         answer = await stub.RegisterGeneration(
             release_pb2.RegisterGenerationRequest(

@@ -42,7 +42,7 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
     await reader.start()
     process.push_close("release reader", reader.stop)
     await asyncio.to_thread(id_table.warm_up)
-    to_release = channel(settings.release_target, settings.grpc_client)
+    to_release = channel(settings.release_target, settings.grpc_client, settings.tls)
     process.push_close("release channel", to_release.close)
     # One thread for all lineages: what one learns aside takes turns with what serves.
     executor = ThreadPoolExecutor(1, thread_name_prefix="trainer")

@@ -22,6 +22,7 @@ from local.commands import (
     EXIT_INTERRUPTED,
     UNJUDGED,
     prepare,
+    refuse_secure,
     refuse_theirs,
     replay_command,
     replay_config,
@@ -77,6 +78,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     if arguments.data is None:
         prepare("simulate")
         config = stack_config(paths, ports, "simulate", None, os.environ, extra=run.EXTRA)
+        refuse_secure(config)
         run.run(folder, _with_schemes(config), "simulate", _simulate(arguments))
         return
     config = replay_config(paths, ports, arguments.data.resolve(), extra=run.EXTRA)

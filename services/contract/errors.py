@@ -8,6 +8,7 @@
     ├── Unavailable         a dependency or this process cannot answer now
     │   └── Overloaded      a bounded queue is full
     ├── DeadlineSpent       the deadline ended before the work did
+    ├── Forbidden           the caller is known, and may not do this (contract.access)
     ├── NotFound            a named thing does not exist
     └── Conflict            the state refuses the change (older epoch, broken chain)
 
@@ -70,6 +71,14 @@ class Overloaded(Unavailable):
 
 class DeadlineSpent(LoopError):
     """The caller's deadline ended."""
+
+
+class Forbidden(LoopError):
+    """Known, and not allowed."""
+
+    def __init__(self, identity: str, what: str, allowed: str) -> None:
+        super().__init__(f"{identity or 'a caller without a name'} may not {what}: {allowed}")
+        self.identity = identity
 
 
 class NotFound(LoopError):

@@ -52,7 +52,7 @@ IMPRESSIONS = Topic(
     "request_id",
     "EventRecord",
     ("collector",),
-    ("joiner", "feature_pipeline", "lake"),
+    ("joiner", "feature_pipeline", "lake", "collector"),
 )
 ACTIONS = Topic(
     "actions",
@@ -60,7 +60,7 @@ ACTIONS = Topic(
     "request_id",
     "EventRecord",
     ("collector",),
-    ("joiner", "feature_pipeline", "lake"),
+    ("joiner", "feature_pipeline", "lake", "collector"),
 )
 SAMPLES = Topic(
     "samples", EVENT_PARTITIONS, "request_id", "SampleRecord", ("joiner",), ("trainer", "lake", "release")
@@ -87,7 +87,7 @@ FEATURE_VIEWS = Topic(
     1,
     "view.version, or served",
     "canonical text of a FeatureView; the served views",
-    ("feature_pipeline",),
+    ("feature_pipeline", "operators"),
     ("feature_pipeline", "feature", "ranking", "trainer", "release"),
     compacted=True,
 )
@@ -98,7 +98,7 @@ MODEL_DELTAS = Topic(
     "lineage",
     "ParameterDelta",
     ("trainer",),
-    ("ranking", "recall", "trainer"),
+    ("ranking", "recall", "trainer", "release"),
     config={"message.timestamp.type": "LogAppendTime"},
 )
 # Of keys on model-releases; all others are names of arms.
@@ -109,7 +109,7 @@ MODEL_RELEASES = Topic(
     "arm",
     "Release",
     ("release",),
-    ("ranking", "recall", "trainer", "gateway"),
+    ("ranking", "recall", "trainer", "gateway", "release"),
     compacted=True,
 )
 RELEASE_EVENTS = Topic("release-events", 1, "arm", "ReleaseEvent", ("release",), ("reports",))

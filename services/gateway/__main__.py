@@ -41,7 +41,7 @@ async def start(settings: GatewaySettings, process: Process) -> GrpcServer:
     """Starts the gateway inside a process; returns its server, whose ports answer already."""
 
     def connect(target: str, service: str) -> grpc.aio.Channel:
-        opened = channel(target, settings.grpc_client, idempotent=[service])
+        opened = channel(target, settings.grpc_client, settings.tls, idempotent=[service])
         process.push_close(f"channel to {target}", opened.close)
         return opened
 

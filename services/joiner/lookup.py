@@ -45,7 +45,10 @@ class Lookup(Scheme):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._channel = grpc_client.channel(
-            settings.feature_target, settings.grpc_client, idempotent=["rec.v1.FeatureService/GetFeatures"]
+            settings.feature_target,
+            settings.grpc_client,
+            settings.tls,
+            idempotent=["rec.v1.FeatureService/GetFeatures"],
         )
         self._stub = feature_pb2_grpc.FeatureServiceStub(self._channel)
 

@@ -24,6 +24,8 @@ from services.contract.view_plan import plan_of
 from services.contract.view_read import read, records_of
 from services.contract.view_registry import FeatureSet
 from services.contract.view_values import Values
+from services.runtime.grpc_client import channel
+from services.runtime.settings import TlsSettings
 
 KEYS_PER_READ = 2_000
 CALLS_AT_ONCE = 8
@@ -51,13 +53,13 @@ async def _read(client: redis.Redis, view: FeatureView, rows: Labels) -> Values:
 
 
 async def from_server(
-    target: str, sets: Sequence[FeatureSet], rows: Labels
+    target: str, tls: TlsSettings, sets: Sequence[FeatureSet], rows: Labels
 ) -> tuple[FeatureSet, list[Answer]]:
     """Which of the sets the server serves, and what GetFeatures says: one request for each row. Unavailable:
     no answer, or defaults instead of one; Conflict: the server has other columns, or changed them."""
     turn = asyncio.Semaphore(CALLS_AT_ONCE)
-    async with grpc.aio.insecure_channel(target) as channel:
-        stub = feature_pb2_grpc.FeatureServiceStub(channel)
+    async with channel(target, tls=tls) as opened:
+        stub = feature_pb2_grpc.FeatureServiceStub(opened)
 
         async def one(at: int) -> feature_pb2.GetFeaturesResponse:
             async with turn:

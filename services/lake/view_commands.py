@@ -160,7 +160,7 @@ async def _online(
         if not settings.feature_target:
             return await online_states.from_redis(client, features, (*added, *own), rows)
         sets = [features, *(wider(features, view) for view in added)]
-        served, answers = await online_states.from_server(settings.feature_target, sets, rows)
+        served, answers = await online_states.from_server(settings.feature_target, settings.tls, sets, rows)
         found = {view: online_states.of_view(served, view, answers) for view in served.views}
         rest = [view for view in (*added, *own) if view not in found]
         found |= dict(zip(rest, await online_states.from_redis(client, features, rest, rows), strict=True))

@@ -45,6 +45,8 @@ class ReleaseTail:
         # Only the newest wish of each arm: history must not be loaded base by base.
         for release in newest.values():
             self._take(release)
+        if not newest:
+            log.warning("no model: release has registered none; NOT_SERVING until it has")
 
     async def run(self) -> None:
         """Tails until cancelled; the arms go on serving while Kafka is away."""

@@ -28,7 +28,7 @@ from services.contract import times
 from services.release.lives import CANDIDATE_ARM
 from services.release.registry import FIRST_POLICY, ONLINE_ARM
 from services.runtime.grpc_client import channel
-from services.runtime.settings import GrpcClientSettings
+from services.runtime.settings import Connections
 
 Stub = release_pb2_grpc.ReleaseServiceStub
 Command = Callable[[Stub, argparse.Namespace], Awaitable[int]]
@@ -129,7 +129,8 @@ def command(argv: Sequence[str]) -> int:
 
 
 async def _run(given: argparse.Namespace) -> int:
-    async with channel(given.target, GrpcClientSettings()) as to_release:
+    connections = Connections()
+    async with channel(given.target, connections.grpc_client, connections.tls) as to_release:
         return await COMMANDS[given.command](Stub(to_release), given)
 
 

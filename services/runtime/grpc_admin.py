@@ -1,7 +1,8 @@
 """The admin port: health, reflection and channelz on threads, and the metrics over HTTP.
 
 It shares nothing with the service port but the process, so overload there, or a stuck event loop, does not
-silence it. It starts first and stops last.
+silence it. It starts first and stops last. It stays plaintext, since probes have no certificates; with TLS on
+the service port it says therefore nothing but health and metrics.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ _HTTP_POLL_S = 0.05
 class AdminServer:
     """A synchronous gRPC server and the metrics page. ``port`` and ``metrics_port`` are the bound ones."""
 
-    def __init__(self, settings: GrpcServerSettings, health: HealthState) -> None:
+    def __init__(self, settings: GrpcServerSettings, health: HealthState, *, bare: bool = False) -> None:
+        """``bare``: no channelz, no reflection."""
         self._settings = settings
+        self._bare = bare
         self._health = health
         self.port = 0
         self.metrics_port = 0
@@ -43,8 +46,9 @@ class AdminServer:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="admin")
         self._server = grpc.server(self._pool, options=(("grpc.so_reuseport", 0),))
         health_pb2_grpc.add_HealthServicer_to_server(ThreadHealth(self._health, _MAX_WATCHES), self._server)
-        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), self._server)
-        add_reflection(self._server, (HEALTH_SERVICE, CHANNELZ_SERVICE), asynchronous=False)
+        if not self._bare:
+            channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), self._server)
+            add_reflection(self._server, (HEALTH_SERVICE, CHANNELZ_SERVICE), asynchronous=False)
         self.port = bind(self._server, host, self._settings.admin_or_default(), "admin")
         wanted = self._settings.metrics_or_default()
         try:
@@ -68,10 +72,21 @@ class AdminServer:
         self._pool.shutdown(wait=False)
 
 
-def bind(server: grpc.Server | grpc.aio.Server, host: str, port: int, what: str) -> int:
-    """Binds a gRPC server to host:port and gives the bound port; Unavailable when it is taken."""
+def bind(
+    server: grpc.Server | grpc.aio.Server,
+    host: str,
+    port: int,
+    what: str,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
+    """Binds a gRPC server to host:port (plaintext without credentials) and gives the bound port; Unavailable
+    when it is taken.
+    """
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        if credentials is None:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        else:
+            bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:
         raise Unavailable(f"{what} port {host}:{port} cannot be bound; is it taken?") from error
     if bound == 0:

@@ -2,7 +2,7 @@
 
 A deadline does not travel by itself: pass ``timeout=remaining_s(context, ...)`` on every call made for a
 caller. Retries are for calls declared idempotent, on UNAVAILABLE, inside the deadline (hedging is ignored
-by the library's core).
+by the library's core). With TLS a channel shows this process's certificate, the newest there is.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from collections.abc import Sequence
 import grpc
 
 from services.contract.errors import DeadlineSpent
-from services.runtime.settings import GrpcClientSettings
+from services.runtime.grpc_rotation import RotatingChannel
+from services.runtime.settings import GrpcClientSettings, TlsSettings
+from services.runtime.tls import files_of
 
 _DEFAULTS = GrpcClientSettings()
+_PLAINTEXT = TlsSettings()
 
 
 def channel(
     target: str,
     settings: GrpcClientSettings = _DEFAULTS,
+    tls: TlsSettings = _PLAINTEXT,
     *,
     idempotent: Sequence[str] = (),
 ) -> grpc.aio.Channel:
@@ -42,7 +46,21 @@ def channel(
         ("grpc.enable_retries", 1),
         ("grpc.service_config", json.dumps(service_config(settings, idempotent))),
     )
-    return grpc.aio.insecure_channel(target, options=options)
+    if not tls.on:
+        return grpc.aio.insecure_channel(target, options=options)
+
+    def connect(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, credentials, options=options)
+
+    return RotatingChannel(files_of(tls), connect)
+
+
+def blocking_channel(target: str, tls: TlsSettings = _PLAINTEXT) -> grpc.Channel:
+    """A channel for a command that calls once or twice without an event loop; close it."""
+    options = (("grpc.enable_http_proxy", 0),)
+    if not tls.on:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, files_of(tls).material.channel_credentials(), options=options)
 
 
 def service_config(settings: GrpcClientSettings, idempotent: Sequence[str]) -> dict[str, object]:

@@ -6,6 +6,7 @@
 | Overloaded | RESOURCE_EXHAUSTED | ErrorInfo, RetryInfo |
 | Unavailable | UNAVAILABLE | ErrorInfo, RetryInfo |
 | DeadlineSpent, TimeoutError | DEADLINE_EXCEEDED | ErrorInfo |
+| Forbidden | PERMISSION_DENIED | ErrorInfo (who is calling) |
 | NotFound | NOT_FOUND | ErrorInfo |
 | Conflict | FAILED_PRECONDITION | ErrorInfo |
 | another server's UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED | the same | ErrorInfo |
@@ -25,6 +26,7 @@ from services.contract.errors import (
     Conflict,
     DeadlineSpent,
     FieldViolation,
+    Forbidden,
     InvalidInput,
     LoopError,
     NotFound,
@@ -45,6 +47,7 @@ _CODES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (DeadlineSpent, grpc.StatusCode.DEADLINE_EXCEEDED),
     (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
     (NotFound, grpc.StatusCode.NOT_FOUND),
     (Conflict, grpc.StatusCode.FAILED_PRECONDITION),
 )
@@ -94,7 +97,8 @@ def _details_of(error: BaseException, code: grpc.StatusCode) -> list[Message]:
     details: list[Message] = []
     if isinstance(error, InvalidInput):
         details.append(_bad_request(error.violations))
-    details.append(error_details_pb2.ErrorInfo(reason=_reason(error), domain=DOMAIN))
+    about = {"identity": error.identity} if isinstance(error, Forbidden) else {}
+    details.append(error_details_pb2.ErrorInfo(reason=_reason(error), domain=DOMAIN, metadata=about))
     if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(_RETRY_MS)

@@ -1,4 +1,4 @@
-"""What stands around every handler of a server: limit, metrics, errors.
+"""What stands around every handler of a server: limit, metrics, errors, and with TLS who is calling.
 
 A call above ``max_concurrent_rpcs`` is refused at once. Health and reflection are added to the server itself,
 not to its guard: they pass freely and uncounted. Metric names are the customary ones of gRPC's Prometheus
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import grpc
 
 from services.contract.errors import Overloaded
+from services.runtime.access import Access
 from services.runtime.grpc_errors import status_of
 from services.runtime.telemetry import counter, gauge, get_logger, histogram
 
@@ -50,8 +51,9 @@ class _Method:
 class Guard:
     """Takes the place of a server when services are added to it: what the generated functions call."""
 
-    def __init__(self, max_concurrent_rpcs: int) -> None:
+    def __init__(self, max_concurrent_rpcs: int, access: Access | None = None) -> None:
         self._limit = max_concurrent_rpcs
+        self._access = access
         self._active = 0
         self._draining = False
         self._streams: set[asyncio.Task[Any]] = set()
@@ -94,16 +96,19 @@ class Guard:
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
+        behaviour = _behaviour(handler)
+        if self._access is not None:
+            behaviour = self._access.checked(path, behaviour)
         if handler.unary_unary:
-            answer = self._one_answer(handler.unary_unary, _Method(path, "unary"))
+            answer = self._one_answer(behaviour, _Method(path, "unary"))
             return grpc.unary_unary_rpc_method_handler(answer, **coders)
         if handler.stream_unary:
-            answer = self._one_answer(handler.stream_unary, _Method(path, "client_stream"))
+            answer = self._one_answer(behaviour, _Method(path, "client_stream"))
             return grpc.stream_unary_rpc_method_handler(answer, **coders)
         if handler.unary_stream:
-            answers = self._many_answers(handler.unary_stream, _Method(path, "server_stream"))
+            answers = self._many_answers(behaviour, _Method(path, "server_stream"))
             return grpc.unary_stream_rpc_method_handler(answers, **coders)
-        answers = self._many_answers(handler.stream_stream, _Method(path, "bidi_stream"))
+        answers = self._many_answers(behaviour, _Method(path, "bidi_stream"))
         return grpc.stream_stream_rpc_method_handler(answers, **coders)
 
     def _one_answer(self, behaviour: Callable[..., Any], method: _Method) -> Callable[..., Any]:

@@ -9,7 +9,8 @@ Life:
 4. the process closes its producers and clients;
 5. the admin port stops last.
 
-``start`` registers 3 and 5 with the process; nobody else has to.
+``start`` registers 3 and 5 with the process; nobody else has to. With ``tls`` in the process's settings the
+service port takes only clients with a certificate, and each call is looked up in contract.access.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from services.runtime.access import Doorkeeper, access_of
 from services.runtime.grpc_admin import AdminServer, bind
 from services.runtime.grpc_guard import Guard
 from services.runtime.grpc_health import HEALTH_SERVICE, AsyncHealth, HealthState
+from services.runtime.handshake_log import HandshakeLog
 from services.runtime.process import Process
 from services.runtime.reflection import add_reflection
 from services.runtime.settings import GrpcServerSettings
 from services.runtime.telemetry import gauge, get_logger
+from services.runtime.tls import server_credentials
 
 log = get_logger(__name__)
 # (generated add_XServicer_to_server, servicer, full service name)
@@ -47,8 +51,10 @@ class GrpcServer:
         self._services = tuple(services)
         names = [name for _, _, name in services]
         self.health = HealthState(names, process.pulse.age_s, settings.loop_stall_ms / 1000)
-        self.guard = Guard(settings.max_concurrent_rpcs)
-        self._admin = AdminServer(settings, self.health)
+        self._tls = process.settings.tls
+        self._access = access_of(self._tls)
+        self.guard = Guard(settings.max_concurrent_rpcs, self._access)
+        self._admin = AdminServer(settings, self.health, bare=self._tls.on)
         self._server: grpc.aio.Server | None = None
         self.port = 0
         self.admin_port = 0
@@ -59,16 +65,22 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Binds and answers; Unavailable when a port is taken. Health stays NOT_SERVING."""
+        credentials = server_credentials(self._tls)
+        if credentials is not None:
+            refused = HandshakeLog()
+            refused.start()
+            self._process.push_last("handshake log", lambda: asyncio.to_thread(refused.stop))
         self._admin.start()
         self._process.push_last("admin port", lambda: asyncio.to_thread(self._admin.stop))
         server = grpc.aio.server(options=self._options())
         self.guard.stand_before(server)
         for add, servicer, _ in self._services:
             add(servicer, self.guard)
-        health_pb2_grpc.add_HealthServicer_to_server(AsyncHealth(self.health), server)
+        door = server if self._access is None else Doorkeeper(server, self._access)
+        health_pb2_grpc.add_HealthServicer_to_server(AsyncHealth(self.health), door)
         names = [name for _, _, name in self._services]
-        add_reflection(server, (*names, HEALTH_SERVICE), asynchronous=True)
-        self.port = bind(server, self._settings.host, self._settings.port, "service")
+        add_reflection(door, (*names, HEALTH_SERVICE), asynchronous=True)
+        self.port = bind(server, self._settings.host, self._settings.port, "service", credentials)
         self.admin_port, self.metrics_port = self._admin.port, self._admin.metrics_port
         await server.start()
         self._server = server

@@ -1,4 +1,4 @@
-"""Starting a Kafka client when the broker may not be there yet."""
+"""What every Kafka client is made with, and starting one when the broker may not be there yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
-from services.contract.errors import Unavailable
+from services.contract.errors import Forbidden, Unavailable
+from services.runtime.kafka_errors import loop_error
+from services.runtime.secrets import read_password, signed_by
 from services.runtime.settings import KafkaSettings
 from services.runtime.telemetry import get_logger
 
@@ -21,8 +23,24 @@ _LOG_EVERY = 10
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0)
 
 
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Where the brokers are, and how this process proves who it is: for aiokafka's constructors. InvalidInput
+    names a file that is not whole."""
+    options: dict[str, Any] = {"bootstrap_servers": settings.bootstrap_servers}
+    protocol = "SSL" if settings.ca_file else "PLAINTEXT"
+    if settings.ca_file:
+        options["ssl_context"] = signed_by("kafka.ca_file", settings.ca_file)
+    if settings.username:
+        protocol = f"SASL_{protocol}"
+        options["sasl_mechanism"] = "SCRAM-SHA-512"
+        options["sasl_plain_username"] = settings.username
+        options["sasl_plain_password"] = read_password("kafka.password_file", settings.password_file)
+    return options | {"security_protocol": protocol}
+
+
 async def connected(settings: KafkaSettings, make: Callable[[], Any], what: str) -> Any:
-    """A started client, after as many tries as ``connect_timeout_ms`` allows; then Unavailable.
+    """A started client, after as many tries as ``connect_timeout_ms`` allows; then Unavailable. Forbidden:
+    the broker's rules do not let it start.
 
     Each try is a client of its own, since one that failed to start cannot be started again."""
     deadline = time.monotonic() + settings.connect_timeout_ms / 1000
@@ -35,6 +53,8 @@ async def connected(settings: KafkaSettings, make: Callable[[], Any], what: str)
             return client
         except (TimeoutError, OSError, kafka.KafkaError) as error:
             await _stop(client)
+            if isinstance(denied := loop_error(error, what), Forbidden):
+                raise denied from error
             if time.monotonic() >= deadline or not _may_pass(error):
                 raise Unavailable(f"{what}: Kafka at {settings.bootstrap_servers}: {error!r}") from error
             if tries % _LOG_EVERY == 0:

@@ -16,7 +16,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from services.contract.errors import Conflict, LoopError, Unavailable
-from services.runtime.kafka_connect import connected
+from services.runtime.kafka_connect import connected, connection_options
 from services.runtime.kafka_errors import loop_error
 from services.runtime.settings import KafkaSettings
 from services.runtime.telemetry import counter
@@ -38,7 +38,7 @@ class _Reader:
 
     def _options(self) -> dict[str, Any]:
         return {
-            "bootstrap_servers": self._settings.bootstrap_servers,
+            **connection_options(self._settings),
             "client_id": self._client_id,
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
@@ -137,7 +137,10 @@ class LogReader(_Reader):
         numbers = client.partitions_for_topic(topic)
         if not numbers:
             await client._client.force_metadata_update()
-            await client._client._wait_on_metadata(topic)
+            try:
+                await client._client._wait_on_metadata(topic)
+            except kafka.KafkaError as error:
+                raise loop_error(error, f"partitions of {topic}") from error
             numbers = client.partitions_for_topic(topic)
         if not numbers:
             raise Unavailable(f"topic {topic} does not exist")

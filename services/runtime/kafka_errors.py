@@ -4,6 +4,7 @@
 |---|---|---|
 | ProducerFenced, stale epoch | Conflict | another owner of the transactional id has started |
 | record too large | InvalidInput | no retry helps |
+| not authorised | Forbidden | the ACLs (contract.access) do not let this process |
 | offset out of range | NotFound | the log no longer holds it: start from a base |
 | anything else | Unavailable | the broker is away, or the producer must be rebuilt |
 """
@@ -12,10 +13,18 @@ from __future__ import annotations
 
 from aiokafka import errors as kafka
 
-from services.contract.errors import Conflict, InvalidInput, LoopError, NotFound, Unavailable
+from services.contract.errors import Conflict, Forbidden, InvalidInput, LoopError, NotFound, Unavailable
 
 # Error codes that brokers since 2.7 send and that the client does not know by name.
 _FENCED_CODE = 90
+
+
+_DENIED = (
+    kafka.TopicAuthorizationFailedError,
+    kafka.GroupAuthorizationFailedError,
+    kafka.ClusterAuthorizationFailedError,
+    kafka.TransactionalIdAuthorizationFailed,
+)
 
 
 def is_fenced(error: BaseException) -> bool:
@@ -46,6 +55,8 @@ def loop_error(error: BaseException, what: str) -> LoopError:
     text = f"{what}: {error!r}"
     if is_fenced(error):
         return Conflict(text)
+    if isinstance(error, _DENIED):
+        return Forbidden("this process", what, repr(error))
     if isinstance(error, kafka.MessageSizeTooLargeError | kafka.RecordTooLargeError):
         return InvalidInput.one(what, type(error).__name__, "a smaller record")
     if isinstance(error, kafka.OffsetOutOfRangeError | kafka.NoOffsetForPartitionError):

@@ -19,6 +19,7 @@ from aiokafka.structs import RecordMetadata
 
 from services.contract.errors import InvalidInput, LoopError, Overloaded
 from services.contract.topics import MAX_RECORD_BYTES
+from services.runtime.kafka_connect import connection_options
 from services.runtime.kafka_errors import loop_error
 from services.runtime.settings import KafkaSettings
 from services.runtime.telemetry import counter, gauge
@@ -178,7 +179,7 @@ class Outbox:
 def client_options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     """Constructor arguments that every aiokafka producer here shares."""
     return {
-        "bootstrap_servers": settings.bootstrap_servers,
+        **connection_options(settings),
         "client_id": client_id,
         "acks": "all",
         "enable_idempotence": True,

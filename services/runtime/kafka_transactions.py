@@ -21,7 +21,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata, TopicPartition
 
 from services.contract.errors import Conflict, InvalidInput, LoopError, Unavailable
 from services.contract.topics import MAX_RECORD_BYTES
-from services.runtime.kafka_connect import connected, drop
+from services.runtime.kafka_connect import connected, connection_options, drop
 from services.runtime.kafka_errors import loop_error
 from services.runtime.kafka_outbox import Headers, Outbox, Outgoing, client_options
 from services.runtime.settings import KafkaSettings
@@ -236,7 +236,7 @@ async def committed_offsets(
     admin = await connected(
         settings,
         lambda: AIOKafkaAdminClient(
-            bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=settings.request_timeout_ms
+            **connection_options(settings), request_timeout_ms=settings.request_timeout_ms
         ),
         "admin",
     )

@@ -24,6 +24,7 @@ from typing import Any
 import uvloop
 
 from services.runtime.settings import ProcessSettings, differing
+from services.runtime.start_check import require_whole
 from services.runtime.telemetry import Pulse, configure_logging, counter, get_logger
 
 log = get_logger(__name__)
@@ -175,8 +176,9 @@ def _on_signal(process: Process, number: signal.Signals) -> None:
 
 
 def run(settings: ProcessSettings, main: MainFn) -> None:
-    """Configures logs, runs ``main`` on uvloop, and leaves by SystemExit with the exit code."""
+    """Configures logs, checks secrets, runs ``main`` on uvloop, leaves by SystemExit with the exit code."""
     configure_logging(settings.name, settings.log_level)
+    require_whole(settings, settings.name)
     # Reports read it: what a run was made with.
     log.info("starting", settings=differing(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

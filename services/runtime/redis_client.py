@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from services.runtime.secrets import read_password
 from services.runtime.settings import RedisSettings
 
 
@@ -14,11 +17,12 @@ def connect(settings: RedisSettings) -> redis.Redis:
     ``aclose``.
 
     One retry: a connection that the server closed while it was idle is found out by the first command on
-    it.
+    it. InvalidInput names a password file that is not whole.
     """
     seconds = settings.timeout_ms / 1000
     pool = redis.BlockingConnectionPool.from_url(
         settings.url,
+        **_login(settings),
         max_connections=settings.max_connections,
         timeout=seconds,
         socket_timeout=seconds,
@@ -27,3 +31,13 @@ def connect(settings: RedisSettings) -> redis.Redis:
         retry=Retry(NoBackoff(), 1),
     )
     return redis.Redis.from_pool(pool)
+
+
+def _login(settings: RedisSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if settings.username:
+        options["username"] = settings.username
+        options["password"] = read_password("redis.password_file", settings.password_file)
+    if settings.ca_file:
+        options["ssl_ca_certs"] = settings.ca_file
+    return options

@@ -65,3 +65,4 @@ def add_reflection(server: Any, service_names: Sequence[str], *, asynchronous: b
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(V1, {_METHOD: handler}),))
+    server.add_registered_method_handlers(V1, {_METHOD: handler})

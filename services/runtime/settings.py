@@ -1,18 +1,23 @@
 """Settings: small frozen groups, parsed once, every bad field reported at once.
 
+Secrets are never settings: a setting names the file that holds one (runtime.secrets).
+
 Precedence: command line (``--grpc.port 7051``), environment (``RECLOOP_GRPC__PORT``; also the customary
-``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``), default. The text under a field is its reason and is what
-``--help`` prints. No other file reads ``os.environ``.
+``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``), a TOML file of one process (``RECLOOP_SETTINGS_FILE``; groups
+are its tables), default. The text under a field is its reason and is what ``--help`` prints. No other file
+reads ``os.environ``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -26,6 +31,7 @@ from services.contract.feature_sets import feature_set
 from services.contract.view_growth import named_set
 
 ENV_PREFIX = "RECLOOP_"
+SETTINGS_FILE = "RECLOOP_SETTINGS_FILE"
 
 
 def _known_set(name: str) -> str:
@@ -57,7 +63,7 @@ class GrpcServerSettings(Group):
     """One gRPC server: its three ports and its limits."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback unless told otherwise: nothing here asks who is calling."""
+    """Address to listen on. Loopback unless told otherwise: without ``tls`` nothing asks who is calling."""
     port: int = Field(ge=0, le=65535)
     """Service port; 0 takes a free one (tests)."""
     admin_port: int | None = Field(default=None, ge=0, le=65535)
@@ -113,8 +119,52 @@ class GrpcClientSettings(Group):
     """Tries of a call declared idempotent that met UNAVAILABLE, inside its deadline."""
 
 
-class KafkaSettings(Group):
-    """Kafka connections."""
+class TlsSettings(Group):
+    """Mutual TLS between the services: all three files, or none (plaintext)."""
+
+    certificate_file: str = ""
+    """This process's certificate chain in PEM; its SAN URI says who it is."""
+    key_file: str = ""
+    """The private key of the certificate, in PEM, without a password."""
+    ca_file: str = ""
+    """Certificates in PEM of whoever may sign a peer's; several while a CA is replaced."""
+    identity_prefix: str = Field(default="spiffe://recloop/", min_length=1)
+    """What the URI of an identity begins with; the rest is the name that contract.access knows."""
+    reread_ms: int = Field(default=5_000, gt=0)
+    """How often the files are looked at: changed ones are used by every connection made from then on."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> TlsSettings:
+        files = (self.certificate_file, self.key_file, self.ca_file)
+        if any(files) and not all(files):
+            raise ValueError("certificate_file, key_file and ca_file: all three, or none")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to speak TLS with."""
+        return bool(self.certificate_file)
+
+
+class _Login(Group):
+    """Who this process is to a server, and whom it takes for that server."""
+
+    username: str = ""
+    """Name to log in with; empty: no login."""
+    password_file: str = ""
+    """File that holds the password, and nothing else."""
+    ca_file: str = ""
+    """Certificates in PEM of whoever signed the server's; empty: no TLS."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Login:
+        if bool(self.username) != bool(self.password_file):
+            raise ValueError("username and password_file: both, or neither")
+        return self
+
+
+class KafkaSettings(_Login):
+    """Kafka connections. With a username: SCRAM-SHA-512, over TLS where there is a ca_file."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
     """host:port, comma-separated. Also read from KAFKA_BOOTSTRAP_SERVERS."""
@@ -148,8 +198,8 @@ class KafkaSettings(Group):
     """A group member silent for this long loses its partitions."""
 
 
-class RedisSettings(Group):
-    """Redis connections."""
+class RedisSettings(_Login):
+    """Redis connections. ca_file: for a rediss:// URL, instead of the system's."""
 
     url: str = "redis://127.0.0.1:6379/0"
     """Also read from REDIS_URL."""
@@ -161,8 +211,9 @@ class RedisSettings(Group):
     """Opening one connection."""
 
 
-class ProcessSettings(BaseSettings):
-    """What every process has; each process adds its own fields in a subclass."""
+class Connections(BaseSettings):
+    """How this process connects to others: what a command takes from the environment that has no settings of
+    its own."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -175,22 +226,14 @@ class ProcessSettings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    name: str
-    """Name in logs and as Kafka client id."""
-    grpc: GrpcServerSettings
-    """The service port, the admin port and their limits."""
     grpc_client: GrpcClientSettings = GrpcClientSettings()
     """Channels to other services."""
+    tls: TlsSettings = TlsSettings()
+    """Mutual TLS of the service port and of the channels."""
     kafka: KafkaSettings = KafkaSettings()
     """Kafka connections."""
     redis: RedisSettings = RedisSettings()
     """Redis connections."""
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    """DEBUG, INFO, WARNING or ERROR."""
-    time_scale: float = Field(default=1.0, ge=0.0)
-    """Event seconds per wall second between events; 0 = event time moves only with events (replays)."""
-    shutdown_ms: int = Field(default=10_000, gt=0)
-    """One deadline for draining, flushing and closing; under the 30 s after which orchestrators kill."""
 
     @classmethod
     def settings_customise_sources(
@@ -204,6 +247,37 @@ class ProcessSettings(BaseSettings):
         """Explicit values, then RECLOOP_*, then the two customary names."""
         customary = InitSettingsSource(settings_cls, init_kwargs=_customary_names(os.environ))
         return init_settings, env_settings, customary
+
+
+class ProcessSettings(Connections):
+    """What every process has; each process adds its own fields in a subclass."""
+
+    name: str
+    """Name in logs and as Kafka client id."""
+    grpc: GrpcServerSettings
+    """The service port, the admin port and their limits."""
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """DEBUG, INFO, WARNING or ERROR."""
+    time_scale: float = Field(default=1.0, ge=0.0)
+    """Event seconds per wall second between events; 0 = event time moves only with events (replays)."""
+    shutdown_ms: int = Field(default=10_000, gt=0)
+    """One deadline for draining, flushing and closing; under the 30 s after which orchestrators kill."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The connections' sources, then the file."""
+        found = super().settings_customise_sources(settings_cls, *sources, **named)
+        path = os.environ.get(SETTINGS_FILE)
+        return (*found, _file_source(settings_cls, Path(path))) if path else found
+
+
+def _file_source(settings_cls: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:
+    try:
+        return InitSettingsSource(settings_cls, init_kwargs=tomllib.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{SETTINGS_FILE}={path}: {error}") from error
 
 
 def _customary_names(environ: Any) -> dict[str, Any]:

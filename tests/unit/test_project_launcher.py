@@ -55,7 +55,7 @@ def serve_jar(content: bytes):
 
 def test_a_jar_that_does_not_match_its_checksum_is_refused_and_named(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kafka_jars, "_download", serve_jar(b"forged"))
+    monkeypatch.setattr(kafka_jars, "download", serve_jar(b"forged"))
     with pytest.raises(JarsFailed, match=r"org.apache.kafka:kafka_2.13:4.3.1 \(SHA-256"):
         jars(pins=[PIN])
     assert list(cache_dir().rglob("*.jar")) == []
@@ -63,7 +63,7 @@ def test_a_jar_that_does_not_match_its_checksum_is_refused_and_named(tmp_path, m
 
 def test_a_damaged_jar_in_the_cache_is_fetched_again_and_a_stranger_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kafka_jars, "_download", serve_jar(CONTENT))
+    monkeypatch.setattr(kafka_jars, "download", serve_jar(CONTENT))
     folder = cache_dir() / "kafka-4.3.1"
     folder.mkdir(parents=True)
     (folder / PIN.file_name).write_bytes(b"half")
@@ -77,7 +77,7 @@ def test_an_unreachable_repository_is_named(tmp_path, monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kafka_jars, "_download", unreachable)
+    monkeypatch.setattr(kafka_jars, "download", unreachable)
     with pytest.raises(JarsFailed, match=r"Maven Central must be reachable once.*ConnectionError: no route"):
         jars(pins=[PIN])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import Field
 
@@ -107,3 +109,33 @@ def test_only_declared_names_are_retried() -> None:
     (method,) = config["methodConfig"]  # type: ignore[misc]
     assert method["name"] == [{"service": "a.B"}, {"service": "c.D", "method": "E"}]
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+
+
+def test_a_file_stands_behind_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "test.toml"
+    path.write_text("batch_ms = 7\n[grpc]\nport = 1\ndrain_ms = 70\n")
+    monkeypatch.setenv("RECLOOP_SETTINGS_FILE", str(path))
+    monkeypatch.setenv("RECLOOP_GRPC__PORT", "2")
+    loaded = load(Settings, [])
+    assert (loaded.batch_ms, loaded.grpc.drain_ms, loaded.grpc.port) == (7, 70, 2)
+    path.write_text("bach_ms = 7\n[kafka]\nlinger = 5\n")
+    for broken, said in ((path, ("bach_ms", "kafka.linger")), (tmp_path / "none.toml", ("none.toml",))):
+        monkeypatch.setenv("RECLOOP_SETTINGS_FILE", str(broken))
+        with pytest.raises(SystemExit) as ended:
+            load(Settings, [])
+        assert ended.value.code == 2
+        text = capsys.readouterr().err
+        assert [one for one in said if one not in text] == []
+
+
+def test_a_file_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "half.toml"
+    path.write_text("batch_ms = ")
+    monkeypatch.setenv("RECLOOP_SETTINGS_FILE", str(path))
+    with pytest.raises(SystemExit):
+        load(Settings, [])
+    assert "half.toml" in capsys.readouterr().err
