@@ -194,6 +194,28 @@ async def test_an_arm_that_is_worse_than_its_baseline_is_taken_back_once():
     assert evidence["guard"]["arm"]["requests"] == 200
 
 
+async def test_figures_of_an_arm_are_told_until_it_has_left_the_window():
+    rig = Rig()
+    rig.traffic("baseline")
+    rig.traffic("online")
+    figures = rig.steward._figures
+
+    def told() -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for sample in next(iter(figures.collect())).samples:
+            found.setdefault(sample.labels["arm"], {})[sample.labels["figure"]] = sample.value
+        return found
+
+    await rig.steward.look()
+    assert {"baseline", "online"} <= told().keys()
+    assert told()["online"].keys() == {"requests", "ctr", "auc", "log_loss", "calibration"}
+    assert 0.6 < told()["online"]["auc"] < 1
+    rig.window = rig.steward._window = window(max_rows=1_000_000)
+    rig.traffic("online")
+    await rig.steward.look()
+    assert "baseline" not in told() and told()["online"]["requests"] == 200
+
+
 async def test_a_generation_that_waits_at_the_gate_does_not_keep_the_baseline_waiting():
     rig = Rig(began_us=NOW_US - 400 * MICROS, auto_promote=True, baseline_share=0.05, baseline_age_s=300.0)
     second = rig.registry.register_generation("store/g2", b"2" * 32, 1, 0, now_us=NOW_US)
