@@ -15,7 +15,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join test test-flink lint up down status logs audit doctor protos \
+.PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join test test-flink lint up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -113,6 +113,9 @@ test: lint ## everything that lint checks, then all tests [PYTEST_ARGS=tests/uni
 test-flink: setup ## the join on Flink: built from its sources, its tests (needs Maven and a JDK)
 	@$(PY) -m local flink-jar
 	@$(BIN)/pytest tests/flink $(PYTEST_ARGS)
+
+screenshots: setup ## the live page as the tests see it, in docs (needs Chromium)
+	@RECLOOP_SCREENSHOTS=docs $(BIN)/pytest tests/system/test_page.py $(PYTEST_ARGS)
 
 up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns; ARGS="--with lake": the lake too)
 	@$(PY) -m local up $(ARGS)
