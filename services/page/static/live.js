@@ -24,6 +24,8 @@ const CHARTS = [
     colours: { positive: "c3", negative: "c0", rejected: "c1", trained: "c4" }, dashed: ["trained"] },
   { id: "lag", title: "Lag", note: "records that each worker has not read yet", needs: Object.keys(WORKERS).map((one) => `${one} status`),
     lines: Object.keys(WORKERS), names: WORKERS, colours: { joiner: "k0", feature_pipeline: "c2", trainer: "c4" } },
+  { id: "share", title: "Answers, by arm", note: "scored answers of the gateway, by the arm that served", unit: "/s", needs: ["gateway"],
+    lines: ["online", "frozen"] },
   { id: "age", title: "Age of the served model", note: "since its newest update was made; the oldest replica of each arm", unit: "s",
     needs: ["ranking", "releases"], lines: ["online"] },
 ];
@@ -133,16 +135,22 @@ function show() {
   pulse();
 }
 
+// A header that begins with # is of a column of numbers.
 function table(id, header, rows, empty) {
   const place = byId(id);
   if (!rows.length) {
     place.replaceChildren(node("p", { class: "gone" }, empty));
     return;
   }
-  const cells = (row) => row.map((cell) => node("td", {}, cell instanceof Node ? cell : String(cell ?? "–")));
-  place.replaceChildren(node("table", {},
-    node("thead", {}, node("tr", {}, ...header.map((one) => node("th", { scope: "col" }, one)))),
-    node("tbody", {}, ...rows.map((row) => node("tr", {}, ...cells(row))))));
+  place.replaceChildren(grid(header, rows));
+}
+
+function grid(header, rows) {
+  const kind = (place) => (header[place].startsWith("#") ? "" : "words");
+  const cell = (one, place) => node("td", { class: kind(place) }, one instanceof Node ? one : String(one ?? "–"));
+  return node("table", {},
+    node("thead", {}, node("tr", {}, ...header.map((one, place) => node("th", { scope: "col", class: kind(place) }, one.replace("#", ""))))),
+    node("tbody", {}, ...rows.map((row) => node("tr", {}, ...row.map(cell)))));
 }
 
 function badge(word) {
@@ -159,10 +167,10 @@ function showArms() {
   const rows = names.map((name) => {
     const arm = known.find((one) => one.arm === name), figures = served[name] ?? {};
     const follows = arm ? `${arm.generation}/${arm.policy}${arm.pinned === null ? "" : `, pinned to ${arm.pinned}`}` : "–";
-    return [name, follows, badge(arm?.state ?? ""), figures.requests && said(figures.requests, {}),
-      figures.ctr === undefined ? "–" : said(finite(figures.ctr), { percent: true }), ...["auc", "log_loss", "calibration"].map((one) => said(finite(figures[one]), {}))];
+    return [name, said(figures.ctr, { percent: true }), ...["auc", "requests", "log_loss", "calibration"].map((one) => said(figures[one], {})),
+      badge(arm?.state ?? ""), follows];
   });
-  table("arms", ["arm", "follows", "state", "requests", "click rate", "AUC", "log loss", "calibration"], rows,
+  table("arms", ["arm", "#click rate", "#AUC", "#requests", "#log loss", "#calibration", "state", "follows"], rows,
     [missing("releases"), missing("release")].filter(Boolean).join("; ") || "No arm yet.");
   const choice = byId("ask-arm"), wanted = known.filter((one) => one.state !== "retired").map((one) => one.arm);
   if (choice.options.length !== wanted.length + 1 || wanted.some((one, place) => choice.options[place + 1].value !== one)) {
@@ -170,10 +178,6 @@ function showArms() {
     choice.replaceChildren(choice.options[0], ...wanted.map((one) => node("option", { value: one }, one)));
     choice.value = wanted.includes(before) ? before : "";
   }
-}
-
-function finite(value) {
-  return value === null || Number.isNaN(value) ? undefined : value;
 }
 
 function showModels() {
@@ -188,15 +192,15 @@ function showModels() {
     return head === undefined ? "–" : String(Math.max(0, head - row.sequence));
   };
   const why = ["trainer", "ranking", "recall"].map(missing).filter(Boolean).join("; ");
-  table("models", ["process", "replica", "what", "version", "behind", "age"],
-    rows.map((one) => [one.service, one.replica, one.what, `${one.generation}.${one.sequence}`, behind(one),
-      one.age_s === null ? "" : said(one.age_s, { unit: "s" })]), why || "No model yet.");
+  table("models", ["process", "what", "#version", "#behind", "#age", "replica"],
+    rows.map((one) => [one.service, one.what, `${one.generation}.${one.sequence}`, behind(one),
+      one.age_s === null ? "" : said(one.age_s, { unit: "s" }), one.replica]), why || "No model yet.");
   if (rows.length && why) byId("models").append(node("p", { class: "gone" }, why));
 }
 
 function showGenerations() {
   const rows = [...(state.tables.releases?.generations ?? [])].reverse();
-  table("generations", ["generation", "state", "from", "registered"],
+  table("generations", ["#generation", "state", "#from", "#registered"],
     rows.map((one) => [`${one.generation}${one.held ? " (held)" : ""}`, badge(one.state), one.parent || "–", clock(one.registered_ms)]),
     missing("releases") || "No full model yet.");
 }
@@ -204,26 +208,24 @@ function showGenerations() {
 function showSamples() {
   const outcomes = Object.entries(state.tables.outcomes ?? {}).sort((a, b) => b[1] - a[1]);
   const total = outcomes.filter(([name]) => name !== "correction").reduce((sum, [, count]) => sum + count, 0);
-  table("samples", ["items shown", "number", "share"],
+  table("samples", ["items shown", "#number", "#share"],
     outcomes.map(([name, count]) => [name.replaceAll("_", " "), said(count, {}), name === "correction" ? "" : said(count / (total || 1), { percent: true })]),
     missing("joiner") || "Nothing was shown yet.");
   const rows = Object.entries(WORKERS).map(([name, words]) => {
     const worker = state.tables.workers?.[name];
     const behind = worker && Object.entries(worker.behind).map(([topic, records]) => `${topic} ${records}`).join(", ");
-    return [words, worker ? worker.state : "–", worker ? behind || "nothing to read" : missing(`${name} status`) || "–"];
+    const told = worker ? behind || "nothing to read" : missing(`${name} status`) || "–";
+    return [words, worker ? worker.state : "–", node("span", { class: "wide" }, told)];
   });
-  const list = node("table", { class: "prose" },
-    node("thead", {}, node("tr", {}, ...["worker", "state", "records behind"].map((one) => node("th", { scope: "col" }, one)))),
-    node("tbody", {}, ...rows.map((row) => node("tr", {}, ...row.map((cell) => node("td", {}, cell))))));
-  byId("samples").append(list);
+  byId("samples").append(grid(["worker", "state", "records behind"], rows));
 }
 
 function showStages() {
   const now = newest();
   const rows = STAGES.filter((stage) => now[`fresh.${stage}`] !== undefined)
-    .map((stage) => [stage, ends[stage], said(now[`fresh.${stage}`], { unit: "s" }), said(now[`tail.${stage}`], { unit: "s" })]);
+    .map((stage) => [stage, said(now[`fresh.${stage}`], { unit: "s" }), said(now[`tail.${stage}`], { unit: "s" }), ends[stage]]);
   const why = ["collector", "joiner", "trainer", "ranking"].map(missing).filter(Boolean).join("; ");
-  table("stages", ["stage", "from, to", "median", "p99"], rows, why || "No click was followed yet.");
+  table("stages", ["stage", "#median", "#p99", "from, to"], rows, why || "No click was followed yet.");
 }
 
 const ends = {
@@ -268,6 +270,7 @@ function showScenarios() {
   for (const button of place.children) {
     const one = rows.find((row) => row.name === button.dataset.name);
     button.setAttribute("aria-checked", String(one.on));
+    button.title = one.description;
     button.querySelector("small").textContent = one.description + (one.on ? `; on since ${clock(one.since_ms)}` : "");
   }
 }
@@ -337,11 +340,9 @@ async function explain(made, button, item, user) {
       : "Nothing is known of this user and this item: all features are at their defaults.";
     place.replaceChildren(node("p", { class: "text" }, proposed + values));
     if (!answer.features.length) return;
-    const rows = answer.features.map((one) => [node("span", { title: one.name }, one.description || one.name), said(one.value, {}),
+    const rows = answer.features.map((one) => [node("span", { class: "wide", title: one.name }, one.description || one.name), said(one.value, {}),
       one.window_s ? duration(one.window_s) : "all time", one.age_s === null ? "–" : duration(one.age_s)]);
-    place.append(node("div", { class: "scroll" }, node("table", { class: "prose" },
-      node("thead", {}, node("tr", {}, ...["feature", "value", "over", "newest event"].map((one) => node("th", { scope: "col" }, one)))),
-      node("tbody", {}, ...rows.map((cells) => node("tr", {}, ...cells.map((cell) => node("td", {}, cell))))))));
+    place.append(node("div", { class: "scroll" }, grid(["feature", "#value", "#over", "#newest event"], rows)));
   } catch (error) {
     place.replaceChildren(node("p", { class: "gone" }, error.message));
   }
