@@ -166,8 +166,8 @@ function* bands(points, across, untilMs) {
         const until = point ? point.t : untilMs;
         const x = across(from), width = Math.max(2, across(until) - x);
         yield drawn("rect", { class: "band", x, y: TOP, width, height: BASE - TOP }, drawn("title", {}, name));
-        const end = x + width > RIGHT - 60 && x > (LEFT + RIGHT) / 2;
-        yield text(end ? Math.min(x + width, RIGHT) : x, y, name, end ? "end" : "start", "axis band-name");
+        const end = x + 6.5 * name.length > RIGHT;
+        yield text(end ? RIGHT : x, y, name, end ? "end" : "start", "axis band-name");
         from = null;
       }
     }
