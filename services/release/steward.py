@@ -134,7 +134,7 @@ class Steward:
     def _tell(self, arms: Sequence[str]) -> None:
         """What each arm in the window served; one that has left it says nothing, instead of its last."""
         figures = {
-            (arm, name): value for arm in arms for name, value in self._window.window(arm).figures().items()
+            (arm, name): value for arm in arms for name, value in self._window.whole(arm).figures().items()
         }
         for labels, value in figures.items():
             self._figures.labels(*labels).set(value)
