@@ -7,6 +7,7 @@
 | sources | whether what a source said last may still be shown |
 | figures | the lines and tables of the page, from what the sources said |
 | history | how many points are kept, and of how many lines |
+| neighbours | how a neighbour is called |
 | looks, asks | one look at all sources: metrics over HTTP, statuses over gRPC |
 | watch | when to look; who is told |
 | visitors | who may ask what: names, origins, sizes |

@@ -16,15 +16,14 @@ from rec.v1 import (
     worker_pb2_grpc,
 )
 from services.contract.times import to_us
+from services.page.neighbours import open_channel
 from services.page.settings import Settings
 from services.page.sources import Heard
-from services.runtime.grpc_client import channel
 
 # worker -> the source that its status is
 WORKERS = {name: f"{name} status" for name in ("joiner", "feature_pipeline", "trainer")}
 SCENARIOS = "scenarios"
 RELEASES = "releases"
-OpenChannel = Callable[[str], grpc.aio.Channel]
 Row = dict[str, Any]
 
 
@@ -38,7 +37,7 @@ class StatusAsks:
         }
         self._targets |= {RELEASES: settings.release_target, SCENARIOS: settings.scenario_target}
         self._channels = {
-            name: channel(target, settings.grpc_client) for name, target in self._targets.items() if target
+            name: open_channel(settings, target) for name, target in self._targets.items() if target
         }
 
     @property
@@ -64,21 +63,21 @@ class StatusAsks:
     def _asked(self, name: str) -> Callable[[grpc.aio.Channel], Awaitable[object]]:
         return {RELEASES: self._releases, SCENARIOS: self._scenarios}.get(name, self._worker)
 
-    async def _releases(self, open_channel: grpc.aio.Channel) -> Row:
-        stub = release_pb2_grpc.ReleaseServiceStub(open_channel)
+    async def _releases(self, opened: grpc.aio.Channel) -> Row:
+        stub = release_pb2_grpc.ReleaseServiceStub(opened)
         answer = await stub.ListReleases(release_pb2.ListReleasesRequest(), timeout=self._timeout_s)
         return {
             "generations": [_generation(one) for one in answer.generations],
             "arms": [_arm(one) for one in answer.releases],
         }
 
-    async def _scenarios(self, open_channel: grpc.aio.Channel) -> list[Row]:
-        stub = scenario_pb2_grpc.ScenarioServiceStub(open_channel)
+    async def _scenarios(self, opened: grpc.aio.Channel) -> list[Row]:
+        stub = scenario_pb2_grpc.ScenarioServiceStub(opened)
         answer = await stub.ListScenarios(scenario_pb2.ListScenariosRequest(), timeout=self._timeout_s)
         return [scenario_row(one) for one in answer.scenarios]
 
-    async def _worker(self, open_channel: grpc.aio.Channel) -> Row:
-        stub = worker_pb2_grpc.WorkerServiceStub(open_channel)
+    async def _worker(self, opened: grpc.aio.Channel) -> Row:
+        stub = worker_pb2_grpc.WorkerServiceStub(opened)
         answer = await stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest(), timeout=self._timeout_s)
         behind: dict[str, int] = {}
         for one in answer.partitions:

@@ -26,8 +26,8 @@ from services.contract.ids import hash_key
 from services.contract.times import to_us
 from services.page import metrics
 from services.page.asks import Row, scenario_row, why
+from services.page.neighbours import open_channel
 from services.page.settings import Settings
-from services.runtime.grpc_client import channel
 from services.runtime.grpc_errors import violations_of
 
 MAX_ITEMS = 50
@@ -41,10 +41,10 @@ class Questions:
     def __init__(self, settings: Settings) -> None:
         self._most = settings.web.max_questions
         self._asking = 0
-        self._gateway = channel(settings.gateway_target, settings.grpc_client)
-        self._feature = channel(settings.feature_target, settings.grpc_client)
+        self._gateway = open_channel(settings, settings.gateway_target)
+        self._feature = open_channel(settings, settings.feature_target)
         target = self._scenario_target = settings.scenario_target
-        self._scenario = channel(target, settings.grpc_client) if target else None
+        self._scenario = open_channel(settings, target) if target else None
         self._descriptions: dict[str, str] = {}
 
     async def close(self) -> None:
