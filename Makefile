@@ -16,7 +16,7 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint security-check up down status logs audit doctor protos \
+.PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint security-check up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -143,6 +143,9 @@ image: ## the image of every process, with this commit in its labels (needs Dock
 sbom: setup ## what the virtual environment is made of, as CycloneDX; out/sbom.json (of the image: see Dockerfile)
 	@$(PY) -m venv .venv-sbom && .venv-sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
 	@mkdir -p out && .venv-sbom/bin/cyclonedx-py environment --output-format JSON -o out/sbom.json $(PY)
+
+screenshots: setup ## the live page as the tests see it, in docs (needs Chromium)
+	@RECLOOP_SCREENSHOTS=docs $(BIN)/pytest tests/system/test_page.py $(PYTEST_ARGS)
 
 up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns; ARGS="--with lake": the lake too)
 	@$(PY) -m local up $(ARGS)

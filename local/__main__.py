@@ -12,7 +12,7 @@ from pathlib import Path
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
-from local.processes import OPTIONAL
+from local.processes import OPTIONAL, PAGE
 from services.contract.access import IDENTITIES, OPERATOR
 
 # Commands with a command line of their own.
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         dest="extra",
         action="append",
         default=[],
-        choices=OPTIONAL,
+        choices=[name for name in OPTIONAL if name != PAGE],
         help="a process beside the loop",
     )
     up.add_argument("--time-scale", type=float, help="RECLOOP_TIME_SCALE; default 1, for replay seeds 0")
@@ -109,7 +109,8 @@ def _up(arguments: argparse.Namespace, paths: RunPaths, _rest: list[str]) -> int
 
     seed, scale = arguments.seed, arguments.time_scale
     if not arguments.detach:
-        config = stack_config(paths, _ports(arguments), seed, scale, os.environ, extra=arguments.extra)
+        extra = [*arguments.extra, PAGE]
+        config = stack_config(paths, _ports(arguments), seed, scale, os.environ, extra=extra)
         prepare(seed)
         return up(config)
     again = ["up", "--seed", seed, "--port-offset", str(arguments.port_offset), "--run-dir", str(paths.root)]

@@ -15,7 +15,7 @@ from local.child import GUARD
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
-from local.processes import LOOP, SPECS
+from local.processes import LOOP, PAGE, SPECS
 from local.report import command as report
 from local.security_demo import SecurityDemo
 from local.stack import Stack
@@ -143,7 +143,7 @@ def prepare(seed: str, environ: Mapping[str, str] = os.environ) -> None:
 def run_demo(paths: RunPaths, ports: Ports, rest: Sequence[str]) -> int:
     """Stack, simulated load, stack down; the exit status of ``loadgen simulate``."""
     prepare("simulate")
-    config = stack_config(paths, ports, "simulate", None, os.environ)
+    config = stack_config(paths, ports, "simulate", None, os.environ, extra=[PAGE])
     began = time.time()
     out = _out_of(rest)
     result = out / "demo.json"

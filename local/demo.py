@@ -22,6 +22,7 @@ from local.commands import UNJUDGED, prepare, refuse_secure, refuse_theirs, stac
 from local.errors import StartFailed
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
+from local.processes import PAGE
 from local.report.command import command_line
 from local.stack import Stack
 from local.stack_config import StackConfig
@@ -76,7 +77,7 @@ def own_stack(
     world = {f"RECLOOP_SIM__{name}": value for name, value in SIM.items()}
     prepare("simulate", {**os.environ, **world})
     ports = Ports.free() if arguments.free_ports else Ports.shifted(arguments.port_offset)
-    config = stack_config(paths, ports, "simulate", None, os.environ, extra=extra)
+    config = stack_config(paths, ports, "simulate", None, os.environ, extra=[*extra, PAGE])
     refuse_secure(config)
     return replace(config, env={**config.env, **world}, process_env={**config.process_env, **own})
 

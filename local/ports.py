@@ -20,6 +20,8 @@ REDIS = 6379
 KAFKA = 9092
 KAFKA_CONTROLLER = 9093
 SCENARIOS = 7063
+# The live page, over HTTP.
+PAGE = 7080
 # Below the range (32768 and up on Linux) from which the kernel takes the ports of outgoing connections: one
 # in there, like gRPC's customary 50051, is now and then taken by a client when its service starts.
 SERVICES = {
@@ -35,6 +37,7 @@ SERVICES = {
     "lake": 7060,
     "joiner_label_first": 7061,
     "joiner_lookup": 7062,
+    "page": 7064,
 }
 ADMIN_ABOVE = 100
 METRICS_ABOVE = 200
@@ -60,6 +63,8 @@ class Ports:
     kafka_controller: int
     # Where a load's switches listen (loadgen scenario).
     scenarios: int
+    # Where a browser finds the live page.
+    page: int
     services: Mapping[str, ServicePorts]
 
     @classmethod
@@ -69,22 +74,25 @@ class Ports:
             name: ServicePorts(port + offset, port + offset + ADMIN_ABOVE, port + offset + METRICS_ABOVE)
             for name, port in SERVICES.items()
         }
-        return cls(REDIS + offset, KAFKA + offset, KAFKA_CONTROLLER + offset, SCENARIOS + offset, services)
+        redis, kafka, controller = REDIS + offset, KAFKA + offset, KAFKA_CONTROLLER + offset
+        return cls(redis, kafka, controller, SCENARIOS + offset, PAGE + offset, services)
 
     @classmethod
     def free(cls) -> Ports:
         """Ports that nobody listens on now, for a private stack beside others."""
-        found = free_ports(4 + 3 * len(SERVICES))
+        found = free_ports(5 + 3 * len(SERVICES))
         services = {
-            name: ServicePorts(*found[4 + 3 * index : 7 + 3 * index]) for index, name in enumerate(SERVICES)
+            name: ServicePorts(*found[5 + 3 * index : 8 + 3 * index]) for index, name in enumerate(SERVICES)
         }
-        return cls(found[0], found[1], found[2], found[3], services)
+        redis, kafka, controller, scenarios, page = found[:5]
+        return cls(redis, kafka, controller, scenarios, page, services)
 
     def by_user(self, redis: bool = True, kafka: bool = True) -> dict[str, int]:
         """What listens -> port; Redis and Kafka only when the stack starts them itself."""
         ports = {"redis": self.redis} if redis else {}
         if kafka:
             ports |= {"kafka": self.kafka, "kafka controller": self.kafka_controller}
+        ports["page web"] = self.page
         for name, service in self.services.items():
             ports |= {name: service.grpc, f"{name} admin": service.admin, f"{name} metrics": service.metrics}
         return ports

@@ -67,9 +67,13 @@ SPECS = (
     ProcessSpec("recall", ("services.recall",), 4),
     ProcessSpec("feature", ("services.feature",), 4),
     ProcessSpec("gateway", ("services.gateway",), 5),
+    # It asks all others, and none of them it.
+    ProcessSpec("page", ("services.page",), 6, in_loop=False),
 )
 BY_NAME = {spec.name: spec for spec in SPECS}
 LOOP = tuple(spec.name for spec in SPECS if spec.in_loop)
+# Beside the loop wherever a person may want to look at it.
+PAGE = "page"
 OPTIONAL = tuple(spec.name for spec in SPECS if not spec.in_loop)
 
 # Threads: two cores are shared by nine processes, and a pool per process would only switch contexts.
@@ -101,6 +105,15 @@ class Addresses:
     def admin_target(self, name: str) -> str:
         """host:port of a service's admin port."""
         return f"{HOST}:{self.ports.services[name].admin}"
+
+    def metrics_target(self, name: str) -> str:
+        """host:port of a service's metrics page."""
+        return f"{HOST}:{self.ports.services[name].metrics}"
+
+    @property
+    def page(self) -> str:
+        """Where a browser finds the live page."""
+        return f"http://{HOST}:{self.ports.page}/"
 
 
 def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[str, str]:
@@ -143,9 +156,16 @@ def process_environment(
         # Who only reads models cannot sign one.
         **({} if spec.name == "trainer" else {"RECLOOP_SIGNING_KEY_FILE": ""}),
         **secrets,
+        **(_page_environment(addresses) if spec.name == PAGE else {}),
         **spec.env,
         **own,
     }
+
+
+def _page_environment(addresses: Addresses) -> dict[str, str]:
+    asked = (name for name in LOOP if name != "feature")
+    targets = {f"RECLOOP_METRICS__{name.upper()}": addresses.metrics_target(name) for name in asked}
+    return {**targets, "RECLOOP_WEB__PORT": str(addresses.ports.page)}
 
 
 def own_topics(names: Iterable[str]) -> list[Topic]:

@@ -18,6 +18,7 @@ from types import FrameType
 from local.child import Child, describe_exit, tail
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
+from local.processes import PAGE
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.state import read_state
@@ -87,6 +88,8 @@ def print_stack(stack: Stack) -> None:
         if given:
             print(f"{what}: yours at {given}, left as it is", flush=True)
     print(f"up in {stack.started_in_s:.1f} s; logs in {stack.paths.logs}", flush=True)
+    if PAGE in stack.config.services:
+        print(f"live page: {stack.addresses.page}", flush=True)
 
 
 def up(config: StackConfig) -> int:

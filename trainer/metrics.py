@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from services.runtime.telemetry import counter, gauge, histogram
+from collections.abc import Sequence
+
+from services.contract.times import MICROS
+from services.runtime.telemetry import STAGE_BUCKETS, counter, gauge, histogram, observe_all
 from trainer.core import Plan, TrainerCore
 
 _FIGURES = (
@@ -18,6 +21,18 @@ class Metrics:
         self.publish_seconds = histogram(
             "trainer_publish_seconds", "A delta from sealing to acknowledgement."
         )
+        self._wait_seconds = histogram(
+            "trainer_wait_seconds",
+            "From a sample's append to the end of the training that took it in.",
+            ["lineage"],
+            buckets=STAGE_BUCKETS,
+        ).labels(lineage)
+        self._held_seconds = histogram(
+            "trainer_held_seconds",
+            "From a training step to the acknowledgement of the delta that holds it.",
+            ["lineage"],
+            buckets=STAGE_BUCKETS,
+        ).labels(lineage)
         self.seal_seconds = histogram(
             "trainer_seal_seconds", "A delta's rows gathered, packed and hashed.", ["lineage"]
         ).labels(lineage)
@@ -61,8 +76,14 @@ class Metrics:
         for name, table in core.state.tables.items():
             self._table.labels(self._lineage, name).set(len(table))
 
-    def published(self, plan: Plan) -> None:
+    def waited(self, appended_us: Sequence[int], now_us: int) -> None:
+        """Records trained by now, by when each was appended."""
+        observe_all(self._wait_seconds, [(now_us - one) / MICROS for one in appended_us])
+
+    def published(self, plan: Plan, now_us: int) -> None:
         """After an acknowledgement."""
+        held = [(now_us - step.finished_at_us) / MICROS for step in plan.header.steps]
+        observe_all(self._held_seconds, held)
         self._deltas.inc()
         self._delta_rows.inc(plan.rows)
         self._delta_bytes.inc(len(plan.value))

@@ -151,6 +151,7 @@ class OnlineTrainer:
                     return
                 rows = await self.in_thread(lambda: self.core.train(run, now_us))
         self._metrics.trained(rows, self.core)
+        self._metrics.waited([raw.appended_us for raw in run], self._clock.now_us())
 
     def _must_publish_first(self) -> bool:
         over = self.core.touched.rows >= self._settings.max_delta_rows or self.core.full
@@ -193,7 +194,7 @@ class OnlineTrainer:
         with self._metrics.publish_seconds.time():
             offset = await self._publisher.publish(plan)
         await self.in_thread(self.core.ack)
-        self._metrics.published(plan)
+        self._metrics.published(plan, self._clock.now_us())
         if plan.header.barrier_ids:
             self.last_barrier = plan.header.barrier_ids[-1]
         if plan.base is not None:
@@ -228,4 +229,4 @@ async def sample_starts(
 
 
 def _raw(records: list[ConsumerRecord]) -> list[RawRecord]:
-    return [RawRecord(r.partition, r.offset, r.value or b"", r.key) for r in records]
+    return [RawRecord(r.partition, r.offset, r.value or b"", r.key, r.timestamp * 1000) for r in records]

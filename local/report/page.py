@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from local.report.numbers import ABSENT
-
-_STYLE = (Path(__file__).with_name("page.css")).read_text()
+from services.runtime.style import STYLE
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -17,7 +15,7 @@ def page(title: str, parts: Sequence[str]) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>recloop: {escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<title>recloop: {escape(title)}</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 

@@ -20,6 +20,8 @@ class FeedRecord:
 
     offset: int
     value: bytes
+    # When Kafka appended it; 0 = not told.
+    appended_us: int = 0
 
 
 class DeltaFeed(Protocol):
@@ -59,7 +61,8 @@ class KafkaDeltaFeed:
         """See DeltaFeed."""
         found = await self._reader.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
         # A record without value is the mark of a trainer that has started.
-        return [FeedRecord(r.offset, r.value) for r in found.get(self._where, ()) if r.value is not None]
+        records = [r for r in found.get(self._where, ()) if r.value is not None]
+        return [FeedRecord(r.offset, r.value, r.timestamp * 1000) for r in records]
 
     def seek(self, offset: int) -> None:
         """See DeltaFeed."""

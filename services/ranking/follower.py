@@ -20,6 +20,7 @@ from rec.model.v1 import model_pb2
 from services.contract import delta
 from services.contract.chain import Action, ModelSlot, SlotState, Verdict
 from services.contract.errors import LoopError, NotFound, Unavailable
+from services.contract.times import MICROS
 from services.ranking.applied_log import KEEP
 from services.ranking.arm_model import ArmModel
 from services.ranking.base_loader import position_of
@@ -168,6 +169,10 @@ class Follower:
         self.slot.applied(sealed.header, sealed.hash, record.offset)
         self._reread_s = 0.0
         header = sealed.header
+        # What is caught up aside was waited for by nobody.
+        if self.served and record.appended_us:
+            age_s = (model.applied_us - record.appended_us) / MICROS
+            self._tools.metrics.delta_seconds.labels(self.arm).observe(age_s)
         self._tell(
             Applied(model.version(), header.created_at_us, body.rows, len(record.value), header.barrier_ids)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.runtime.telemetry import counter, gauge, histogram
+from services.runtime.telemetry import STAGE_BUCKETS, counter, gauge, histogram
 
 
 class Metrics:
@@ -29,6 +29,12 @@ class Metrics:
         self.delta_rows = counter("ranking_delta_rows_applied", "Rows of applied deltas.", ["arm"])
         self.delta_bytes = counter("ranking_delta_bytes_applied", "Bytes of applied deltas.", ["arm"])
         self.apply_seconds = histogram("ranking_apply_seconds", "On the scoring thread, one delta.", ["arm"])
+        self.delta_seconds = histogram(
+            "ranking_delta_seconds",
+            "From a delta's append to its being in the model that serves.",
+            ["arm"],
+            buckets=STAGE_BUCKETS,
+        )
         self.verdicts = counter(
             "ranking_delta_verdicts", "Judged records, by the chain's reason.", ["arm", "reason"]
         )

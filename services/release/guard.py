@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contract.quality import calibration, histogram, losses, population_stability
+from services.contract.quality import auc, calibration, histogram, losses, population_stability
 from services.contract.sequential import ratio
 from services.release.evidence import Check, failed, said
 from services.release.settings import GuardRules
@@ -49,11 +49,13 @@ class Served:
         return int(self.requests.max()) + 1 if len(self.requests) else 0
 
     def figures(self) -> dict[str, float]:
-        """Requests; click rate, log loss, calibration, each NaN without rows."""
+        """Requests; click rate, AUC, log loss, calibration, each NaN where there is too little to say it."""
         loss, _ = self.log_loss()
         rate, _ = self.click_rate()
         right = calibration(self.labels, self.scores, self.weights)
-        return {"requests": float(self.size), "ctr": rate, "log_loss": loss, "calibration": right}
+        order = auc(self.labels, self.scores)
+        requests = float(self.size)
+        return {"requests": requests, "ctr": rate, "auc": order, "log_loss": loss, "calibration": right}
 
     def log_loss(self) -> tuple[float, float]:
         """(mean, its variance over requests)."""

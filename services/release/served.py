@@ -40,6 +40,12 @@ class ServedRows:
         """When it was served."""
         return times.to_us(self.sample.scored_at)
 
+    @property
+    def closed(self) -> bool:
+        """Whether its rows are those of a request whose window has ended, and not single ones that were acted
+        on before."""
+        return not self.sample.HasField("acted_at")
+
 
 def rows_of(value: bytes, read_s: float) -> ServedRows | None:
     """The rows of a record of samples; None when it holds none to judge (a barrier, corrections only, no
@@ -71,6 +77,8 @@ class ServedSamples:
         self._clock = clock
         self._held: deque[ServedRows] = deque()
         self._rows = 0
+        # Requests served until then are closed; of those served until then clicks may have left the window.
+        self._closed_us, self._torn_us = 0, -1
         # Records read, "malformed", "evicted" (the window did not fit).
         self.counts: Counter[str] = Counter()
 
@@ -85,6 +93,8 @@ class ServedSamples:
         if rows is not None:
             self._held.append(rows)
             self._rows += len(rows.labels)
+            if rows.closed:
+                self._closed_us = max(self._closed_us, rows.scored_us)
         self._prune()
         return rows
 
@@ -94,10 +104,16 @@ class ServedSamples:
         return sorted({one.arm for one in self._held})
 
     def window(
-        self, arm: str, generation: int | None = None, *, from_sequence: int = 0, from_us: int = 0
+        self,
+        arm: str,
+        generation: int | None = None,
+        *,
+        from_sequence: int = 0,
+        from_us: int = 0,
+        until_us: int | None = None,
     ) -> Served:
-        """What an arm served, of one generation, from a sequence of its lineage on and from a moment on when
-        they are given."""
+        """What an arm served, of one generation, from a sequence of its lineage on and between two moments
+        (both included) when they are given."""
         self._prune()
         chosen = [
             one
@@ -106,6 +122,7 @@ class ServedSamples:
             and generation in (None, one.generation)
             and one.sequence >= from_sequence
             and one.scored_us >= from_us
+            and (until_us is None or one.scored_us <= until_us)
         ]
         numbers: dict[str, int] = {}
         owner = [numbers.setdefault(one.sample.request_id, len(numbers)) for one in chosen]
@@ -117,6 +134,12 @@ class ServedSamples:
             np.repeat(np.array(owner, np.int64), np.array(sizes, np.int64)),
         )
 
+    def whole(self, arm: str) -> Served:
+        """What an arm served, of the requests all of whose rows are in the window. Clicks are said at once,
+        the rest of a request when its window ends: the newest requests look like nothing but clicks, the
+        oldest as if there had been none."""
+        return self.window(arm, from_us=self._torn_us + 1, until_us=self._closed_us)
+
     def newest(self, arm: str) -> list[ServedRows]:
         """What an arm served, oldest first, with the features that were scored."""
         self._prune()
@@ -127,6 +150,8 @@ class ServedSamples:
         while self._held and (self._held[0].read_s < oldest_s or self._rows > self._max_rows):
             gone = self._held.popleft()
             self._rows -= len(gone.labels)
+            if not gone.closed:
+                self._torn_us = max(self._torn_us, gone.scored_us)
             self.counts["evicted"] += gone.read_s >= oldest_s
 
 

@@ -188,10 +188,10 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     async def GetServed(
         self, request: release_pb2.GetServedRequest, context: grpc.aio.ServicerContext
     ) -> release_pb2.GetServedResponse:
-        """What each arm served in the window, judged by the labels that came."""
+        """What each arm served in the window, judged by the labels that came: of whole requests alone."""
         arms = self._window.arms()
         return release_pb2.GetServedResponse(
-            arms=[release_pb2.ServedArm(arm=arm, figures=self._window.window(arm).figures()) for arm in arms]
+            arms=[release_pb2.ServedArm(arm=arm, figures=self._window.whole(arm).figures()) for arm in arms]
         )
 
     async def decide(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from rec.model.v1 import model_pb2
@@ -106,6 +106,7 @@ class Steward:
         self._guards: dict[tuple[str, int], Guard] = {}
         self._looks = counter("release_guard_looks", "Windows judged, by decision.", ["arm", "decision"])
         self._figures = gauge("release_served", "What an arm served in the window.", ["arm", "figure"])
+        self._told: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Looks until cancelled; a look that fails (Kafka away) is made again at its time."""
@@ -119,9 +120,7 @@ class Steward:
     async def look(self) -> None:
         """Guards every arm that follows a lineage, takes the generation under way a step on, keeps the
         baseline."""
-        for arm in self._window.arms():
-            for name, value in self._window.window(arm).figures().items():
-                self._figures.labels(arm, name).set(value)
+        self._tell(self._window.arms())
         # Others decide too: their turn is not taken without need, nor for long while Kafka is away.
         if self._settings.baseline_arm in self._window.arms():
             await self._decide(self._guarded, _TURN_S)
@@ -131,6 +130,17 @@ class Steward:
         finally:
             # A model that cannot be judged yet (Conflict) may stand at the gate for long.
             await self._decide(self._kept, _TURN_S)
+
+    def _tell(self, arms: Sequence[str]) -> None:
+        """What each arm in the window served; one that has left it says nothing, instead of its last."""
+        figures = {
+            (arm, name): value for arm in arms for name, value in self._window.whole(arm).figures().items()
+        }
+        for labels, value in figures.items():
+            self._figures.labels(*labels).set(value)
+        for gone in self._told - figures.keys():
+            self._figures.remove(*gone)
+        self._told = set(figures)
 
     def _kept(self, registry: Registry) -> Decision:
         found = kept(registry, self._baseline, self._clock.now_us())

@@ -21,6 +21,11 @@ from prometheus_client.metrics import MetricWrapperBase
 
 PREFIX = "recloop_"
 _LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# Of how long a step takes on the way from a click to a served model, in seconds.
+STAGE_BUCKETS = (
+    *(0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+)
 _METRICS: dict[str, MetricWrapperBase] = {}
 _PULSE_S = 0.25
 _REPEAT_S = 10.0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.ports import Ports
+from local.processes import LOOP
 from local.stack import Stack
 from local.stack_config import StackConfig
 
@@ -73,8 +74,9 @@ class Loop:
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Loop]:
-    """A seeded stack on free ports; stopped, whatever the test did."""
+def loop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loop]:
+    """A seeded stack on free ports; stopped, whatever the test did. A parameter names other processes than
+    those of the loop."""
     subprocess.run(loadgen("day0", *WORLD), cwd=REPOSITORY, env=os.environ, check=True, timeout=240)
     run_dir = tmp_path / "run"
     seed = ["--world", "simulate", *WORLD, "--run-dir", str(run_dir)]
@@ -82,6 +84,7 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
         root=run_dir,
         ports=Ports.free(),
         seed=seed,
+        services=getattr(request, "param", LOOP),
         process_env={"trainer": {"RECLOOP_BASE_INTERVAL_S": "8"}},
     )
     with Stack(config) as stack:

@@ -132,7 +132,7 @@ def test_all_ports_of_a_stack_differ_also_when_shifted():
     for offset in (0, 1000):
         shifted = Ports.shifted(offset)
         ports = shifted.by_user()
-        assert len(set(ports.values())) == len(ports) == 3 + 3 * len(SPECS)
+        assert len(set(ports.values())) == len(ports) == 4 + 3 * len(SPECS)
         # Where a load listens, which is no part of the stack.
         assert shifted.scenarios - offset == SCENARIOS and shifted.scenarios not in ports.values()
 

@@ -125,6 +125,34 @@ def test_rows_leave_with_the_window_and_the_oldest_when_it_is_full():
     assert held.counts["evicted"] == 2
 
 
+def test_what_an_arm_served_is_told_of_whole_requests_alone():
+    """As the joiner says it: a click after 5 s, the rest of a request after 20 s, for two minutes."""
+    clock, second = Clock(), 1_000_000
+    held, start_s = window(clock, max_rows=100_000), 100
+    told, as_it_is = [], []
+    for now_s in range(start_s, start_s + 120):
+        clock.now_s = float(now_s)
+        for ago_s, labels in ((5, (1,)), (20, (0, 0, 0, 0))):
+            served_s = now_s - ago_s
+            if served_s >= start_s:
+                made = sample(
+                    request=str(served_s),
+                    labels=labels,
+                    scores=[0.2] * len(labels),
+                    scored_us=served_s * second,
+                )
+                if ago_s == 5:
+                    times.set_us(made.acted_at, now_s * second)
+                held.add(SampleRecord(sample=made).SerializeToString())
+        told.append(held.whole("online").figures()["ctr"])
+        as_it_is.append(held.window("online").figures()["ctr"])
+    # One request is none to judge by.
+    assert np.isnan(told[:21]).all()
+    assert told[21:] == pytest.approx([0.2] * 99)
+    # The window as it is, which the guard judges by, begins with clicks alone.
+    assert as_it_is[15] == 1 and as_it_is[30] > 0.3
+
+
 class Rig:
     """A steward over a registry in memory."""
 
@@ -192,6 +220,28 @@ async def test_an_arm_that_is_worse_than_its_baseline_is_taken_back_once():
     assert decision.events[0].decision == "rollback_ordered"
     assert "calibration" in evidence["guard"]["failed"]
     assert evidence["guard"]["arm"]["requests"] == 200
+
+
+async def test_figures_of_an_arm_are_told_until_it_has_left_the_window():
+    rig = Rig()
+    rig.traffic("baseline")
+    rig.traffic("online")
+    figures = rig.steward._figures
+
+    def told() -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for sample in next(iter(figures.collect())).samples:
+            found.setdefault(sample.labels["arm"], {})[sample.labels["figure"]] = sample.value
+        return found
+
+    await rig.steward.look()
+    assert {"baseline", "online"} <= told().keys()
+    assert told()["online"].keys() == {"requests", "ctr", "auc", "log_loss", "calibration"}
+    assert 0.6 < told()["online"]["auc"] < 1
+    rig.window = rig.steward._window = window(max_rows=1_000_000)
+    rig.traffic("online")
+    await rig.steward.look()
+    assert "baseline" not in told() and told()["online"]["requests"] == 200
 
 
 async def test_a_generation_that_waits_at_the_gate_does_not_keep_the_baseline_waiting():

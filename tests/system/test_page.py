@@ -1,0 +1,112 @@
+"""The live page in a real browser, in front of the whole loop under load: it shows the loop, its switches
+change the world and its charts tell of it, and what dies is said to be gone.
+
+RECLOOP_SCREENSHOTS=<folder> keeps the pictures that the test takes (make screenshots puts them into docs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from local.processes import LOOP, PAGE
+from tests.browser_kit import Browser, browser, needs_browser
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420), needs_browser]
+RATE = "20"
+# Behind a switch: rates are those of half a minute.
+WINDOW_S = 30.0
+# Enough for a picture in a document; the whole page is longer.
+TALL = {1200: 1450, 400: 1500}
+
+
+async def figure(seen: Browser, chart: str, line: str) -> float | None:
+    """What the legend of a chart says of a line now; None when it says nothing."""
+    script = (
+        f"[...document.querySelectorAll('#chart-{chart} .legend span')]"
+        f".find((one) => one.textContent.startsWith('{line} '))?.querySelector('b').textContent ?? ''"
+    )
+    words = str(await seen.value(script)).split()
+    return float(words[0].replace(",", "")) if words and words[0] != "–" else None
+
+
+async def until_figure(seen: Browser, chart: str, line: str, above: float, seconds: float) -> float:
+    """Waits until a line of a chart is above something; what it is then."""
+    for _ in range(int(seconds / 0.5)):
+        found = await figure(seen, chart, line)
+        if found is not None and found > above:
+            return found
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"{chart} {line} is {found}, not above {above}, after {seconds:.0f} s")
+
+
+async def keep_picture(seen: Browser, name: str, width: int, *, dark: bool) -> None:
+    """Nothing is wider than the screen; the picture is kept where somebody wants it."""
+    await seen.size(width, 900, dark=dark)
+    await asyncio.sleep(3)
+    assert await seen.value("document.documentElement.scrollWidth <= innerWidth"), name
+    picture = await seen.photograph(TALL[width])
+    assert len(picture) < 500_000
+    if folder := os.environ.get("RECLOOP_SCREENSHOTS"):
+        (Path(folder) / name).write_bytes(picture)
+
+
+@pytest.mark.parametrize("loop", [(*LOOP, PAGE)], indirect=True, ids=["with the page"])
+async def test_the_page_shows_the_loop_and_a_scenario_that_is_switched_on_in_it(loop, tmp_path):
+    load = loop.simulate("--rate", RATE, "--duration-s", "300")
+    try:
+        async with browser(tmp_path / "profile") as seen:
+            await seen.size(1200, 900)
+            await seen.open(loop.stack.addresses.page)
+            await seen.until("document.querySelectorAll('#scenarios button').length >= 6", "the switches", 60)
+            calm = await until_figure(seen, "requests", "answered", 15, 60)
+            assert calm < 26
+            # The loop has closed: clicks are samples, samples are deltas, deltas are served.
+            await until_figure(seen, "fresh", "sum", 0, 60)
+            clicks = await until_figure(seen, "ctr", "online", 0, 60)
+            assert clicks < 20
+            assert await until_figure(seen, "auc", "online", 0, 30) <= 1
+            assert await until_figure(seen, "samples", "trained", 0, 30)
+            models = await seen.text("#models")
+            assert all(name in models for name in ("trainer", "ranking", "recall", "online"))
+            assert "promoted" in await seen.text("#generations") or "registered" in await seen.text(
+                "#generations"
+            )
+
+            await seen.click('[data-name="black-friday"]')
+            await seen.until("document.querySelector('#chart-requests .band')", "the shade of the scenario")
+            # Twice the arrivals, and everybody clicks more.
+            await until_figure(seen, "requests", "answered", 1.5 * calm, WINDOW_S + 20)
+            await until_figure(seen, "ctr", "online", 1.15 * clicks, 90)
+
+            await seen.click("#ask button")
+            await seen.until("document.querySelectorAll('#list > li').length == 10", "a user's list")
+            assert "by arm online with model 1." in await seen.text("#list-note")
+            await seen.click("#list > li .why")
+            await seen.until("document.querySelectorAll('.reasons tr').length > 3", "the reasons")
+            await seen.click("#list > li .why")
+            await keep_picture(seen, "page-desktop.png", 1200, dark=False)
+            await keep_picture(seen, "page-phone.png", 400, dark=True)
+            await seen.click('[data-name="black-friday"]')
+            await seen.until(
+                "document.querySelector('[data-name=\"black-friday\"]').ariaChecked === 'false'",
+                "the end of it",
+            )
+
+            loop.stack.kill("release", signal.SIGKILL)
+            await seen.until(
+                "document.querySelector('#arms .gone, #chart-ctr .gone:not(:empty)')", "that it is gone"
+            )
+            assert await figure(seen, "ctr", "online") is None
+            assert await figure(seen, "requests", "answered") is not None
+            loop.stack.restart("release")
+            await until_figure(seen, "ctr", "online", 0, 60)
+            assert seen.complaints == []
+    finally:
+        load.terminate()
+        load.communicate(timeout=120)
+    assert loop.stack.deaths == []
