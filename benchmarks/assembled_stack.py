@@ -12,6 +12,7 @@ the SDK inside the process, raw bytes instead of JSON, uvloop and httptools, the
 
 import asyncio
 import gc
+import itertools
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,8 +123,9 @@ class Stack:
         found = self._store.get_online_features(
             [f"{name}:all"], [{f"{name}_id": one} for one in ids.tolist()]
         )
-        column = found.proto.results[-1].values
-        return np.array([one.float_list_val.val for one in column], np.float32)
+        lists = (one.float_list_val.val for one in found.proto.results[-1].values)
+        # Four times as fast as an array of lists.
+        return np.fromiter(itertools.chain.from_iterable(lists), np.float32).reshape(len(ids), -1)
 
     def recommend(self, user: int) -> bytes:
         """Items and scores."""

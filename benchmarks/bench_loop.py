@@ -117,16 +117,16 @@ class Rounds:
 
 def closed(stage: Stage, given: argparse.Namespace) -> tuple[Rounds, Calibration]:
     """The rounds, and the calibration."""
-    users, items = loop_world.ids_of_world()
+    visits = loop_world.visits_of_world()
     world = stage.folder / "world.npz"
-    loop_world.export(stage.stack, world, users, items)
-    loop = Loop(stage.stack, users)
+    loop_world.export(stage.stack, world, visits)
+    loop = Loop(stage.stack, visits)
     with loop.paused(), ExitStack() as opened:
-        bare = BareChain(world, len(users), stage.folder)
+        bare = BareChain(world, visits.order, stage.folder)
         opened.callback(bare.close)
         peers = {BARE: bare.side}
         if given.peers:
-            assembled = AssembledStack(given.peers, world, len(users), stage.folder)
+            assembled = AssembledStack(given.peers, world, visits.order, stage.folder)
             opened.callback(assembled.close)
             peers[ASSEMBLED] = assembled.side
             print(f"  {assembled.said()}", file=sys.stderr)

@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import bare_chain
 from benchmarks.closed_loop import Connect, grpc_caller, http_caller
+from benchmarks.loop_world import Visits
 from local.child import Child
 from local.errors import StartFailed
 from local.paths import REPOSITORY
@@ -49,11 +50,11 @@ class Loop:
 
     PAUSED = ("trainer", "joiner")
 
-    def __init__(self, stack: Stack, users: np.ndarray) -> None:
+    def __init__(self, stack: Stack, visits: Visits) -> None:
         self._children = stack.children
         asked = [
             gateway_pb2.RecommendRequest(user_id=user, n=SERVED, candidates=CANDIDATES).SerializeToString()
-            for user in users.tolist()
+            for user in visits.users[visits.order].tolist()
         ]
         self.side = Side(
             grpc_caller(stack.addresses.target("gateway"), "/rec.v1.GatewayService/Recommend"),
@@ -100,7 +101,7 @@ def _wrong_recommendation(data: bytes) -> str:
 class BareChain:
     """The four processes of bare_chain."""
 
-    def __init__(self, world: Path, users: int, folder: Path) -> None:
+    def __init__(self, world: Path, order: np.ndarray, folder: Path) -> None:
         ports = dict(zip(bare_chain.ROLES, free_ports(len(bare_chain.ROLES)), strict=True))
         targets = {role: f"{HOST}:{port}" for role, port in ports.items()}
         inner = [targets[role] for role in ("recall", "features", "ranking")]
@@ -117,7 +118,7 @@ class BareChain:
         for target in targets.values():
             with grpc.insecure_channel(target) as channel:
                 grpc.channel_ready_future(channel).result(READY_S)
-        asked = [bare_chain.request(user) for user in range(users)]
+        asked = [bare_chain.request(user) for user in order.tolist()]
         self.side = Side(
             grpc_caller(targets["gateway"], bare_chain.METHOD),
             itertools.cycle(asked).__next__,
@@ -134,7 +135,7 @@ class BareChain:
 class AssembledStack:
     """The process of assembled_stack, by an interpreter of its own environment, and its Redis."""
 
-    def __init__(self, python: str, world: Path, users: int, folder: Path) -> None:
+    def __init__(self, python: str, world: Path, order: np.ndarray, folder: Path) -> None:
         (port,) = free_ports(1)
         self._redis = RedisServer(folder / "assembled-redis")
         self._redis.start()
@@ -154,7 +155,7 @@ class AssembledStack:
             if time.monotonic() > deadline:
                 raise StartFailed(f"the assembled stack does not serve:\n{self._child.tail()}")
             time.sleep(0.2)
-        asked = [bare_chain.request(user) for user in range(users)]
+        asked = [bare_chain.request(user) for user in order.tolist()]
         self.side = Side(
             http_caller(HOST, port, "/recommend"),
             itertools.cycle(asked).__next__,

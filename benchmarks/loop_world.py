@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -20,28 +21,40 @@ from services.runtime.settings import load
 
 ARM = "online"
 CHUNK = 1_000
-# They ask; each has one row of features.
-USERS = 2_000
+# Requests that are made again and again.
+VISITS = 5_000
 
 Ids = NDArray[np.uint64]
 
 
-def ids_of_world() -> tuple[Ids, Ids]:
-    """Users and items of the simulated world that the stack was seeded with, as the environment says."""
+class Visits(NamedTuple):
+    """Who asks, in order: ``order`` [VISITS] are numbers of ``users``, all ids are the world's."""
+
+    users: Ids
+    order: NDArray[np.int64]
+    items: Ids
+
+
+def visits_of_world() -> Visits:
+    """Of the simulated world that the stack was seeded with, as the environment says: users come by their
+    activity, as under the load generator."""
     config = load(Day0Settings, []).sim.config()
     world = World(config)
-    return world.users.ids[: min(USERS, config.users)].copy(), world.items.ids[: config.items].copy()
+    draws = np.random.default_rng(8).random(VISITS)
+    chosen = world.users.choose(np.zeros(VISITS), draws, np.ones(VISITS))
+    users, order = np.unique(world.users.ids[chosen], return_inverse=True)
+    return Visits(users, order, world.items.ids[: config.items].copy())
 
 
-def export(stack: Stack, path: Path, users: Ids, items: Ids) -> None:
+def export(stack: Stack, path: Path, visits: Visits) -> None:
     """Writes the file: the model is the base of the arm online, features are those of now."""
     state = _served(stack)
-    of_users, of_items = _features(stack, users, items)
+    of_users, of_items = _features(stack, visits.users, visits.items)
     np.savez(
         path,
         user_features=of_users,
         item_features=of_items,
-        **arrays_of(state, users, items),
+        **arrays_of(state, visits.users, visits.items),
     )
 
 

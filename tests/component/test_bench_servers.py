@@ -37,7 +37,7 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def chain(world: Path) -> Iterator[BareChain]:
-    started = BareChain(world, len(USERS), world.parent)
+    started = BareChain(world, np.arange(len(USERS)), world.parent)
     yield started
     started.close()
 
