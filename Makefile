@@ -16,7 +16,8 @@ FETCHED := $(VENV)/.fetched
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench-join bench-setup bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint security-check up down status logs audit doctor protos \
+.PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench bench-setup bench-loop bench-trainer bench-ranking \
+  bench-collector bench-join bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint security-check up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -84,18 +85,34 @@ flink-join: setup ## the join on a Flink cluster of processes, beside the joiner
 bench-join: setup ## the join from Kafka to Kafka, per core, beside Flink SQL's; out/bench-join.json
 	@$(PY) -m benchmarks.bench_join $(ARGS)
 
-# Feast and Polars, pinned, in an environment of their own: nothing of the project depends on them.
+# The peers, pinned, in an environment of their own: nothing of the project depends on them.
 PEERS := .venv-bench
 
-bench-setup: $(PEERS)/.installed ## the environment of what bench-features compares with (Feast, Polars)
+bench-setup: setup $(PEERS)/.installed ## the environment of what the benchmarks compare with (Feast, Polars, FastAPI, faiss, FBGEMM, torch)
 
+# FBGEMM names no torch in its requirements, and the one that it was built for has to be there.
 $(PEERS)/.installed: benchmarks/peers.txt | $(PY)
 	@$(PY) -m venv $(PEERS)
-	@$(PEERS)/bin/pip install --disable-pip-version-check -r benchmarks/peers.txt || { \
-	  echo "bench-setup: Feast and Polars: needed to compare with, not installed (see above). Mend it with: make bench-setup, once the package index is reachable" >&2; exit 1; }
+	@$(PEERS)/bin/pip install --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r benchmarks/peers.txt || { \
+	  echo "bench-setup: peers of the benchmarks: needed to compare with, not installed (see above). Mend it with: make bench-setup, once the package index is reachable" >&2; exit 1; }
 	@touch $@
 
-bench-features: setup bench-setup ## GetFeatures beside an echo and Feast; the as-of join; out/bench-features.json
+bench: bench-setup ## every benchmark but bench-batch, at most 40 minutes [ARGS="--only loop trainer"]; out/bench.json
+	@$(PY) -m benchmarks.bench --peers $(PEERS)/bin/python $(ARGS)
+
+bench-loop: bench-setup ## the real loop beside a bare gRPC chain and an assembled stack; latency and freshness under load; out/bench-loop.json
+	@$(PY) -m benchmarks.bench_loop --peers $(PEERS)/bin/python $(ARGS)
+
+bench-trainer: bench-setup ## the trainer's step beside FBGEMM's fused table; ids found a second; memory; out/bench-trainer.json
+	@$(PY) -m benchmarks.bench_trainer --peers $(PEERS)/bin/python $(ARGS)
+
+bench-ranking: setup ## ranking under deltas and during a full swap beside ranking in peace; memory; out/bench-ranking.json
+	@$(PY) -m benchmarks.bench_ranking $(ARGS)
+
+bench-collector: setup ## events acknowledged at acks=all beside a bare producer; out/bench-collector.json
+	@$(PY) -m benchmarks.bench_collector $(ARGS)
+
+bench-features: bench-setup ## GetFeatures beside an echo and Feast; the as-of join; out/bench-features.json
 	@$(PY) -m benchmarks.bench_features --peers $(PEERS)/bin/python $(ARGS)
 
 # In an environment of their own: nothing of the project depends on them.

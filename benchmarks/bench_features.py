@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import features_asof, features_figures
-from benchmarks.features_peer import Feast, write_for_feast
+from benchmarks import features_asof, features_figures, features_peer
 from benchmarks.features_servers import DEADLINE_S, Server, echo_server, features_server, one_round
 from benchmarks.features_traffic import FEATURES, Traffic
+from benchmarks.peer import Peer
 from benchmarks.result import machine, write
 from local.ports import HOST
 from local.redis_server import RedisServer
@@ -67,7 +67,7 @@ def servers(traffic: Traffic, url: str, folder: Path) -> dict[str, tuple[Server,
 
 
 def serving(
-    given: argparse.Namespace, traffic: Traffic, url: str, folder: Path, feast: Feast | None
+    given: argparse.Namespace, traffic: Traffic, url: str, folder: Path, feast: Peer | None
 ) -> dict[str, Any]:
     """The figures of GetFeatures: all sides by turns."""
     sides = servers(traffic, url, folder)
@@ -111,8 +111,8 @@ def measured(
         traffic = Traffic(log.take(np.arange(min(given.rows, 300_000))), server.url)
         feast = None
         if given.peers:
-            write_for_feast(log, labels, 20_000, folder)
-            feast = Feast(given.peers, folder, f"{HOST}:{server.port}")
+            features_peer.write_for_feast(log, labels, 20_000, folder)
+            feast = features_peer.feast(given.peers, folder, f"{HOST}:{server.port}")
         served = serving(given, traffic, server.url, folder, feast)
         result = {**features_figures.headline(served), "serving": served}
         if feast is not None:
@@ -126,7 +126,7 @@ def measured(
 
 
 def history(
-    given: argparse.Namespace, feast: Feast, log: EventLog, labels: features_asof.Labels, folder: Path
+    given: argparse.Namespace, feast: Peer, log: EventLog, labels: features_asof.Labels, folder: Path
 ) -> dict[str, Any]:
     """The as-of join, beside Feast's and a plain one."""
     seconds, rows, peak_mb = feast.ask("history")

@@ -1,9 +1,7 @@
-"""Feast as a process that is asked line by line, and the files it reads."""
+"""Feast as a peer, and the files it reads."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import features_asof
+from benchmarks.peer import Peer, foreign
 from services.contract.view_log import EventLog
 
 
-class Feast:
-    """A process with Feast, told one word after the other."""
-
-    def __init__(self, python: str, folder: Path, address: str) -> None:
-        script = Path(__file__).with_name("features_feast.py")
-        log = (folder / "feast.log").open("wb")
-        self._child = subprocess.Popen(
-            [python, str(script), str(folder), address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=log, text=True, env={**os.environ, "FEAST_USAGE": "False", "PYTHONPATH": ""},
-        )  # fmt: skip
-        self.version = self._line()[0]
-
-    def _line(self) -> list[str]:
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline().split()
-        if not line:
-            raise SystemExit("Feast failed; see feast.log, or run with --keep")
-        return line
-
-    def ask(self, word: str) -> list[float]:
-        """Its numbers."""
-        assert self._child.stdin is not None
-        self._child.stdin.write(word + "\n")
-        self._child.stdin.flush()
-        return [float(one) for one in self._line()]
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        self._child.wait(30)
+def feast(python: str, folder: Path, address: str) -> Peer:
+    """Feast on a Redis, with the files of ``folder``."""
+    return foreign("features_feast", python, [str(folder), address], folder, {"FEAST_USAGE": "False"})
 
 
 def write_for_feast(log: EventLog, labels: features_asof.Labels, items: int, folder: Path) -> None:

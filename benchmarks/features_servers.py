@@ -10,9 +10,10 @@ from pathlib import Path
 
 import grpc
 
+from benchmarks.cpu import cpu_s
 from benchmarks.features_traffic import Traffic
+from benchmarks.service import Service
 from local.child import Child
-from local.health import SERVING, status_of
 from local.ports import HOST, free_ports
 from local.processes import RUNTIME
 
@@ -26,9 +27,9 @@ DEADLINE_S = 5.0
 class Server:
     """A server process, and a channel to it."""
 
-    def __init__(self, name: str, folder: Path, command: list[str], port: int, env: dict[str, str]) -> None:
-        self.child = Child.start(name, command, folder / f"{name}.log", env={**os.environ, **RUNTIME, **env})
-        self._channel = grpc.insecure_channel(f"{HOST}:{port}")
+    def __init__(self, child: Child, target: str) -> None:
+        self.child = child
+        self._channel = grpc.insecure_channel(target)
         self.call: Callable[..., bytes] = self._channel.unary_unary(METHOD)
 
     def wait(self) -> None:
@@ -36,8 +37,8 @@ class Server:
         grpc.channel_ready_future(self._channel).result(60)
 
     def cpu_s(self) -> float:
-        """Of the process so far, by its own clock (clock_getcpuclockid): that of /proc ticks every 10 ms."""
-        return time.clock_gettime(~self.child.pid << 3 | 2)
+        """Of the process so far."""
+        return cpu_s(self.child.pid)
 
     def close(self) -> None:
         """Ends it."""
@@ -47,21 +48,9 @@ class Server:
 
 def features_server(name: str, folder: Path, url: str, near_items: int) -> Server:
     """A feature server of its own, serving."""
-    port, admin, metrics = free_ports(3)
-    settings = {
-        "GRPC__PORT": port, "GRPC__ADMIN_PORT": admin, "GRPC__METRICS_PORT": metrics, "REDIS__URL": url,
-        "NEAR_ITEMS": near_items,
-        "FOLLOW_VIEWS": "false",
-    }  # fmt: skip
-    env = {f"RECLOOP_{key}": str(value) for key, value in settings.items()}
-    server = Server(name, folder, [sys.executable, "-m", "services.feature"], port, env)
-    deadline = time.monotonic() + 120
-    while status_of(f"{HOST}:{admin}") != SERVING:
-        server.child.require_running()
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{name} does not serve:\n{server.child.tail()}")
-        time.sleep(0.1)
-    return server
+    settings = {"REDIS__URL": url, "NEAR_ITEMS": near_items, "FOLLOW_VIEWS": "false"}
+    service = Service("services.feature", folder, settings, name)
+    return Server(service.child, service.target)
 
 
 def one_round(server: Server, traffic: Traffic, requests: int, writes: bool) -> tuple[float, list[float]]:
@@ -85,6 +74,7 @@ def echo_server(name: str, folder: Path, answer: bytes, more: Sequence[str] = ()
     said = folder / "answer"
     said.write_bytes(answer)
     command = [sys.executable, "-m", "benchmarks.features_echo", str(port), str(said), *more]
-    server = Server(name, folder, command, port, {})
+    child = Child.start(name, command, folder / f"{name}.log", env={**os.environ, **RUNTIME})
+    server = Server(child, f"{HOST}:{port}")
     server.wait()
     return server

@@ -6,17 +6,28 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 
 def machine() -> dict[str, Any]:
     """Where the figures come from."""
-    return {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "load_at_start": round(os.getloadavg()[0], 2),
+    }
 
 
-def write(name: str, result: Mapping[str, Any]) -> None:
-    """To out/<name>.json."""
-    target = Path("out") / f"{name}.json"
-    target.parent.mkdir(exist_ok=True)
+def versions(*packages: str) -> dict[str, str]:
+    """Of packages of this environment."""
+    return {package: version(package) for package in packages}
+
+
+def write(name: str, result: Mapping[str, Any], folder: Path = Path("out")) -> None:
+    """To <folder>/<name>.json."""
+    target = folder / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1))
