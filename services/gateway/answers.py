@@ -44,7 +44,7 @@ class Candidates:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """[c] places of the ids in ascending order: one sort finds repeats here and ranking's choice later."""
+        """[c] places of the ids in ascending order: one sort finds repeats, and later what is chosen."""
         return np.argsort(self.ids)
 
     @classmethod
