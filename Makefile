@@ -3,7 +3,7 @@
 #   TORCH_INDEX=...  an extra package index that has CPU-only wheels of PyTorch (smaller; never needed)
 #   DATA=... BARRIER=...   for replay: data set, event seconds between barriers; DATA for freshness and compare-samples too
 #   QUICK=1          for freshness and rollback-demo: a fraction, that it works
-#   SECURE=1         for demo, up and replay: TLS, logins and rules everywhere (docs/security.md)
+#   SECURE=1         for demo and up: TLS, logins and rules everywhere (docs/security.md)
 #   ARGS="..."       options of the command itself, which it lists on ARGS=--help; PYTEST_ARGS="..." those of pytest
 
 SHELL := /bin/sh

@@ -77,7 +77,7 @@ def secured(environ: Mapping[str, str]) -> bool:
 def refuse_secure(config: StackConfig) -> None:
     """Raises LocalError for a command that looks into its stack itself, without certificates and logins."""
     if config.secure:
-        raise LocalError("SECURE=1 is for up, demo and replay")
+        raise LocalError("SECURE=1 is for up and demo")
 
 
 def seed_arguments(seed: str) -> list[str] | None:
@@ -180,7 +180,9 @@ def replay_config(paths: RunPaths, ports: Ports, data: Path, *, extra: Sequence[
     """The stack of a replay. Raises LocalError when there is no such data."""
     if not data.exists():
         raise LocalError(f"--data {data}: no such file or folder")
-    return stack_config(paths, ports, f"{REPLAY}{data}", None, os.environ, extra=extra)
+    config = stack_config(paths, ports, f"{REPLAY}{data}", None, os.environ, extra=extra)
+    refuse_secure(config)
+    return config
 
 
 def replay_command(config: StackConfig, data: Path) -> list[str]:
