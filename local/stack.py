@@ -30,7 +30,14 @@ from local.health import status_of
 from local.kafka_server import STOP_GRACE_S as KAFKA_GRACE_S
 from local.paths import REPOSITORY, RunPaths
 from local.ports import require_free
-from local.processes import BY_NAME, SERVICE_GRACE_S, process_environment, shared_environment, stop_order
+from local.processes import (
+    BY_NAME,
+    PAGE,
+    SERVICE_GRACE_S,
+    process_environment,
+    shared_environment,
+    stop_order,
+)
 from local.readiness import wait_serving
 from local.redis_server import redis_tls
 from local.security import Security, identity_of
@@ -168,7 +175,8 @@ class Stack:
         targets = {name: self.addresses.admin_target(name) for name in names}
 
         def ready(name: str) -> None:
-            self._say(f"{time.monotonic() - began:5.1f} s  {name} is serving")
+            where = f" at {self.addresses.page}" if name == PAGE else ""
+            self._say(f"{time.monotonic() - began:5.1f} s  {name} is serving{where}")
 
         wait_serving(self.children, targets, deadline, ready, meanwhile)
 

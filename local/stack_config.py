@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local.ports import HOST, Ports
-from local.processes import BY_NAME, LOOP, Addresses
+from local.processes import BY_NAME, LOOP, PAGE, Addresses
 from local.redis_server import redis_tls, redis_url
 
 READY_TIMEOUT_S = 240.0
@@ -18,9 +18,9 @@ class StackConfig:
     """``root``: absolute folder of its state, data and logs.
 
     ``seed``: arguments of ``loadgen seed``; None seeds nothing. ``wait_for``: the processes that ``start``
-    waits for; None = all of them, or, unseeded, only release (the others have no model yet). ``env`` goes
-    to every process, ``process_env`` to one. ``kafka_bootstrap`` and ``redis_url`` are the user's own
-    servers, left as they are. ``secure``: TLS, logins and rules everywhere (local.security).
+    waits for; None = all of them, or, unseeded, release and the page (the others have no model yet).
+    ``env`` goes to every process, ``process_env`` to one. ``kafka_bootstrap`` and ``redis_url`` are the
+    user's own servers, left as they are. ``secure``: TLS, logins and rules everywhere (local.security).
     """
 
     root: Path
@@ -54,7 +54,7 @@ class StackConfig:
         if self.wait_for is not None:
             return tuple(self.wait_for)
         if self.seed is None:
-            return tuple(name for name in self.services if name == "release")
+            return tuple(name for name in self.services if name in ("release", PAGE))
         return tuple(self.services)
 
     def addresses(self) -> Addresses:

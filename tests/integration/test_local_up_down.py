@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -82,7 +83,12 @@ def test_up_detached_then_down_leaves_no_process_and_no_port(tmp_path):
         assert started.returncode == 0, started.stdout + started.stderr
         assert "release" in started.stdout and "stop with: make down" in started.stdout
         state = wait_for_status(tmp_path, "up")
-        assert {"redis", "kafka", "release"} <= set(state.living())
+        assert {"redis", "kafka", "release", "page"} <= set(state.living())
+        address = started.stdout.partition("page is serving at ")[2].split()[0]
+        page = http.client.HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=10)
+        page.request("GET", "/")
+        assert b"recloop, live" in page.getresponse().read()
+        page.close()
         again = run("up", "--seed", "none", "--free-ports", run_dir=tmp_path)
         assert again.returncode == 1 and "already up" in again.stderr
         shown = run("status", run_dir=tmp_path)
