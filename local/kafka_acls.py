@@ -50,8 +50,9 @@ class _CreateAcls(Request[CreateAclsRequest_v1]):
 
 
 def creations(rules: list[KafkaRule]) -> list[tuple[Any, ...]]:
-    """One of the protocol's rows per operation: from any host, allowed."""
-    return [
+    """One of the protocol's rows per operation: from any host, allowed. Who reads and writes a topic may
+    describe it once."""
+    rows = {
         (
             _RESOURCES[rule.resource],
             rule.name,
@@ -63,7 +64,8 @@ def creations(rules: list[KafkaRule]) -> list[tuple[Any, ...]]:
         )
         for rule in rules
         for operation in rule.operations
-    ]
+    }
+    return sorted(rows)
 
 
 def create_acls(kafka: KafkaSettings) -> None:
