@@ -17,7 +17,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench bench-setup bench-loop bench-trainer bench-ranking \
-  bench-collector bench-join bench-features bench-batch flink-join k8s-validate k8s-apiserver image sbom test test-flink lint security-check up down status logs audit doctor protos \
+  bench-collector bench-join bench-features bench-batch flink-join k8s-validate image sbom test test-flink lint security-check up down status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -149,9 +149,6 @@ test-flink: setup ## the join on Flink: built from its sources, its tests (needs
 
 k8s-validate: setup ## every overlay built, held against schemas and rules; no cluster (needs kubectl or kustomize; Go for operators' kinds)
 	@$(PY) -m k8s.checks $(ARGS)
-
-k8s-apiserver: setup ## a real API server takes every overlay by dry run (needs kubectl and Go: builds it and etcd once, minutes)
-	@$(PY) -m k8s.apiserver
 
 image: ## the image of every process, with this commit in its labels (needs Docker) [TORCH_INDEX=...]
 	docker build -t recloop:0.1.0 --build-arg COMMIT=$$(git rev-parse HEAD) --build-arg TORCH_INDEX=$(TORCH_INDEX) .
