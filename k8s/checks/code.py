@@ -22,6 +22,7 @@ from services.gateway.settings import GatewaySettings
 from services.joiner.settings import Settings as JoinerSettings
 from services.lake.commands import CommandSettings as LakeCommandSettings
 from services.lake.settings import Settings as LakeSettings
+from services.page.settings import Settings as PageSettings
 from services.ranking.settings import Settings as RankingSettings
 from services.recall.settings import RecallSettings
 from services.release.settings import Settings as ReleaseSettings
@@ -104,6 +105,15 @@ PROGRAMS = (
         ("loadgen", "simulate"),
         SimulateSettings,
         calls=("gateway_target", "collector_target", "ranking_target"),
+    ),
+    Program(
+        ("services.page",),
+        PageSettings,
+        kafka=False,
+        calls=(
+            *("gateway_target", "feature_target", "release_target"),
+            *("joiner_target", "feature_pipeline_target", "trainer_target"),
+        ),
     ),
     Program(("local.topic_setup",), None),
 )

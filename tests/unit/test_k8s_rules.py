@@ -89,6 +89,14 @@ def test_sizes_are_the_sums_of_what_is_asked_for():
     assert found.volume_bytes == 35 * sizes.GIB
 
 
+def test_what_all_pods_have_is_the_same_for_the_page():
+    shared, own = (
+        yaml.safe_load((K8S / path).read_text())
+        for path in ("base/shared/deployment.yaml", "components/page/shared.yaml")
+    )
+    assert own == shared
+
+
 def test_a_definition_is_read_strictly():
     schema = schemas.strict(
         {
