@@ -10,4 +10,4 @@ from services.runtime.grpc_client import channel
 
 def open_channel(settings: Settings, target: str) -> grpc.aio.Channel:
     """A channel to ``host:port``; close it."""
-    return channel(target, settings.grpc_client)
+    return channel(target, settings.grpc_client, settings.tls)
