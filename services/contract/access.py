@@ -82,8 +82,8 @@ CALLERS: dict[str, tuple[str, ...]] = {
     f"grpc.reflection.v1alpha.{_REFLECTION}": (OPERATOR,),
 }
 
-# Who reads every topic and asks where every group stands: evidence, reports and the page are made of it.
-_READ_ALL = (LOADGEN, PAGE, OPERATOR)
+# Who reads every topic and asks where every group stands: evidence and reports are made of it.
+_READ_ALL = (LOADGEN, OPERATOR)
 # Names in topics.py that are no processes of the loop.
 _PEOPLE = {"operators": OPERATOR, "reports": OPERATOR}
 GROUPS: dict[str, tuple[str, ...]] = {
