@@ -267,7 +267,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a window with deltas, and without")
     parser.add_argument("--swap-s", type=float, default=8.0, help="of a window with a swap, and without")
     parser.add_argument("--rows-per-s", type=float, default=10_000, help="touched rows")
