@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_collector, bench_ranking
+from tests.bench_kit import run_benchmark
 
 pytestmark = pytest.mark.integration
 
 
 def test_every_event_that_is_counted_was_acknowledged_on_both_sides(tmp_path: Path) -> None:
     arguments = ["--rounds", "1", "--seconds", "0.5", "--events", "20", "--in-flight", "4"]
-    bench_collector.main([*arguments, "--out", str(tmp_path)])
-    result = json.loads((tmp_path / "bench-collector.json").read_text())
+    result = run_benchmark("collector", arguments, tmp_path)
     (row,) = result["rows"]
     assert row["name"] == "collector_vs_bare_producer"
     assert row["ours"]["median"] > 0 and row["peer"]["median"] > 0
@@ -26,9 +24,8 @@ def test_every_event_that_is_counted_was_acknowledged_on_both_sides(tmp_path: Pa
 
 def test_ranking_serves_every_delta_and_every_generation_of_its_benchmark(tmp_path: Path) -> None:
     arguments = ["--pairs", "1", "--rate", "40", "--seconds", "1", "--swap-s", "4", "--rows-per-s", "400"]
-    # 1: no answer of this machine is judged here; a delta or a generation that is not served leaves no file.
-    bench_ranking.main([*arguments, "--table-rows", "5000", "--out", str(tmp_path)])
-    result = json.loads((tmp_path / "bench-ranking.json").read_text())
+    # A delta or a generation that is not served leaves no file.
+    result = run_benchmark("ranking", [*arguments, "--table-rows", "5000"], tmp_path)
     names = ["rank_p99_with_deltas", "rank_p99_full_swap", "ranking_memory_ratio"]
     assert [row["name"] for row in result["rows"]] == names
     assert 0 < result["swap_s"]["median"] < 4

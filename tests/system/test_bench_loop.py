@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import psutil
 import pytest
 
-from benchmarks import bench_loop
 from local.demo import SIM
+from tests.bench_kit import run_benchmark
 
 pytestmark = pytest.mark.system
 
 
-def test_the_loop_and_the_bare_chain_are_measured_by_turns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in SIM.items():
-        monkeypatch.setenv(f"RECLOOP_SIM__{name}", value)
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+def test_the_loop_and_the_bare_chain_are_measured_by_turns(tmp_path: Path) -> None:
+    world = {f"RECLOOP_SIM__{name}": value for name, value in SIM.items()}
     arguments = ["--rounds", "1", "--seconds", "1", "--load-s", "20", "--rate", "20"]
-    bench_loop.main([*arguments, "--out", str(tmp_path)])
-    result = json.loads((tmp_path / "bench-loop.json").read_text())
+    result = run_benchmark("loop", arguments, tmp_path, world)
     names = [row["name"] for row in result["rows"]]
     assert names == [
         "loop_vs_bare_chain_rps", "loop_vs_bare_chain_p50", "loop_p99_ms_at_60rps", "freshness_p50_s",
@@ -33,4 +26,3 @@ def test_the_loop_and_the_bare_chain_are_measured_by_turns(
     assert set(result["sides"]) == {"ours_1", "ours_8", "bare_1", "bare_8"}
     of_ours = result["sides"]["ours_8"]["cpu_ms_per_request"]
     assert of_ours["ranking"]["median"] > of_ours["trainer"]["median"] == of_ours["joiner"]["median"] == 0
-    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
