@@ -15,7 +15,7 @@ from loadgen.world import World
 from loadgen.world_clock import WorldClock
 from rec.v1 import scenario_pb2, scenario_pb2_grpc
 from services.contract.times import from_us
-from services.runtime.access import Doorkeeper, access_of
+from services.runtime.access import access_of, door
 from services.runtime.grpc_admin import bind
 from services.runtime.grpc_guard import Guard
 from services.runtime.reflection import add_reflection
@@ -78,7 +78,7 @@ async def serving(
     guard = Guard(_MAX_CALLS, access)
     guard.stand_before(server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(servicer, guard)
-    add_reflection(server if access is None else Doorkeeper(server, access), (NAME,), asynchronous=True)
+    add_reflection(door(server, access), (NAME,), asynchronous=True)
     host, _, port = target.rpartition(":")
     bind(server, host, int(port), "scenario_target", server_credentials(tls))
     await server.start()

@@ -7,7 +7,7 @@ wrapped when they are added; a server without TLS has none of this.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ import grpc
 from services.contract.access import CALLERS, IDENTITIES
 from services.contract.errors import Forbidden
 from services.runtime.grpc_errors import status_of
+from services.runtime.grpc_handlers import Behaviour, behaviour_of, rewrapped
 from services.runtime.settings import TlsSettings
 from services.runtime.telemetry import counter, get_logger
 
@@ -30,33 +31,34 @@ class Access:
         self._prefix = prefix.encode()
         self._refused = counter("access_refused", "Calls refused by the table.", ["method", "identity"])
 
-    def checked(self, path: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(self, path: str, behaviour: Behaviour) -> Behaviour:
         """The handler of ``/service/method``, an async function or generator, behind the question."""
         method = path.removeprefix("/")
         allowed = frozenset(CALLERS.get(method, ()))
         if inspect.isasyncgenfunction(behaviour):
 
             async def stream(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-                self._admit(method, allowed, context)
+                await self._admit(method, allowed, context)
                 async for answer in behaviour(request, context):
                     yield answer
 
             return stream
 
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            self._admit(method, allowed, context)
+            await self._admit(method, allowed, context)
             return await behaviour(request, context)
 
         return call
 
-    def _admit(self, method: str, allowed: frozenset[str], context: grpc.aio.ServicerContext) -> None:
+    async def _admit(self, method: str, allowed: frozenset[str], context: grpc.aio.ServicerContext) -> None:
         identity = self.identity_of(context)
         if identity in allowed:
             return
         self._refused.labels(method, identity if identity in IDENTITIES else UNKNOWN).inc()
         log.warning("refused", method=method, identity=identity, peer=context.peer())
         who = ", ".join(sorted(allowed)) or "nobody"
-        raise Forbidden(identity, f"call {method}", f"{who} may")
+        status = status_of(Forbidden(identity, f"call {method}", f"{who} may"))
+        await context.abort(status.code, status.message, status.trailing_metadata)
 
     def identity_of(self, context: grpc.aio.ServicerContext) -> str:
         """The caller's name; empty when its certificate says none of ours."""
@@ -83,45 +85,13 @@ class Doorkeeper:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """grpc.aio.Server's."""
-        wrapped = {name: self._wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        wrapped = {
+            name: rewrapped(handler, self._access.checked(f"/{service}/{name}", behaviour_of(handler)))
+            for name, handler in handlers.items()
+        }
         self._server.add_registered_method_handlers(service, wrapped)
 
-    def _wrap(self, path: str, handler: Any) -> Any:
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.unary_unary:
-            answer = self._access.checked(path, handler.unary_unary)
-            return grpc.unary_unary_rpc_method_handler(_explained(answer), **coders)
-        if handler.unary_stream:
-            answers = self._access.checked(path, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(_explained_stream(answers), **coders)
-        answers = self._access.checked(path, handler.stream_stream)
-        return grpc.stream_stream_rpc_method_handler(_explained_stream(answers), **coders)
 
-
-def _explained(answer: Callable[..., Any]) -> Callable[..., Any]:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            return await answer(request, context)
-        except Forbidden as error:
-            return await _abort(error, context)
-
-    return call
-
-
-def _explained_stream(answers: Callable[..., Any]) -> Callable[..., Any]:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-        try:
-            async for answer in answers(request, context):
-                yield answer
-        except Forbidden as error:
-            await _abort(error, context)
-
-    return call
-
-
-async def _abort(error: Forbidden, context: grpc.aio.ServicerContext) -> None:
-    status = status_of(error)
-    await context.abort(status.code, status.message, status.trailing_metadata)
+def door(server: grpc.aio.Server, access: Access | None) -> Any:
+    """What health and reflection are added to."""
+    return server if access is None else Doorkeeper(server, access)

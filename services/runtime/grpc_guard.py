@@ -19,6 +19,7 @@ import grpc
 from services.contract.errors import Overloaded
 from services.runtime.access import Access
 from services.runtime.grpc_errors import status_of
+from services.runtime.grpc_handlers import behaviour_of, kind_of, rewrapped
 from services.runtime.telemetry import counter, gauge, get_logger, histogram
 
 log = get_logger(__name__)
@@ -87,29 +88,16 @@ class Guard:
         wrapped = {
             name: self._wrap(f"/{service}/{name}", handler)
             for name, handler in handlers.items()
-            if not _behaviour(handler).__module__.endswith("_pb2_grpc")
+            if not behaviour_of(handler).__module__.endswith("_pb2_grpc")
         }
         self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrap(self, path: str, handler: Any) -> Any:
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        behaviour = _behaviour(handler)
+        behaviour, method = behaviour_of(handler), _Method(path, kind_of(handler))
         if self._access is not None:
             behaviour = self._access.checked(path, behaviour)
-        if handler.unary_unary:
-            answer = self._one_answer(behaviour, _Method(path, "unary"))
-            return grpc.unary_unary_rpc_method_handler(answer, **coders)
-        if handler.stream_unary:
-            answer = self._one_answer(behaviour, _Method(path, "client_stream"))
-            return grpc.stream_unary_rpc_method_handler(answer, **coders)
-        if handler.unary_stream:
-            answers = self._many_answers(behaviour, _Method(path, "server_stream"))
-            return grpc.unary_stream_rpc_method_handler(answers, **coders)
-        answers = self._many_answers(behaviour, _Method(path, "bidi_stream"))
-        return grpc.stream_stream_rpc_method_handler(answers, **coders)
+        stand = self._many_answers if handler.response_streaming else self._one_answer
+        return rewrapped(handler, stand(behaviour, method))
 
     def _one_answer(self, behaviour: Callable[..., Any], method: _Method) -> Callable[..., Any]:
         if not inspect.iscoroutinefunction(behaviour):
@@ -180,11 +168,6 @@ class Guard:
             log.error("unexpected error", method=method.path, error=repr(error), exc_info=error)
         await context.abort(status.code, status.message, status.trailing_metadata)
         raise AssertionError("abort always raises")
-
-
-def _behaviour(handler: Any) -> Callable[..., Any]:
-    kinds = (handler.unary_unary, handler.stream_unary, handler.unary_stream, handler.stream_stream)
-    return next(kind for kind in kinds if kind is not None)
 
 
 def _code_name(error: BaseException, context: grpc.aio.ServicerContext) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from services.runtime.access import Doorkeeper, access_of
+from services.runtime.access import access_of, door
 from services.runtime.grpc_admin import AdminServer, bind
 from services.runtime.grpc_guard import Guard
 from services.runtime.grpc_health import HEALTH_SERVICE, AsyncHealth, HealthState
@@ -76,10 +76,10 @@ class GrpcServer:
         self.guard.stand_before(server)
         for add, servicer, _ in self._services:
             add(servicer, self.guard)
-        door = server if self._access is None else Doorkeeper(server, self._access)
-        health_pb2_grpc.add_HealthServicer_to_server(AsyncHealth(self.health), door)
+        unguarded = door(server, self._access)
+        health_pb2_grpc.add_HealthServicer_to_server(AsyncHealth(self.health), unguarded)
         names = [name for _, _, name in self._services]
-        add_reflection(door, (*names, HEALTH_SERVICE), asynchronous=True)
+        add_reflection(unguarded, (*names, HEALTH_SERVICE), asynchronous=True)
         self.port = bind(server, self._settings.host, self._settings.port, "service", credentials)
         self.admin_port, self.metrics_port = self._admin.port, self._admin.metrics_port
         await server.start()
