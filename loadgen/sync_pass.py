@@ -14,7 +14,6 @@ import asyncio
 import json
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen import datasets, log_command
 from loadgen.evidence import EvidenceRecorder
@@ -36,7 +34,7 @@ from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2, ranking_pb2_grpc, release_pb2, release_pb2_grpc
 from services.contract.errors import InvalidInput
 from services.contract.times import MICROS, leaves
-from services.runtime import grpc_client
+from services.runtime import exposition, grpc_client
 from services.runtime.settings import TlsSettings
 
 NEVER = "never"
@@ -47,6 +45,7 @@ TARGETS = (
 )
 GENERATION = 1
 ARM_TIMEOUT_S = 120.0
+_METRICS_TIMEOUT_S = 10.0
 # ranking's apply and the trainer's sealing: what synchronising costs, by arm and by lineage.
 APPLY, SEAL = "recloop_ranking_apply_seconds_sum", "recloop_trainer_seal_seconds_sum"
 
@@ -127,14 +126,8 @@ def _settled(status: Any, pinned: int | None) -> bool:
 
 def metric(target: str, name: str) -> dict[str, float]:
     """A metric's values by its first label, from a process's metrics port."""
-    with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        next(iter(sample.labels.values()), ""): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name
-    }
+    found = exposition.fetched(target, _METRICS_TIMEOUT_S).of(name)
+    return {next(iter(labels.values()), ""): value for labels, value in found}
 
 
 async def run(events: datasets.Events, arguments: argparse.Namespace) -> dict[str, Any]:

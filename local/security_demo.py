@@ -13,7 +13,6 @@ import asyncio
 import json
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,19 +21,17 @@ from typing import Any
 
 import grpc
 import redis
-from prometheus_client.parser import text_string_to_metric_families
 
 from local.certificates import Authority
 from local.errors import LocalError, StartFailed
 from local.kafka_acls import denials
-from local.ports import HOST
 from local.security import Security
 from local.stack import Stack
 from rec.v1 import gateway_pb2, gateway_pb2_grpc, release_pb2, release_pb2_grpc
 from services.contract import topics
 from services.contract.access import OPERATOR
 from services.contract.errors import Forbidden
-from services.runtime import redis_client
+from services.runtime import exposition, redis_client
 from services.runtime.grpc_client import blocking_channel
 from services.runtime.kafka_producer import Producer
 
@@ -219,16 +216,8 @@ def _text(value: bytes | str) -> str:
 
 def metric(stack: Stack, process: str, name: str, label: str) -> dict[str, float]:
     """A metric of a process, added up by one of its labels."""
-    url = f"http://{HOST}:{stack.config.ports.services[process].metrics}/metrics"
-    with urllib.request.urlopen(url, timeout=CALL_S) as answer:
-        text = answer.read().decode()
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == name:
-                key = sample.labels.get(label, "")
-                found[key] = found.get(key, 0.0) + sample.value
-    return found
+    target = stack.addresses.metrics_target(process)
+    return exposition.fetched(target, CALL_S).by(name, label)
 
 
 def replace_certificates(stack: Stack, security: Security) -> int:

@@ -2,7 +2,6 @@
 
 | file | what it decides |
 |---|---|
-| exposition | what a metrics page says: samples by name and label |
 | change | rates and quantiles between two readings of counters and histograms |
 | sources | whether what a source said last may still be shown |
 | figures | the lines and tables of the page, from what the sources said |

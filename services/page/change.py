@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.page.exposition import Reading
+from services.runtime.exposition import Reading
 
 Buckets = dict[float, float]
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 
 from services.page.change import Change
-from services.page.exposition import Reading, together
+from services.runtime.exposition import Reading, together
 
 GATEWAY_CALL = {"grpc_service": "rec.v1.GatewayService", "grpc_method": "Recommend"}
 # stage -> (source, histogram, labels)

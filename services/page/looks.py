@@ -14,8 +14,8 @@ import aiohttp
 
 from services.contract.errors import InvalidInput, LoopError, Unavailable
 from services.page import metrics
-from services.page.exposition import Reading, parse
 from services.page.sources import Heard
+from services.runtime.exposition import Reading, parse
 
 # Neighbours: compressing would cost the process that is looked at more than the bytes do.
 _PLAIN = {"Accept-Encoding": "identity"}

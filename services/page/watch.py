@@ -20,11 +20,11 @@ from services.contract.errors import Overloaded
 from services.page import asks, figures, metrics
 from services.page.asks import StatusAsks
 from services.page.change import Change
-from services.page.exposition import Reading
 from services.page.history import History, Point
 from services.page.looks import MetricsLook
 from services.page.settings import Settings
 from services.page.sources import Heard, Source
+from services.runtime.exposition import Reading
 
 Ask = Callable[[], Awaitable[Heard]]
 
@@ -49,7 +49,6 @@ class Watch:
     ) -> None:
         self._settings = settings
         self._monotonic = monotonic
-        self._timeout_s = settings.timeout_ms / 1000
         self._asks = _asks(settings, look, status)
         self._sources = {name: Source(name) for name in self._asks}
         self._kept: deque[Kept] = deque()

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from services.contract.errors import InvalidInput, MalformedRecord
 from services.page import figures
 from services.page.change import Change, quantile
-from services.page.exposition import Reading, parse
 from services.page.history import History
 from services.page.looks import host_port
 from services.page.sources import LIVE, MISSING, PARTIAL, UNSET, Heard, Source
+from services.runtime.exposition import Reading, parse
 
 
 class Pages:

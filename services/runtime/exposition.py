@@ -1,8 +1,9 @@
-"""What a metrics page says: samples by name and label. Pure."""
+"""What a process's metrics page says: samples by name and label."""
 
 from __future__ import annotations
 
 import math
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -54,6 +55,12 @@ def parse(text: str) -> Reading:
     except (ValueError, KeyError, IndexError) as error:
         raise MalformedRecord.one("metrics", repr(error), "Prometheus' text format") from error
     return Reading(samples)
+
+
+def fetched(target: str, timeout_s: float) -> Reading:
+    """The page at ``host:port``, for who has no event loop to keep going. OSError when there is none."""
+    with urllib.request.urlopen(f"http://{target}/metrics", timeout=timeout_s) as answer:
+        return parse(answer.read().decode())
 
 
 def together(readings: Iterable[Reading]) -> Reading:
