@@ -8,7 +8,6 @@ missed, or a part has no figures.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -19,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import rows
-from benchmarks.result import machine, write
+from benchmarks.command import command_parser, leave
+from benchmarks.result import machine
 from local.paths import REPOSITORY
 
 Rows = list[dict[str, Any]]
@@ -113,11 +113,7 @@ def summary(results: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench", __doc__)
     parser.add_argument("--peers", help="the interpreter of the peers (make bench-setup)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts")
     given = parser.parse_args(argv)
@@ -128,12 +124,8 @@ def main(argv: Sequence[str]) -> int:
         results[name] = run(name, PARTS[name], given.peers)
         seconds[name] = round(time.monotonic() - began)
     result = {"machine": where, "seconds": seconds, **summary(results)}
-    write("bench", result, REPOSITORY / "out")
-    print(rows.table(result["rows"]))
-    print(f"\n{sum(seconds.values()) / 60:.0f} minutes: {seconds}")
-    for one in result["missed"]:
-        print(f"missed: {one}")
-    return 1 if result["missed"] else 0
+    took = f"{sum(seconds.values()) / 60:.0f} minutes: {seconds}"
+    return leave("bench", result, REPOSITORY / "out", f"{rows.table(result['rows'])}\n\n{took}")
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ import uvloop
 from benchmarks import rows
 from benchmarks.calibration import calibrate
 from benchmarks.closed_loop import Phase, closed_loop, grpc_caller
+from benchmarks.command import command_parser, leave
 from benchmarks.cpu import cpu_s
 from benchmarks.figures import spread
 from benchmarks.peer import foreign
-from benchmarks.result import machine, versions, write
+from benchmarks.result import machine, versions
 from benchmarks.service import Service
 from local.kafka_server import KafkaServer
 from local.paths import REPOSITORY
@@ -230,11 +231,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_collector",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench_collector", __doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each side a round")
     parser.add_argument("--events", type=int, default=100, help="of a batch, at most 1,000")
@@ -247,13 +244,11 @@ def main(argv: list[str]) -> int:
     result["missed"] = rows.missed(result["rows"])
     if result["refused"]:
         result["missed"].append(f"{result['refused']} batches were not acknowledged whole")
-    write("bench-collector", result, given.out)
-    print(rows.table(result["rows"]))
-    for name, of in result["cpu_us_per_event"].items():
-        print(f"\nCPU us an event, {name}: {of['median']} ({of['min']} to {of['max']})")
-    for one in result["missed"]:
-        print(f"\nmissed: {one}")
-    return 1 if result["missed"] else 0
+    cpu = [
+        f"CPU us an event, {name}: {of['median']} ({of['min']} to {of['max']})"
+        for name, of in result["cpu_us_per_event"].items()
+    ]
+    return leave("bench-collector", result, given.out, "\n\n".join([rows.table(result["rows"]), *cpu]))
 
 
 if __name__ == "__main__":

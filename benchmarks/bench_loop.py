@@ -30,9 +30,10 @@ import uvloop
 from benchmarks import loop_figures, loop_world, rows
 from benchmarks.calibration import Calibration, calibrate
 from benchmarks.closed_loop import Phase, closed_loop
+from benchmarks.command import command_parser, leave
 from benchmarks.loop_figures import ALONE, ASSEMBLED, BARE, MANY, OURS
 from benchmarks.loop_sides import AssembledStack, BareChain, Loop, Side
-from benchmarks.result import machine, versions, write
+from benchmarks.result import machine, versions
 from local.commands import prepare, stack_config
 from local.demo import LOAD_GRACE_S, Stage, await_load, staged
 from local.errors import LocalError, StartFailed
@@ -167,11 +168,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_loop",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench_loop", __doc__)
     parser.add_argument("--peers", help="an interpreter that has FastAPI, faiss, Feast and torch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each phase; at most 5")
@@ -193,11 +190,7 @@ def main(argv: list[str]) -> int:
     faults = sum(result["wrong"].values()) - result["wrong"]["looked_at"]
     if faults > MAX_WRONG_SHARE * result["wrong"]["looked_at"]:
         result["missed"].append(f"{faults} answers were not whole: {result['wrong']}")
-    write("bench-loop", result, given.out)
-    print(loop_figures.show(result))
-    for one in result["missed"]:
-        print(f"missed: {one}")
-    return 1 if result["missed"] else 0
+    return leave("bench-loop", result, given.out, loop_figures.show(result))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ import uvloop
 
 from benchmarks import rows
 from benchmarks.closed_loop import grpc_caller
+from benchmarks.command import command_parser, leave
 from benchmarks.figures import spread
 from benchmarks.open_loop import Sent, open_loop
 from benchmarks.peer import Peer
 from benchmarks.ranking_chain import FIRST, partition_of
-from benchmarks.result import machine, versions, write
+from benchmarks.result import machine, versions
 from benchmarks.service import Service
 from benchmarks.trainer_traffic import CATEGORIES, SHAPE, Sizes, Traffic
 from local.child import peak_rss_bytes
@@ -261,11 +262,7 @@ def _on_kafka(folder: Path, sizes: Sizes, given: argparse.Namespace, ask: Callab
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_ranking",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench_ranking", __doc__)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a window with deltas, and without")
@@ -281,12 +278,8 @@ def main(argv: list[str]) -> int:
         print(f"bench-ranking: FAILED: {error}", file=sys.stderr)
         return 1
     result["missed"] = rows.missed(result["rows"])
-    write("bench-ranking", result, given.out)
-    print(rows.table(result["rows"]))
-    print(f"\nmemory {result['memory_mb']}; a swap takes {result['swap_s']['median']} s")
-    for one in result["missed"]:
-        print(f"\nmissed: {one}")
-    return 1 if result["missed"] else 0
+    held = f"memory {result['memory_mb']}; a swap takes {result['swap_s']['median']} s"
+    return leave("bench-ranking", result, given.out, f"{rows.table(result['rows'])}\n\n{held}")
 
 
 if __name__ == "__main__":

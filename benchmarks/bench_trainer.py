@@ -25,9 +25,10 @@ import torch
 
 from benchmarks import rows
 from benchmarks.calibration import calibrate
+from benchmarks.command import command_parser, leave
 from benchmarks.figures import spread
 from benchmarks.peer import foreign
-from benchmarks.result import machine, versions, write
+from benchmarks.result import machine, versions
 from benchmarks.trainer_traffic import ROWS, Sizes, Traffic
 from local.paths import REPOSITORY
 from local.processes import RUNTIME
@@ -143,11 +144,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_trainer",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench_trainer", __doc__)
     parser.add_argument("--peers", help="an interpreter that has fbgemm-gpu-cpu")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batches", type=int, default=24, help="of each side a round, of 4,096 rows")
@@ -162,13 +159,11 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-trainer-") as name:
         result = measure(given, Path(name))
     result["missed"] = rows.missed(result["rows"])
-    write("bench-trainer", result, given.out)
-    print(rows.table(result["rows"]))
-    for name, of in result["samples_per_s"].items():
-        print(f"\n{name}: {of['median']:,.0f} samples/s ({of['min']:,.0f} to {of['max']:,.0f})")
-    for one in result["missed"]:
-        print(f"\nmissed: {one}")
-    return 1 if result["missed"] else 0
+    speeds = [
+        f"{name}: {of['median']:,.0f} samples/s ({of['min']:,.0f} to {of['max']:,.0f})"
+        for name, of in result["samples_per_s"].items()
+    ]
+    return leave("bench-trainer", result, given.out, "\n\n".join([rows.table(result["rows"]), *speeds]))
 
 
 if __name__ == "__main__":
