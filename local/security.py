@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.certificates import CA_NAME, CERTIFICATE_NAME, KEY_NAME, Authority, write_secret
+from local.certificates import CA_NAME, CERTIFICATE_NAME, KEY_NAME, Authority, files_in, write_secret
 from services.contract.access import IDENTITIES, OPERATOR, REDIS
 from services.runtime.settings import KafkaSettings, RedisSettings, TlsSettings
 
@@ -62,13 +62,7 @@ class Security:
 
     def tls(self, identity: str) -> TlsSettings:
         """Between services."""
-        own = self.folder / identity
-        return TlsSettings(
-            certificate_file=str(own / CERTIFICATE_NAME),
-            key_file=str(own / KEY_NAME),
-            ca_file=str(own / CA_NAME),
-            reread_ms=REREAD_MS,
-        )
+        return files_in(self.folder / identity).model_copy(update={"reread_ms": REREAD_MS})
 
     def kafka(self, identity: str, bootstrap: str) -> KafkaSettings:
         """To the broker."""

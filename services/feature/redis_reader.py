@@ -22,7 +22,7 @@ from redis.asyncio.connection import parse_url
 
 from services.feature import metrics
 from services.feature.resp import PUSH, ProtocolError, Reply, command, value
-from services.runtime.secrets import read_password
+from services.runtime.redis_client import login_options
 from services.runtime.settings import RedisSettings
 
 Values = list[bytes | None]
@@ -163,11 +163,7 @@ class RedisReader:
     def __init__(self, settings: RedisSettings, max_waiting: int, tracking: Tracking | None = None) -> None:
         self._tracking = tracking
         self.tracked = False
-        self._url = parse_url(settings.url)
-        self._ca_file = settings.ca_file
-        if settings.username:
-            self._url["username"] = settings.username
-            self._url["password"] = read_password("redis.password_file", settings.password_file)
+        self._url = {**parse_url(settings.url), **login_options(settings)}
         self._connect_s = settings.connect_timeout_ms / 1000
         self._max_waiting = max_waiting
         self._row: _Row | None = None
@@ -224,7 +220,7 @@ class RedisReader:
             _, row = await loop.create_unix_connection(self._new_row, self._url["path"])
             return row
         secure = self._url.get("connection_class", None)
-        tls = ssl.create_default_context(cafile=self._ca_file or None) if secure is not None else None
+        tls = ssl.create_default_context(cafile=self._url.get("ssl_ca_certs")) if secure is not None else None
         host, port = self._url.get("host", "localhost"), self._url.get("port", 6379)
         _, row = await loop.create_connection(self._new_row, host, port, ssl=tls)
         return row

@@ -22,7 +22,7 @@ def connect(settings: RedisSettings) -> redis.Redis:
     seconds = settings.timeout_ms / 1000
     pool = redis.BlockingConnectionPool.from_url(
         settings.url,
-        **_login(settings),
+        **login_options(settings),
         max_connections=settings.max_connections,
         timeout=seconds,
         socket_timeout=seconds,
@@ -33,7 +33,9 @@ def connect(settings: RedisSettings) -> redis.Redis:
     return redis.Redis.from_pool(pool)
 
 
-def _login(settings: RedisSettings) -> dict[str, Any]:
+def login_options(settings: RedisSettings) -> dict[str, Any]:
+    """Who this process is to Redis and whom it takes for it, in redis-py's words; empty without either.
+    InvalidInput names a password file that is not whole."""
     options: dict[str, Any] = {}
     if settings.username:
         options["username"] = settings.username
