@@ -23,7 +23,7 @@ class Metrics:
         )
         self._wait_seconds = histogram(
             "trainer_wait_seconds",
-            "From a sample's append to the end of the training that took it in.",
+            "From a sample's sending by the joiner to the end of the training that took it in.",
             ["lineage"],
             buckets=STAGE_BUCKETS,
         ).labels(lineage)
@@ -76,9 +76,9 @@ class Metrics:
         for name, table in core.state.tables.items():
             self._table.labels(self._lineage, name).set(len(table))
 
-    def waited(self, appended_us: Sequence[int], now_us: int) -> None:
-        """Records trained by now, by when each was appended."""
-        observe_all(self._wait_seconds, [(now_us - one) / MICROS for one in appended_us])
+    def waited(self, sent_us: Sequence[int], now_us: int) -> None:
+        """Records trained by now, by when each was sent."""
+        observe_all(self._wait_seconds, [(now_us - one) / MICROS for one in sent_us])
 
     def published(self, plan: Plan, now_us: int) -> None:
         """After an acknowledgement."""

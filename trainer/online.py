@@ -151,7 +151,7 @@ class OnlineTrainer:
                     return
                 rows = await self.in_thread(lambda: self.core.train(run, now_us))
         self._metrics.trained(rows, self.core)
-        self._metrics.waited([raw.appended_us for raw in run], self._clock.now_us())
+        self._metrics.waited([raw.sent_us for raw in run], self._clock.now_us())
 
     def _must_publish_first(self) -> bool:
         over = self.core.touched.rows >= self._settings.max_delta_rows or self.core.full

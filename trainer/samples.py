@@ -46,8 +46,8 @@ class RawRecord:
     offset: int
     value: bytes
     key: bytes | None = None
-    # When Kafka appended it; 0 = not told.
-    appended_us: int = 0
+    # When the joiner sent it, as the record says; 0 = not told.
+    sent_us: int = 0
 
 
 @dataclass(frozen=True)
