@@ -159,7 +159,7 @@ sbom: setup ## what the virtual environment is made of, as CycloneDX; out/sbom.j
 	@mkdir -p out && .venv-sbom/bin/cyclonedx-py environment --output-format JSON -o out/sbom.json $(PY)
 
 screenshots: setup ## the live page as the tests see it, in docs (needs Chromium)
-	@RECLOOP_SCREENSHOTS=docs $(BIN)/pytest tests/system/test_page.py $(PYTEST_ARGS)
+	@RECLOOP_SCREENSHOTS=docs $(BIN)/pytest tests/system/test_live_page.py $(PYTEST_ARGS)
 
 up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns; ARGS="--with lake": the lake too)
 	@$(PY) -m local up $(ARGS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from contract.test_join_golden import CONFIG, OUTPUT, line, read_log, say
 from oracles.join_lake import lake_of, lake_samples, rows_of, said_offline, without_barriers
 from oracles.join_logs import Logs, canonical
 from oracles.join_oracle import joined
-from test_join_golden import CONFIG, OUTPUT, line, read_log, say
 
 from services.contract.join_events import SOURCES
 from services.lake.join import offline_join
