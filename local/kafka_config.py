@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from local.certificates import CA_NAME
@@ -55,6 +56,8 @@ def server_properties(port: int, controller_port: int, data: Path) -> str:
         # default). Not lower: a broker starved of CPU for this long would be fenced.
         "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 1000,
+        # Twice a second a record that says nothing, for observers of the controller: there are none.
+        "metadata.max.idle.interval.ms": 0,
     }
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
@@ -109,13 +112,14 @@ logger.config.level=warn
 
 
 def java_command(
-    java: Path, jars: Path, main: str, *arguments: str, options: tuple[str, ...] = ()
+    java: Path, jars: Path, main: str, *arguments: str, options: Sequence[str] = ()
 ) -> list[str]:
     """Command line of a Kafka main class with a small heap.
 
-    The serial collector takes the least memory; the loop's traffic (some MB/s) does not need more.
+    The serial collector takes the least memory; the loop's traffic (some MB/s) does not need more. The first
+    compiler alone: the second one takes more CPU than it saves while a broker has only run for minutes.
     """
-    flags = ("-XX:+UseSerialGC", "-Djava.awt.headless=true")
+    flags = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
     # zstd, snappy and lz4 load native code; Java 24+ warns unless it is allowed.
     native = ("--enable-native-access=ALL-UNNAMED",)
     return [

@@ -19,7 +19,7 @@ from pathlib import Path
 from local.certificates import write_secret
 from local.child import POLL_S, Child
 from local.errors import StartFailed
-from local.java import java
+from local.java import START_CACHE, java, start_cache
 from local.kafka_acls import create_acls
 from local.kafka_config import (
     CLUSTER_ID,
@@ -68,18 +68,27 @@ class KafkaServer:
         """host:port for clients."""
         return f"{HOST}:{self.port}"
 
-    def start(self, progress: Callable[[str], None] = lambda _line: None) -> Child:
-        """Starts the process and returns when it accepts connections. Raises StartFailed,
+    def start(
+        self, progress: Callable[[str], None] = lambda _line: None, *, make_cache: Path | None = None
+    ) -> Child:
+        """Starts the process and returns when it accepts connections. ``make_cache``: writes a start cache
+        there when it ends (kafka_start_cache.py), instead of using one. Raises StartFailed,
         MissingPrerequisite.
         """
         jar_folder = jars(progress)
+        cache = start_cache(jar_folder.name)
+        options = [f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"]
+        if make_cache is not None:
+            options += [*START_CACHE, f"-XX:AOTCacheOutput={make_cache}"]
+        elif cache is not None and cache.is_file():
+            options += [*START_CACHE, f"-XX:AOTCache={cache}"]
         self._write_configuration(jar_folder)
         command = java_command(
             java(),
             jar_folder,
             "kafka.Kafka",
             str(self.folder / "server.properties"),
-            options=(f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",),
+            options=options,
         )
         self.child = Child.start("kafka", command, self.folder / "output.log")
         self._wait_until_listening()
