@@ -21,7 +21,7 @@ from rec.v1 import recall_pb2_grpc
 from services.contract.feature_sets import feature_set
 from services.contract.signature import Trusted
 from services.contract.view_clicks import last_clicks_view
-from services.recall import metrics
+from services.recall import kernel, metrics
 from services.recall.catalog_feed import CatalogFeed
 from services.recall.catalogue import Catalogue
 from services.recall.co_click import CoClicks
@@ -110,6 +110,7 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
     await server.start()
 
     async def declare() -> None:
+        await asyncio.to_thread(kernel.warm_up)
         await until_loaded(catalog_feed, model_feed, settings.vectors_wait_ms / 1000)
         freeze_after_load()
         ready.set()

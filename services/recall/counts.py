@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from services.recall import kernel
 from services.recall.sources import NO_IDS
 
 
@@ -33,13 +34,11 @@ def ranked(
         return NO_IDS
     ids = np.concatenate([part.ids for part in counted])
     totals = np.concatenate([part.counts * weight for part, weight in zip(counted, weights, strict=True)])
-    distinct, inverse = np.unique(ids, return_inverse=True)
-    sums = np.bincount(inverse, weights=totals, minlength=len(distinct))
     if without:
-        allowed = ~np.isin(distinct, np.array(without, np.uint64))
-        distinct, sums = distinct[allowed], sums[allowed]
-    # distinct is ascending and the sort stable: equal sums stay in the order of their ids.
-    return distinct[np.argsort(-sums, kind="stable")[:keep]]
+        listed = ~np.isin(ids, np.array(without, np.uint64))
+        ids, totals = ids[listed], totals[listed]
+    distinct, sums = kernel.summed(ids, totals)
+    return distinct[np.lexsort((distinct, -sums))[:keep]]
 
 
 def hop_weights(hops: int, hop_us: int, half_life_us: int) -> list[float]:

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.recall import kernel
 from services.recall.catalogue import Catalogue
 from services.recall.counts import Counted, hop_weights, ranked, recency_weights
+
+# Compiling is no part of a test: hypothesis gives each example a fifth of a second.
+kernel.warm_up()
 
 changes = st.lists(
     st.one_of(

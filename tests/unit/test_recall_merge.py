@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.recall import kernel
 from services.recall.merge import explore, interleave, merge, wanted
 from services.recall.sources import NO_IDS, Proposal, Source
+
+# Compiling is no part of a test: hypothesis gives each example a fifth of a second.
+kernel.warm_up()
 
 SHARES = {Source.VECTOR: 0.5, Source.POPULAR: 0.2, Source.FRESH: 0.1, Source.CO_CLICK: 0.1}
 
