@@ -26,12 +26,12 @@ from local.ports import HOST
 from local.redis_server import RedisServer
 from rec.v1.feature_pb2 import GetFeaturesRequest, GetFeaturesResponse
 from services.contract.view_log import EventLog
-from services.feature import resp
 from services.feature.answer import Reading
 from services.feature.near_cache import NearCache
 from services.feature.program import Layout
 from services.feature.query import parse
-from services.feature.redis_reader import RedisReader
+from services.runtime import resp
+from services.runtime.redis_reader import RedisReader
 from services.runtime.settings import RedisSettings
 
 # Answers of each feature server that are compared with the reference encoding.

@@ -17,7 +17,7 @@ import grpc
 import uvloop
 
 from rec.v1.feature_pb2 import GetFeaturesRequest, GetFeaturesResponse
-from services.feature.redis_reader import RedisReader
+from services.runtime.redis_reader import RedisReader
 from services.runtime.settings import RedisSettings
 
 

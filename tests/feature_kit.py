@@ -10,7 +10,7 @@ from services.contract.model_schema import shape_of
 from services.contract.view_events import Event
 from services.contract.view_fold import OriginMarks, ViewFold
 from services.contract.view_registry import FeatureSet
-from services.feature.resp import Reply
+from services.runtime.resp import Reply
 
 FEATURES = FEATURE_SETS[WORLD]
 SHAPE = shape_of(FEATURES)

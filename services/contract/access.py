@@ -147,7 +147,7 @@ _READS = ("+@read", "+@connection", "-@dangerous")
 _WRITES = ("+@all", "-@admin", "-@dangerous", "+info")
 REDIS: dict[str, tuple[str, ...]] = {
     "feature": ("~f:*", "~p:barrier", "&p:barrier", *_READS, "+@pubsub", "+client|tracking"),
-    "recall": ("~f:*", "~r:*", *_READS, "+eval", "+evalsha", "+script|load"),
+    "recall": ("~f:*", "~r:*", *_READS, "+eval"),
     "feature_pipeline": ("~f:*", "~r:*", "~p:*", "&p:barrier", *_WRITES),
     "lake": ("~f:*", "~p:view:*", "~p:mark:*", *_WRITES),
     LOADGEN: ("~f:*", "~r:*", "~p:*", *_WRITES),

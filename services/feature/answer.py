@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from rec.v1.feature_pb2 import GetFeaturesResponse
 from rec.v1.provenance_pb2 import Degradation
 from services.contract.columns import F32, U8, U32
-from services.feature import kernel, resp
+from services.feature import kernel
 from services.feature.near_cache import Answered, NearCache
 from services.feature.program import ITEM, PAIR, PER_CATEGORY, REQUEST, Layout, Stored
 from services.feature.query import Query
-from services.feature.resp import Column, Reply
+from services.runtime import resp
+from services.runtime.resp import Column, Reply
 
 _ONE = np.zeros(1, np.int64)
 # Length-delimited fields; a tag of one byte.

@@ -23,7 +23,7 @@ from services.contract.id_table import IdTable
 from services.contract.view_registry import FeatureSet
 from services.feature import kernel as k
 from services.feature.program import ITEM, Layout
-from services.feature.resp import Reply
+from services.runtime.resp import Reply
 
 _FIRST_IDS = 1024
 Ids = NDArray[np.uint64]

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from services.contract import redis_keys
 from services.contract.errors import DeadlineSpent, Unavailable
 from services.contract.feature_view import FeatureView
-from services.feature import metrics, resp
+from services.feature import metrics
 from services.feature.answer import Reading
 from services.feature.breaker import Breaker
 from services.feature.near_cache import NearCache
 from services.feature.program import ITEM, Layout
 from services.feature.query import Query
-from services.feature.redis_reader import RedisReader, Tracking, Values
-from services.feature.resp import Reply
+from services.runtime import resp
+from services.runtime.redis_reader import RedisReader, Tracking, Values
+from services.runtime.resp import Reply
 from services.runtime.settings import RedisSettings
 
 _PING_S = 0.1

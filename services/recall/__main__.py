@@ -39,7 +39,7 @@ from services.runtime.grpc_server import GrpcServer
 from services.runtime.kafka_consumer import LogReader
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process, run
-from services.runtime.redis_client import connect
+from services.runtime.redis_reader import RedisReader
 from services.runtime.settings import load
 from services.runtime.telemetry import freeze_after_load
 
@@ -50,8 +50,8 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
     """Starts recall inside a process; returns its server, whose ports answer already."""
     features = feature_set(settings.feature_set)
     wall, run_clock = WallClock(), RunClock(settings.time_scale)
-    redis = connect(settings.redis)
-    process.push_close("redis", redis.aclose)
+    redis = RedisReader(settings.redis, settings.max_reads)
+    process.push_close("redis", redis.close)
     dead_letters = Producer(settings.kafka, settings.name)
     await dead_letters.start()
     process.push_close("dead letters", dead_letters.stop)
@@ -62,7 +62,7 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
 
     vectors, catalogue = VectorSource(), Catalogue(settings.fresh_keep)
     process.push_close("vectors", vectors.close)
-    sets = SortedSets(redis)
+    sets = SortedSets(redis, settings.redis.timeout_ms / 1000)
     popular = PopularItems(
         sets,
         event_now_us,

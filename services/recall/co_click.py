@@ -7,11 +7,9 @@ clicks are read each time; an item's neighbours may be some seconds old (near_li
 from __future__ import annotations
 
 import time
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.asyncio import Redis
 
 from services.contract import redis_keys, view_clicks
 from services.contract.feature_view import FeatureView
@@ -20,6 +18,8 @@ from services.recall.counts import Counted
 from services.recall.near_lists import NearLists
 from services.recall.sorted_sets import SortedSets
 from services.recall.sources import NO_IDS
+from services.runtime.redis_reader import RedisReader
+from services.runtime.resp import mget
 
 _NEAR, _READ = (metrics.CO_CLICK_LISTS.labels(outcome) for outcome in ("near", "read"))
 
@@ -28,7 +28,7 @@ class CoClicks:
     """Reads the user's last clicks in the state of ``view`` (contract.view_clicks), then their neighbours."""
 
     def __init__(
-        self, redis: Redis, sets: SortedSets, view: FeatureView, per_item: int, near: NearLists
+        self, redis: RedisReader, sets: SortedSets, view: FeatureView, per_item: int, near: NearLists
     ) -> None:
         self._redis = redis
         self._view = view
@@ -37,9 +37,9 @@ class CoClicks:
         self._near = near
 
     async def propose(self, user_id: int, k: int) -> NDArray[np.uint64]:
-        """At most k items, best first; none for a user without clicks. Raises as the Redis client does."""
+        """At most k items, best first; none for a user without clicks. Raises OSError, as the reader does."""
         key = redis_keys.view_key(self._view, user_id.to_bytes(8, "little"))
-        value = cast("bytes | None", await self._redis.get(key))
+        (value,) = await self._redis.ask(mget([(b"", key, len(key))]))
         # The same item may have been clicked twice: its latest click counts.
         clicked = list(dict.fromkeys(view_clicks.last_clicked_items(self._view, value)))
         if not clicked:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.exceptions import RedisError
 
 from services.contract.redis_keys import POPULAR_HOP_US, POPULAR_HOPS, popular_hop, popular_key
 from services.recall import counts, metrics
@@ -65,7 +64,7 @@ class PopularItems:
         reading = self._due(wanted)
         try:
             found, bad = await self._sets.tops([popular_key(hop) for hop in reading], self._keep)
-        except (RedisError, OSError, TimeoutError) as error:
+        except OSError as error:
             metrics.REDIS_ERRORS.labels("popular").inc()
             if self.redis_alive or self._refreshed_at is None:
                 metrics.log.warning("redis does not answer", source="popular", error=repr(error))

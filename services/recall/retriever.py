@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.exceptions import RedisError
 
 from services.recall import merge, metrics
 from services.recall.catalogue import Catalogue
@@ -147,7 +146,7 @@ class Retriever:
                     return await self._co_clicks.propose(user_id, wanted)
         except TimeoutError:
             degraded[Source.CO_CLICK] = "deadline"
-        except (RedisError, OSError):
+        except OSError:
             degraded[Source.CO_CLICK] = "unavailable"
         metrics.REDIS_ERRORS.labels(Source.CO_CLICK.label).inc()
         return NO_IDS

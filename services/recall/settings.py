@@ -60,6 +60,8 @@ class RecallSettings(ProcessSettings):
     """Kept back from the sources for merging and for the way back."""
     vectors_budget_ms: int = Field(default=100, gt=0)
     """A search takes 1 to 2 ms; one that has waited this long on its thread is given up."""
+    max_reads: int = Field(default=256, gt=0)
+    """Reads that may wait for Redis at once; one beyond is refused, and its request has no co-clicks."""
     co_click_budget_ms: int = Field(default=50, gt=0)
     """At most two round trips to Redis: later than this the other sources fill in."""
     co_click_per_item: int = Field(default=30, gt=0)

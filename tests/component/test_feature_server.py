@@ -29,12 +29,13 @@ from services.contract.columns import U64, encode
 from services.contract.feature_view import view_from
 from services.contract.view_events import Event
 from services.contract.view_registry import FeatureSet
-from services.feature import metrics, resp
+from services.feature import metrics
 from services.feature.__main__ import start
-from services.feature.redis_reader import RedisReader
 from services.feature.settings import FeatureSettings
+from services.runtime import redis_reader, resp
 from services.runtime.grpc_errors import violations_of
 from services.runtime.process import Process
+from services.runtime.redis_reader import RedisReader
 from services.runtime.settings import GrpcServerSettings, RedisSettings
 
 pytestmark = pytest.mark.integration
@@ -374,10 +375,10 @@ async def test_a_redis_that_cannot_track_is_read_each_time(stack: AsyncExitStack
         rights = ("~*", "&*", "+@all", "-client", "-hello")
         await admin.execute_command("ACL", "SETUSER", "plain", "on", ">secret", *rights)
     made = Server(stack)
-    refused = counted(metrics.UNTRACKED)
+    refused = counted(redis_reader.UNTRACKED)
     await made.open(private_redis.url.replace("redis://", "redis://plain:secret@"))
     await made.ask([])
-    assert counted(metrics.UNTRACKED) == refused + 1
+    assert counted(redis_reader.UNTRACKED) == refused + 1
     read = counted(metrics.ITEMS_READ)
     for turn in range(3):
         await made.redis.set(KEY, state_of(turn))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -30,7 +32,7 @@ from services.runtime.clock import RunClock
 from services.runtime.grpc_errors import violations_of
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.process import Process
-from services.runtime.redis_client import connect
+from services.runtime.redis_reader import RedisReader
 from services.runtime.settings import GrpcServerSettings, RedisSettings
 from tests.feature_kit import FEATURES, clicked, states_of
 
@@ -90,10 +92,10 @@ class House:
         """Starts the server and a client."""
         process = Process(self.settings)
         stack.push_async_callback(process.close)
-        redis = connect(self.settings.redis)
-        stack.push_async_callback(redis.aclose)
+        redis = RedisReader(self.settings.redis, self.settings.max_reads)
+        stack.push_async_callback(redis.close)
         stack.push_async_callback(self.vectors.close)
-        sets = SortedSets(redis)
+        sets = SortedSets(redis, self.settings.redis.timeout_ms / 1000)
         self.popular = PopularItems(sets, lambda: NOW_US, keep=2_000, half_life_us=1_200_000_000, stale_s=0.3)
         self.co_clicks = CoClicks(redis, sets, last_clicks_view(FEATURES), 30, NearLists(100, NEAR_S))
         servicer = RecallServicer(
@@ -249,10 +251,10 @@ async def test_a_new_neighbour_is_proposed_when_what_was_read_has_aged(house: Ho
 async def test_neighbours_that_are_near_are_not_read_again(house: House, redis_url: str) -> None:
     await house.ask()
     with redis_client.Redis.from_url(redis_url) as client:
-        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        before = client.info("commandstats")["cmdstat_eval"]["calls"]
         house.co_clicks._near._max_age_s = 60.0
         assert set(of(await house.ask(), Source.CO_CLICK)) == set(range(2701, 2721))
-        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == before
+        assert client.info("commandstats")["cmdstat_eval"]["calls"] == before
 
 
 async def test_slow_co_clicks_are_left_out(house: House) -> None:
@@ -280,6 +282,23 @@ async def test_without_redis_vectors_fresh_and_exploration_go_on(private_redis) 
         assert degraded(response) == {"recall.popular:stale", "recall.co_click:unavailable"}
         assert len(tagged(response)) == 1000
         private_redis.start()
+        assert await house.popular.refresh()
+        assert not degraded(await house.ask())
+
+
+async def test_a_redis_that_hangs_is_given_up_and_found_again(private_redis) -> None:
+    async with AsyncExitStack() as stack:
+        house = House(private_redis.url)
+        await house.open(stack)
+        assert await house.popular.refresh()
+        os.kill(private_redis.child.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert not await house.popular.refresh()
+            assert time.monotonic() - began < 2
+            assert "recall.co_click:unavailable" in degraded(await house.ask())
+        finally:
+            os.kill(private_redis.child.pid, signal.SIGCONT)
         assert await house.popular.refresh()
         assert not degraded(await house.ask())
 

@@ -210,8 +210,8 @@ async def test_redis_lets_each_do_what_its_rules_say(house: House) -> None:
 
 
 async def test_the_feature_server_reads_and_tracks_as_its_user(house: House) -> None:
-    from services.feature.redis_reader import RedisReader, Tracking
-    from services.feature.resp import mget
+    from services.runtime.redis_reader import RedisReader, Tracking
+    from services.runtime.resp import mget
 
     told: list[object] = []
     tracking = Tracking((b"f:",), written=told.append, forget=lambda: None)

@@ -23,7 +23,7 @@ from services.feature.answer import Reading
 from services.feature.near_cache import NearCache
 from services.feature.program import ITEM, Layout
 from services.feature.query import Query
-from services.feature.resp import Column, Reply
+from services.runtime.resp import Column, Reply
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KEYS = [

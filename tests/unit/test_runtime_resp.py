@@ -7,7 +7,7 @@ from feature_kit import wire_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.feature.resp import ProtocolError, Reply, command, mget, value
+from services.runtime.resp import ProtocolError, Reply, command, mget, value
 
 VALUES = st.lists(st.one_of(st.none(), st.binary(max_size=40), st.just(b"\r\n$-1\r\n")), max_size=12)
 

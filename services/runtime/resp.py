@@ -1,4 +1,4 @@
-"""The pieces of Redis' wire protocol that reading features needs (RESP2, and RESP3's pushes). Pure.
+"""The pieces of Redis' wire protocol that reading needs (RESP2, and RESP3's pushes). Pure.
 
 The general client in Python spends ten times as long on packing a thousand keys and parsing a thousand
 values as Redis on finding them; a script that joins them inside Redis costs Redis three times as much.

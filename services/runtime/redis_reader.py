@@ -1,4 +1,4 @@
-"""One connection to Redis for reading features: requests in a row, replies in the same order (resp.py).
+"""One connection to Redis for reading: requests in a row, replies in the same order (resp.py).
 
 A caller that gives up leaves its place in the row, and its reply is dropped when it comes. A connection that
 is lost fails everybody who waits on it with OSError; the next request opens another.
@@ -20,10 +20,15 @@ from typing import Any, cast
 
 from redis.asyncio.connection import parse_url
 
-from services.feature import metrics
-from services.feature.resp import PUSH, ProtocolError, Reply, command, value
+from services.runtime import telemetry
 from services.runtime.redis_client import login_options
+from services.runtime.resp import PUSH, ProtocolError, Reply, command, value
 from services.runtime.settings import RedisSettings
+
+log = telemetry.get_logger(__name__)
+REFUSED = telemetry.counter("redis_reads_refused", "Reads refused: too many wait for Redis")
+CONNECTIONS = telemetry.counter("redis_read_connections", "Connections opened for reading")
+UNTRACKED = telemetry.counter("redis_untracked", "Connections to a Redis that cannot track keys")
 
 Values = list[bytes | None]
 # How the push begins that names keys (null instead of their array when all were flushed).
@@ -177,7 +182,7 @@ class RedisReader:
         if row is None or not row.usable:
             row = await self._open()
         if len(row) >= self._max_waiting:
-            metrics.ROW_FULL.inc()
+            REFUSED.inc()
             raise ConnectionRefusedError(f"{len(row)} reads wait for redis already")
         return await row.send(request, take)
 
@@ -194,7 +199,7 @@ class RedisReader:
                 except BaseException:
                     row.abort(ConnectionAbortedError("not let in"))
                     raise
-            metrics.CONNECTIONS.inc()
+            CONNECTIONS.inc()
             self._row = row
             return row
 
@@ -209,8 +214,8 @@ class RedisReader:
         except ConnectionError:
             raise
         except OSError as error:
-            metrics.UNTRACKED.inc()
-            metrics.log.warning("redis does not track keys: every item is read each time", error=str(error))
+            UNTRACKED.inc()
+            log.warning("redis does not track keys: every item is read each time", error=str(error))
             return False
         return True
 
