@@ -37,7 +37,8 @@ def test_the_rules_and_the_golden_logs_hold_for_the_machine_code() -> None:
     where = python("-P", "-c", code, path=compiled.COPY).stdout
     assert Path(where.strip()).suffix == ".so"
     tests = [str(REPOSITORY / "tests" / name) for name in RULES]
-    done = python("-P", "-m", "pytest", "-q", "-o", f"pythonpath={compiled.COPY}", *tests, path=compiled.COPY)
+    places = f"pythonpath={compiled.COPY} {REPOSITORY / 'tests'}"
+    done = python("-P", "-m", "pytest", "-q", "-o", places, *tests, path=compiled.COPY)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
