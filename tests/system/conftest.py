@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -61,6 +62,16 @@ class Loop:
         return subprocess.run(
             command, env=self.stack.environment(), cwd=REPOSITORY, text=True, capture_output=True, check=False
         )
+
+    def trace(self, *arguments: str) -> dict:
+        """What became of one click, as loadgen trace tells it."""
+        done = subprocess.run(
+            loadgen("trace", "--json-out", "--patience-s", "20", *arguments),
+            env=self.stack.environment(), cwd=REPOSITORY, text=True, capture_output=True, check=False,
+            timeout=120,
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stderr
+        return json.loads(done.stdout)
 
     @staticmethod
     def wait_until(condition, timeout_s: float, what: str):
