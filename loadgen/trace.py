@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -22,16 +26,30 @@ from loadgen.trace_visit import Visitor
 from services.contract import topics
 from services.contract.errors import InvalidInput, NotFound, Unavailable
 from services.contract.times import MICROS
-from services.runtime import grpc_client
+from services.runtime import grpc_client, tracing
+
+if TYPE_CHECKING:
+    from services.runtime.otel import Tracing
+
+# Until an id is found that is traced: enough for a share of one in ten thousand.
+_MAX_TRIES = 100_000
 
 
 def run(settings: TraceSettings) -> int:
     """Prints the story; see the module docstring for the exit code. LoopError when it could not begin."""
     if settings.request_id and settings.newest_click:
         raise InvalidInput.one("request_id", settings.request_id, "no id beside --newest-click")
-    story = asyncio.run(_follow(settings))
-    print(as_json(story) if settings.json_out else table(story, "docs/tracing.md"))
+    with tracing.configured(settings.tracing, settings.name) as traced:
+        story = asyncio.run(_follow(settings))
+        note = _note(traced, story.request_id)
+    print(as_json(story) if settings.json_out else table(story, note))
     return 1 if story.ends else 0
+
+
+def _note(traced: Tracing | None, request_id: str) -> str:
+    if traced is None:
+        return "no spans: tracing is off"
+    return "spans are sent" if traced.sampled_root(request_id) else "no spans: not among the requests traced"
 
 
 async def _follow(settings: TraceSettings) -> Story:
@@ -61,19 +79,51 @@ async def _own(settings: TraceSettings, log: TopicLog) -> Story:
     collector = grpc_client.channel(settings.collector_target, settings.grpc_client, settings.tls)
     async with gateway, collector:
         visitor = Visitor(settings, gateway, collector)
-        try:
-            since_us = time.time_ns() // 1000 - SLACK_US
-            visit = await visitor.ask()
-            await visitor.click(visit)
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"{error.code().name} {error.details()}") from error
-        trail = Trail(visit.story, log, settings.patience_s)
-        try:
-            contains = await _to_the_replicas(settings, visit.story, trail, since_us)
-            await visitor.see(visit, contains)
-        except StoryEnds as end:
-            visit.story.ends = str(end)
-        return visit.story
+        story = Story(_new_request_id())
+        with _root(story.request_id):
+            try:
+                await _visit(settings, story, visitor, log)
+            except StoryEnds as end:
+                story.ends = str(end)
+            except grpc.aio.AioRpcError as error:
+                raise Unavailable(f"{error.code().name} {error.details()}") from error
+        return story
+
+
+async def _visit(settings: TraceSettings, story: Story, visitor: Visitor, log: TopicLog) -> None:
+    since_us = time.time_ns() // 1000 - SLACK_US
+    visit = await visitor.ask(story)
+    await visitor.click(visit)
+    contains = await _to_the_replicas(settings, story, Trail(story, log, settings.patience_s), since_us)
+    await visitor.see(visit, contains)
+
+
+def _new_request_id() -> str:
+    """One that is traced, where any is."""
+    traced = tracing.active()
+    for _ in range(_MAX_TRIES):
+        request_id = f"trace-{uuid.uuid4().hex[:16]}"
+        if traced is None or traced.sampled_root(request_id) is not None:
+            break
+    return request_id
+
+
+@contextmanager
+def _root(request_id: str) -> Iterator[None]:
+    """The root span of the request's trace, where there is one: from the request to the end of the story."""
+    traced = tracing.active()
+    root = None if traced is None else traced.sampled_root(request_id)
+    if traced is None or root is None:
+        yield
+        return
+    from services.runtime.otel import SpanKind
+
+    span = traced.begin("one click", SpanKind.INTERNAL, root, attributes={"recloop.request_id": request_id})
+    try:
+        with traced.inside(span):
+            yield
+    finally:
+        span.end()
 
 
 async def _to_the_replicas(settings: TraceSettings, story: Story, trail: Trail, since_us: int) -> Contains:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections import Counter
 from dataclasses import dataclass
 
@@ -48,9 +47,8 @@ class Visitor:
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(gateway)
         self._collector = collector_pb2_grpc.CollectorServiceStub(collector)
 
-    async def ask(self) -> Visit:
+    async def ask(self, story: Story) -> Visit:
         """The request. StoryEnds when its answer was not scored: nothing is learned from it."""
-        story = Story(f"trace-{uuid.uuid4().hex[:16]}")
         story.add(_now_us(), "request", f"of user {self._settings.user_key}")
         answer = await self._recommend(story.request_id, [])
         provenance = answer.provenance

@@ -152,6 +152,8 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
+        # Headers, by offset.
+        self.traceparents: dict[int, bytes] = {}
         self.begin = 0
         self.away = False
         self.fault: Callable[[int, bytes], bytes | None] = lambda _, value: value
@@ -196,7 +198,7 @@ class MemoryFeed:
         for offset in range(self._next, min(len(self._log.records), self._next + 4)):
             value = self._log.fault(offset, self._log.records[offset])
             if value is not None:
-                found.append(FeedRecord(offset, value))
+                found.append(FeedRecord(offset, value, 0, self._log.traceparents.get(offset)))
             self._next = offset + 1
         return found
 

@@ -33,6 +33,7 @@ from services.ranking.served_sets import ServedSets
 from services.ranking.servicer import RankingServicer
 from services.ranking.settings import Settings
 from services.ranking.snapshot_log import SnapshotLog, encode_heartbeat, logged_topics
+from services.ranking.traces import applied_traces
 from services.runtime.clock import RunClock, WallClock
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.heartbeats import HeartbeatWriter
@@ -66,6 +67,7 @@ class Replica:
         self._process = process
         self._clock = WallClock()
         self.metrics = Metrics()
+        self._traces = applied_traces(settings.replica)
         self.producer = producer or Producer(settings.kafka, f"{settings.name}-{settings.replica}")
         run_clock = RunClock(settings.time_scale)
         self.heartbeats = HeartbeatWriter(
@@ -148,6 +150,7 @@ class Replica:
             on_bad=lambda record, partition, reason: self.dead_letter(
                 topics.MODEL_DELTAS.name, partition, record, reason
             ),
+            traces=self._traces,
         )
         return Follower(release, tools)
 
