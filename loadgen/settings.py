@@ -129,7 +129,8 @@ class TraceSettings(_Command):
     collector_target: str = "127.0.0.1:7055"
     """host:port of the collector."""
     ranking_target: str = "127.0.0.1:7054"
-    """host:port of ranking; several, separated by commas, are several replicas."""
+    """host:port of ranking. A name with several addresses is several replicas, and so are several names,
+    separated by commas."""
 
 
 class WorldLogSettings(_Command):

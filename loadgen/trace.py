@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from loadgen import trace_follow
+from loadgen import trace_follow, trace_replicas
 from loadgen.settings import TraceSettings
 from loadgen.trace_follow import Click, StoryEnds, Trail
 from loadgen.trace_log import SLACK_US, TopicLog
@@ -130,8 +130,8 @@ async def _to_the_replicas(settings: TraceSettings, story: Story, trail: Trail, 
     click = await trail.events(since_us)
     record, sample = await trail.sample(click)
     contains = await trail.delta(record, sample, click.item_id)
-    targets = [target.strip() for target in settings.ranking_target.split(",") if target.strip()]
-    await trace_follow.applied(story, targets, settings.tls, contains, settings.patience_s)
+    targets = await trace_replicas.replicas(settings.ranking_target, settings.tls)
+    await trace_replicas.applied(story, targets, settings.tls, contains, settings.patience_s)
     return contains
 
 

@@ -1,18 +1,16 @@
-"""Follows one click through the loop by what stands in its topics and what ranking says: each step adds its
-moment to the story, or ends the story with the reason.
+"""Follows one click through the loop by what stands in its topics: each step adds its moment to the story, or
+ends the story with the reason.
 
 The records of a request are found by its id, which is their key; the delta by the offset of the sample
-(trace_proof.py); the replicas by their stream of what they have applied.
+(trace_proof.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
@@ -20,14 +18,12 @@ from loadgen.trace_log import SLACK_US, TopicLog
 from loadgen.trace_proof import Contains, Search, Seen, rows_of, taken_back
 from loadgen.trace_story import Story
 from rec.events.v1.events_pb2 import ACTION_KIND_CLICK, EventRecord, SampleRecord, TrainingSample
-from rec.v1 import ranking_pb2, ranking_pb2_grpc
+from rec.model.v1.model_pb2 import Release
 from services.contract import delta, topics
 from services.contract.columns import F32, U64
 from services.contract.delta import Header
 from services.contract.times import MICROS, to_us
-from services.runtime import grpc_client
 from services.runtime.kafka_consumer import ConsumerRecord
-from services.runtime.settings import TlsSettings
 
 # How far behind the click a delta before the one that has it may stand; then further back each time.
 _BEHIND_US = (5 * MICROS, 60 * MICROS, 3_600 * MICROS, None)
@@ -129,16 +125,13 @@ class Trail:
         if found is None or chain.contains is None:
             named = f"{lineage.generation}/{lineage.policy}"
             raise StoryEnds(f"no delta of {named} with it has come in {self._patience_s:.0f} s")
-        await self._require_learned(record, chain.headers)
+        await self._require_learned(record)
         rows = rows_of(delta.open_body(found), item_id, sample.user_id)
         self._trained(chain.contains, record, rows)
+        await self._require_kept(record, chain.contains.delta.header)
         return chain.contains
 
-    async def _require_learned(self, sample: ConsumerRecord, headers: Sequence[Header]) -> None:
-        back = taken_back(headers, sample.partition, sample.offset)
-        if back is not None:
-            raise StoryEnds(f"a rollback has taken it back with delta {back}")
-
+    async def _require_learned(self, sample: ConsumerRecord) -> None:
         def refused(record: ConsumerRecord) -> str | None:
             said = dict(record.headers)
             origin = (
@@ -153,6 +146,14 @@ class Trail:
         reason = await self._log.first(topics.DEAD_LETTERS, 0, since_us, refused)
         if reason is not None:
             raise StoryEnds(f"the trainer has refused the sample: {reason}")
+
+    async def _require_kept(self, sample: ConsumerRecord, header: Header) -> None:
+        def take(record: ConsumerRecord) -> int | None:
+            release = Release.FromString(record.value or b"")
+            return taken_back(release, header.lineage, sample.partition, sample.offset)
+
+        if (sequence := await self._log.first(topics.MODEL_RELEASES, 0, 0, take)) is not None:
+            raise StoryEnds(f"a rollback has taken it back, with delta {sequence}")
 
     def _snapshot(self, record: ConsumerRecord, snapshot: Any) -> None:
         model = snapshot.model
@@ -215,7 +216,6 @@ class _Chain:
     def __init__(self, generation: int, policy: str, search: Search) -> None:
         self._key = topics.lineage_key(generation, policy)
         self.search = search
-        self.headers: list[Header] = []
         self.contains: Contains | None = None
 
     def take(self, record: ConsumerRecord) -> delta.Sealed | None:
@@ -226,48 +226,9 @@ class _Chain:
             sealed = delta.unseal(record.value)
         except delta.BadDelta:  # nobody applies it
             return None
-        self.headers.append(sealed.header)
         at_us, size = record.timestamp * 1000, len(record.value)
         self.contains = self.search.take(Seen(sealed.header, sealed.hash, record.offset, at_us, size))
         return sealed if self.contains or self.search.too_late else None
-
-
-async def applied(
-    story: Story, targets: Sequence[str], tls: TlsSettings, contains: Contains, patience_s: float
-) -> None:
-    """When each replica of ranking had the delta; StoryEnds when one has not said so in time."""
-    header = contains.delta.header
-    said = await asyncio.gather(*(_one(target, tls, header, patience_s) for target in targets))
-    for at_us, what in sorted(one for one in said if one[0]):
-        story.add(at_us, "applied", what)
-    if silent := [what for at_us, what in said if not at_us]:
-        raise StoryEnds("; ".join(silent))
-
-
-async def _one(target: str, tls: TlsSettings, header: Header, patience_s: float) -> tuple[int, str]:
-    async with grpc_client.channel(target, tls=tls) as channel:
-        stub = ranking_pb2_grpc.RankingServiceStub(channel)
-        try:
-            async with asyncio.timeout(patience_s):
-                async for one in stub.WatchApplied(ranking_pb2.WatchAppliedRequest()):
-                    lineage = one.model.lineage
-                    if (lineage.generation, lineage.policy) != header.lineage:
-                        continue
-                    if one.model.sequence >= header.sequence:
-                        return to_us(one.applied_at), _applied(one, header.sequence)
-        except TimeoutError:
-            return 0, f"ranking at {target} has not applied it in {patience_s:.0f} s"
-        except grpc.aio.AioRpcError as error:
-            return 0, f"ranking at {target}: {error.code().name} {error.details()}"
-    return 0, f"ranking at {target} has ended its stream"
-
-
-def _applied(one: ranking_pb2.WatchAppliedResponse, wanted: int) -> str:
-    where = f"by replica {one.replica}, arm {one.arm}"
-    if one.model.sequence == wanted:
-        return f"{where}: delta {wanted}, {one.rows:,} rows" if one.bytes else f"{where}: base {wanted}"
-    how = "a base" if not one.bytes else "the oldest delta that it remembers"
-    return f"{where}: by then, with {how} at {one.model.sequence}"
 
 
 def _event(record: ConsumerRecord, kind: str) -> Any:

@@ -8,9 +8,9 @@ dead-letters, what it was told to take back in a rollback's ranges, and a row th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rec.model.v1.model_pb2 import Release
 from services.contract.delta import Body, Header
 
 
@@ -87,10 +87,12 @@ def rows_of(body: Body, item_id: int, user_id: int) -> list[str]:
     return found
 
 
-def taken_back(headers: Iterable[Header], partition: int, offset: int) -> int | None:
-    """The sequence of the rollback that took a sample out of the lineage again."""
-    for header in headers:
-        ranges: Sequence[tuple[int, int, int]] = header.rollback.quarantined if header.rollback else ()
-        if any(where == partition and start <= offset < end for where, start, end in ranges):
-            return header.sequence
+def taken_back(release: Release, lineage: tuple[int, str], partition: int, offset: int) -> int | None:
+    """The sequence of the rollback that took a sample out of a lineage again, when a record of model-releases
+    tells of it."""
+    if (release.lineage.generation, release.lineage.policy) != lineage:
+        return None
+    for one in release.rollback.done.quarantined:
+        if one.partition == partition and one.start <= offset < one.end:
+            return release.rollback.sequence
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from loadgen.trace_follow import StoryEnds, Trail
 from loadgen.trace_log import SLACK_US, TopicLog
 from loadgen.trace_story import Story
 from loadgen.visit import click, impression
+from local.kafka_server import KafkaServer
 from rec.events.v1.events_pb2 import EventRecord, FeatureSnapshot
-from rec.model.v1.model_pb2 import Lineage, ModelVersion
+from rec.model.v1.model_pb2 import Lineage, ModelVersion, OffsetRange, Release, Rollback, RolledBack
 from services.contract import columns, topics
 from services.contract.times import from_us
 from services.runtime.kafka_producer import Producer, RecordMetadata
@@ -88,17 +89,29 @@ class Topics:
         return RawRecord(partition, offset, sample_bytes(self.world.sample()))
 
 
+@pytest.fixture(scope="module")
+def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A broker of these tests' own: they write to everybody's topics."""
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
+    server.start()
+    try:
+        server.create_topics()
+        yield server.bootstrap
+    finally:
+        server.kill()
+
+
 @pytest.fixture
-async def log(kafka_bootstrap: str) -> AsyncIterator[TopicLog]:
-    opened = TopicLog(KafkaSettings(bootstrap_servers=kafka_bootstrap))
+async def log(bootstrap: str) -> AsyncIterator[TopicLog]:
+    opened = TopicLog(KafkaSettings(bootstrap_servers=bootstrap))
     await opened.start()
     yield opened
     await opened.stop()
 
 
 @pytest.fixture
-async def way(kafka_bootstrap: str) -> AsyncIterator[Topics]:
-    producer = Producer(KafkaSettings(bootstrap_servers=kafka_bootstrap), "test")
+async def way(bootstrap: str) -> AsyncIterator[Topics]:
+    producer = Producer(KafkaSettings(bootstrap_servers=bootstrap), "test")
     await producer.start()
     yield Topics(producer)
     await producer.stop()
@@ -143,6 +156,21 @@ async def test_a_sample_that_the_trainer_has_refused_is_in_no_delta(way: Topics,
     clicked = await trail.events(way.began_us)
     with pytest.raises(StoryEnds, match="the trainer has refused the sample: not_finite"):
         await trail.delta(*await trail.sample(clicked), clicked.item_id)
+
+
+async def test_a_sample_that_a_rollback_has_taken_back_is_said_to_be(way: Topics, log: TopicLog) -> None:
+    await way.events()
+    placed = await way.joined()
+    where, at = placed.partition, placed.offset
+    await way.learned(RawRecord(where, at, sample_bytes(way.sample)))
+    done = RolledBack(order=1, quarantined=[OffsetRange(partition=where, start=at, end=at + 1)])
+    release = Release(lineage=way.sample.model.lineage, rollback=Rollback(order=1, done=done, sequence=2))
+    await way.producer.send(topics.MODEL_RELEASES.name, release.SerializeToString(), b"rollback")
+    trail = Trail(way.story, log, PATIENCE_S)
+    clicked = await trail.events(way.began_us)
+    with pytest.raises(StoryEnds, match="a rollback has taken it back, with delta 2"):
+        await trail.delta(*await trail.sample(clicked), clicked.item_id)
+    assert "delta" not in way.story.missing
 
 
 async def test_a_click_that_was_not_joined_ends_with_the_joiners_reason(way: Topics, log: TopicLog) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from loadgen import trace_story
-from loadgen.trace_follow import _applied
 from loadgen.trace_proof import Contains, Search, Seen, rows_of, taken_back
+from loadgen.trace_replicas import _applied, replicas
 from loadgen.trace_story import Story, as_json, table
-from rec.model.v1.model_pb2 import Lineage, ModelVersion
+from rec.model.v1.model_pb2 import Lineage, ModelVersion, OffsetRange, Release, Rollback, RolledBack
 from rec.v1.ranking_pb2 import WatchAppliedResponse
-from services.contract.delta import Body, Header, RolledBack, Step, TableChange
+from services.contract.delta import Body, Header, Step, TableChange
+from services.contract.errors import InvalidInput
 from services.contract.trace_ids import trace_id_of
+from services.runtime.settings import TlsSettings
 from tests.trainer_kit import random_body
 
 PARTITION, SAMPLE = 2, 100
@@ -79,11 +83,17 @@ def test_the_first_delta_of_a_lineage_needs_none_before() -> None:
 
 
 def test_a_rollback_that_quarantines_the_sample_takes_it_back() -> None:
-    plain = seen(7, 130).header
-    other = seen(8, 140, rollback=RolledBack(1, 6, ((PARTITION, 0, SAMPLE), (3, 0, 500)))).header
-    mine = seen(9, 150, rollback=RolledBack(2, 6, ((PARTITION, SAMPLE, SAMPLE + 1),))).header
-    assert taken_back([plain, other], PARTITION, SAMPLE) is None
-    assert taken_back([plain, other, mine], PARTITION, SAMPLE) == 9
+    def rollback(partition: int, start: int, end: int) -> Release:
+        ranges = [OffsetRange(partition=partition, start=start, end=end)]
+        done = RolledBack(order=1, restored_sequence=6, quarantined=ranges)
+        lineage = Lineage(generation=1, policy="online")
+        return Release(lineage=lineage, rollback=Rollback(order=1, done=done, sequence=9))
+
+    mine = rollback(PARTITION, SAMPLE, SAMPLE + 1)
+    assert taken_back(mine, (1, "online"), PARTITION, SAMPLE) == 9
+    assert taken_back(mine, (2, "online"), PARTITION, SAMPLE) is None
+    for other in (rollback(PARTITION, 0, SAMPLE), rollback(3, 0, 500), Release(lineage=mine.lineage)):
+        assert taken_back(other, (1, "online"), PARTITION, SAMPLE) is None
 
 
 def test_rows_say_what_of_the_sample_stands_in_the_body() -> None:
@@ -138,3 +148,12 @@ def test_a_replica_that_has_forgotten_the_delta_does_not_claim_it() -> None:
     assert said(57, 0) == "by replica r1, arm online: base 57"
     assert said(60, 0) == "by replica r1, arm online: by then, with a base at 60"
     assert said(60, 10) == "by replica r1, arm online: by then, with the oldest delta that it remembers at 60"
+
+
+async def test_each_address_and_each_name_is_a_replica() -> None:
+    plain, secured = TlsSettings(), TlsSettings(certificate_file="a", key_file="b", ca_file="c")
+    assert await replicas("127.0.0.1:7054, 127.0.0.2:7054", plain) == ["127.0.0.1:7054", "127.0.0.2:7054"]
+    assert await replicas("ranking:7054", secured) == ["ranking:7054"]
+    for bad in ("", "ranking", "ranking:", "127.0.0.1:7054,", ":7054"):
+        with pytest.raises(InvalidInput, match="ranking_target"):
+            await replicas(bad, plain)
