@@ -1,7 +1,8 @@
 """Whether this process traces: the one switch, and what a traced process can do.
 
-Off (no ``tracing.endpoint``) there is nothing: OpenTelemetry is not imported, no handler, channel or producer
-is wrapped, no header stands on a call or a record. Whoever takes part asks ``active`` once, when it is built.
+Off (no ``tracing.endpoint``) there is nothing: OpenTelemetry's traces are not imported, no handler, channel
+or producer is wrapped, no header stands on a call or a record. Whoever takes part asks ``active`` once, when
+it is built.
 
 A span exists only in a sampled trace, and whether one is sampled follows from the request's id
 (contract.trace_ids): nothing is started to be thrown away.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -16,14 +19,18 @@ from ranking_kit import Chain, MemoryLog, MemoryProducer, running, settings_for,
 
 from rec.v1 import gateway_pb2_grpc
 from rec.v1.gateway_pb2 import RecommendRequest
+from services.contract.access import SERVICES
 from services.contract.trace_ids import SpanRef, root_of, traceparent
 from services.gateway.__main__ import start
 from services.gateway.settings import GatewaySettings
 from services.runtime import tracing
+from services.runtime.grpc_client import channel
+from services.runtime.grpc_guard import Guard
 from services.runtime.otel import SpanKind
 from services.runtime.process import Process
 from services.runtime.settings import GrpcServerSettings, TracingSettings
 from services.runtime.telemetry import configure_logging, get_logger
+from services.runtime.traced_calls import ClientSpans
 from tests.component.test_gateway import NO_KAFKA, Neighbour
 from tests.otlp_kit import Received, Receiver, receiving, traced
 
@@ -77,9 +84,9 @@ class Way:
         process = Process(settings)
         self._stack.push_async_callback(process.close)
         gateway = await start(settings, process)
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}")
-        self._stack.push_async_callback(channel.close)
-        self.stub = gateway_pb2_grpc.GatewayServiceStub(channel)
+        client = grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}")
+        self._stack.push_async_callback(client.close)
+        self.stub = gateway_pb2_grpc.GatewayServiceStub(client)
 
     async def ask(self, request_id: str, *metadata: tuple[str, str]):
         request = RecommendRequest(user_id=5, n=10, candidates=50, request_id=request_id)
@@ -191,6 +198,52 @@ async def test_off_nothing_is_wrapped_and_nothing_is_sent(tmp_path, receiver) ->
         assert (await way.ask("r-1", ("traceparent", mine))).provenance.scored
         assert [one for one in way.seen if "traceparent" in one] == []
     assert receiver.spans == []
+
+
+class Handlers:
+    """A server that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.found: dict = {}
+
+    def add_registered_method_handlers(self, _service: str, handlers: dict) -> None:
+        self.found |= handlers
+
+
+class Asked(gateway_pb2_grpc.GatewayServiceServicer):
+    async def Recommend(self, request, context):
+        return None
+
+
+def under_the_guard() -> object:
+    """The function that the guard's handler calls."""
+    server, guard = Handlers(), Guard(10)
+    guard.stand_before(server)  # type: ignore[arg-type]
+    gateway_pb2_grpc.add_GatewayServiceServicer_to_server(Asked(), guard)
+    handler = server.found["Recommend"].unary_unary
+    return inspect.getclosurevars(handler).nonlocals["behaviour"]
+
+
+async def test_off_a_call_goes_through_nothing_more_than_before(receiver) -> None:
+    assert under_the_guard().__qualname__ == "Asked.Recommend"
+    async with channel("127.0.0.1:1") as plain:
+        assert plain._unary_unary_interceptors == []
+    with traced(receiver):
+        assert "traced_handler" in under_the_guard().__qualname__
+        async with channel("127.0.0.1:1") as wrapped:
+            assert [type(one) for one in wrapped._unary_unary_interceptors] == [ClientSpans]
+
+
+def test_off_no_process_imports_what_makes_and_sends_spans() -> None:
+    names = [*(f"services.{name}.__main__" for name in SERVICES if name != "trainer"), "trainer.wiring"]
+    unwanted = ("services.runtime.otel", "opentelemetry.sdk.trace", "opentelemetry.exporter")
+    code = (
+        f"import sys, importlib\nfor name in {[*names, 'loadgen.trace']}: importlib.import_module(name)\n"
+        f"print([one for one in sys.modules if one.startswith({unwanted})])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_log_line_inside_a_span_says_which(receiver, capsys) -> None:
