@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from services.contract.errors import Unavailable
 from services.contract.topics import Topic
 from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPartition
 from services.runtime.settings import KafkaSettings
 
 Found = TypeVar("Found")
 _POLL_MS = 100
+_SILENCE_S = 30.0
 # Behind the present: a record gets its time before it stands in the log.
 SLACK_US = 2_000_000
 
@@ -41,19 +43,26 @@ class TopicLog:
         patience_s: float = 0.0,
     ) -> Found | None:
         """What ``take`` makes of the first record that it wants, of a partition (None: of all, in no order
-        between them). Records from ``since_us`` on; what comes within ``patience_s`` from now is awaited."""
+        between them). Records from ``since_us`` on; what comes within ``patience_s`` from now is awaited.
+        Unavailable: they cannot be read to their end."""
         chosen = range(topic.partitions) if partition is None else (partition,)
         partitions = [TopicPartition(topic.name, number) for number in chosen]
-        deadline = time.monotonic() + patience_s
+        heard_s = time.monotonic()
+        deadline = heard_s + patience_s
         ends = await self._reader.end_offsets(partitions)
         self._reader.assign(await self._reader.offsets_since(partitions, since_us))
         while True:
-            for records in (await self._reader.poll(_POLL_MS)).values():
+            found_now = await self._reader.poll(_POLL_MS)
+            now_s = time.monotonic()
+            heard_s = now_s if found_now else heard_s
+            for records in found_now.values():
                 for record in records:
                     if (found := take(record)) is not None:
                         return found
-            if time.monotonic() >= deadline and await self._read_to(ends):
+            if now_s >= deadline and await self._read_to(ends):
                 return None
+            if now_s >= max(deadline, heard_s + _SILENCE_S):
+                raise Unavailable(f"{topic.name} is not readable to its end")
             await asyncio.sleep(0)
 
     async def _read_to(self, ends: dict[TopicPartition, int]) -> bool:
