@@ -1,7 +1,7 @@
 """Spans of learning, in a process that traces. A delta is a trace of its own, since it holds what many
 requests gave: ``delta``, from the first step that learned from a traced request to Kafka's acknowledgement;
 in it a ``train`` per such step, with links to the samples' spans (at most ``tracing.max_links``), and what
-ranking does with the delta, which finds the span in the record's header.
+ranking and recall do with the delta, which finds the span in the record's header.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from services.contract import topics
+from services.contract.trace_ids import SpanRef, span_of
 from services.runtime import tracing
 from services.runtime.kafka_consumer import ConsumerRecord
 from trainer.samples import RawRecord
 
 if TYPE_CHECKING:
     from services.contract.delta import Header
-    from services.contract.trace_ids import SpanRef
     from services.runtime.otel import Span, Tracing
 
 
@@ -36,7 +36,7 @@ class DeltaTraces:
     def wrote(self, record: ConsumerRecord) -> SpanRef | None:
         """The span that a sample came from: as its header says, else (from a joiner that does not trace) the
         request's own. None: it is not traced."""
-        if (named := self._records.span_of(record.headers)) is not None:
+        if (named := span_of(record.headers)) is not None:
             return named
         key = record.key
         return None if key is None else self._tracing.sampled_root(key.decode(errors="replace"))

@@ -9,6 +9,7 @@ wrote a record: W3C Trace Context, https://www.w3.org/TR/trace-context/.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import xxhash
@@ -67,3 +68,11 @@ def parse(header: str | bytes | None) -> SpanRef | None:
         return None
     ref = SpanRef(int(found[1], 16), int(found[2], 16))
     return ref if ref.trace_id and ref.span_id else None
+
+
+def span_of(headers: Iterable[tuple[str, bytes]]) -> SpanRef | None:
+    """The span that wrote a record of Kafka, as its headers say."""
+    for name, value in headers:
+        if name == TRACEPARENT:
+            return parse(value)
+    return None

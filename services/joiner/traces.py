@@ -11,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from services.contract.trace_ids import SpanRef, span_of
 from services.joiner.outgoing import Outgoing
 from services.runtime import tracing
 from services.runtime.kafka_consumer import ConsumerRecord
 from services.runtime.telemetry import counter
 
 if TYPE_CHECKING:
-    from services.contract.trace_ids import SpanRef
     from services.runtime.otel import Span, Tracing
 
 # Traced requests whose labels may still come, per partition.
@@ -45,7 +45,7 @@ class JoinTraces:
         for record in records:
             if record.key is None or not record.headers:
                 continue
-            span = self._records.span_of(record.headers)
+            span = span_of(record.headers)
             if span is None:
                 continue
             links, _ = self._read.pop(record.key, ([], 0))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.contract import topics
-from services.contract.trace_ids import TRACEPARENT
-from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPartition
+from services.contract.trace_ids import SpanRef, span_of
+from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.settings import KafkaSettings
 
 POLL_MS = 100
@@ -23,8 +23,8 @@ class FeedRecord:
     value: bytes
     # When Kafka appended it; 0 = not told.
     appended_us: int = 0
-    # The span that published it; None = it is not traced.
-    traceparent: bytes | None = None
+    # That published it; None = it is not traced.
+    span: SpanRef | None = None
 
 
 class DeltaFeed(Protocol):
@@ -65,7 +65,7 @@ class KafkaDeltaFeed:
         found = await self._reader.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
         # A record without value is the mark of a trainer that has started.
         records = [r for r in found.get(self._where, ()) if r.value is not None]
-        return [FeedRecord(r.offset, r.value, r.timestamp * 1000, _traceparent(r)) for r in records]
+        return [FeedRecord(r.offset, r.value, r.timestamp * 1000, span_of(r.headers)) for r in records]
 
     def seek(self, offset: int) -> None:
         """See DeltaFeed."""
@@ -79,7 +79,3 @@ class KafkaDeltaFeed:
     async def stop(self) -> None:
         """See DeltaFeed."""
         await self._reader.stop()
-
-
-def _traceparent(record: ConsumerRecord) -> bytes | None:
-    return dict(record.headers).get(TRACEPARENT) if record.headers else None

@@ -166,9 +166,7 @@ class Follower:
                 model.apply(sealed.header, body, sealed.hash, clock.now_us())
 
         traces = self._tools.traces
-        with (
-            nullcontext() if traces is None else traces.applying(self.arm, sealed.header, record.traceparent)
-        ):
+        with nullcontext() if traces is None else traces.applying(sealed.header, record.span, arm=self.arm):
             await self._exclusively(job)
         self.slot.applied(sealed.header, sealed.hash, record.offset)
         self._reread_s = 0.0

@@ -33,13 +33,13 @@ from services.ranking.served_sets import ServedSets
 from services.ranking.servicer import RankingServicer
 from services.ranking.settings import Settings
 from services.ranking.snapshot_log import SnapshotLog, encode_heartbeat, logged_topics
-from services.ranking.traces import applied_traces
 from services.runtime.clock import RunClock, WallClock
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.heartbeats import HeartbeatWriter
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process
 from services.runtime.telemetry import get_logger
+from services.runtime.traced_deltas import applied_deltas
 
 if TYPE_CHECKING:
     from services.ranking.slim import Slimmer
@@ -67,7 +67,7 @@ class Replica:
         self._process = process
         self._clock = WallClock()
         self.metrics = Metrics()
-        self._traces = applied_traces(settings.replica)
+        self._traces = applied_deltas(replica=settings.replica)
         self.producer = producer or Producer(settings.kafka, f"{settings.name}-{settings.replica}")
         run_clock = RunClock(settings.time_scale)
         self.heartbeats = HeartbeatWriter(

@@ -8,14 +8,13 @@ that request's trace, whoever sends it: many requests may share a call, a batch 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from opentelemetry.trace import Status, StatusCode
 
 from services.contract import topics
-from services.contract.trace_ids import TRACEPARENT, SpanRef, parse, traceparent
+from services.contract.trace_ids import TRACEPARENT, SpanRef, traceparent
 from services.runtime.otel import Span, SpanKind, Tracing, ref_of
 
 _BY_REQUEST = frozenset(topic.name for topic in topics.ALL if topic.key == "request_id")
@@ -30,14 +29,6 @@ def by_request(topic: str) -> bool:
 def header_of(span: Span) -> Header:
     """What a record carries."""
     return TRACEPARENT, traceparent(ref_of(span)).encode()
-
-
-def span_of(headers: Iterable[Header]) -> SpanRef | None:
-    """The span that wrote a record."""
-    for name, value in headers:
-        if name == TRACEPARENT:
-            return parse(value)
-    return None
 
 
 def attributes_of(topic: str, operation: str, **more: Any) -> dict[str, str | int]:

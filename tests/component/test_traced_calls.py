@@ -178,7 +178,7 @@ async def test_an_applied_delta_stands_in_the_trace_that_its_record_names(tmp_pa
         way = Way(stack)
         await way.open(tmp_path)
         delta = SpanRef(1 << 100, 42)
-        way.log.traceparents[0] = traceparent(delta).encode()
+        way.log.spans[0] = delta
         way.log.append(way.chain.next(), way.chain.next())
         await until(lambda: way.replica.arms.serving["online"].state.sequence == 2)
         active.flush()

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from services.contract import trace_ids
-from services.contract.trace_ids import SpanRef, bound_of, parse, root_of, sampled, trace_id_of, traceparent
+from services.contract.trace_ids import (
+    TRACEPARENT,
+    SpanRef,
+    bound_of,
+    parse,
+    root_of,
+    sampled,
+    span_of,
+    trace_id_of,
+    traceparent,
+)
 
 
 def test_the_ids_of_a_request_never_change() -> None:
@@ -50,6 +60,13 @@ def test_a_header_comes_back_as_the_span_it_names() -> None:
 )
 def test_a_header_that_names_no_sampled_span_is_none(header: str | bytes | None) -> None:
     assert parse(header) is None
+
+
+def test_a_record_names_its_span_among_other_headers() -> None:
+    ref = root_of("r")
+    assert span_of([("reason", b"late"), (TRACEPARENT, traceparent(ref).encode())]) == ref
+    assert span_of([("reason", b"late")]) is None
+    assert span_of(()) is None
 
 
 def test_the_flags_are_bits() -> None:
