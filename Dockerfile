@@ -15,7 +15,7 @@ COPY services services
 COPY trainer trainer
 COPY loadgen loadgen
 COPY local local
-RUN pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt .
+RUN pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt '.[tracing]'
 
 # The join as machine code, from the same files (local/compiled.py). Its compilers stay here.
 FROM build AS compiled

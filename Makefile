@@ -43,7 +43,7 @@ $(PY):
 $(INSTALLED): pyproject.toml constraints.txt | $(PY)
 	@echo "setup: installing pinned packages (PyTorch is large; only the first time)"
 	@$(BIN)/pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-	  -e '.[local,dev]' || { echo "setup: Python packages: needed by everything, not installed (see above). Mend it with: make setup, once the package index is reachable" >&2; exit 1; }
+	  -e '.[local,dev,tracing]' || { echo "setup: Python packages: needed by everything, not installed (see above). Mend it with: make setup, once the package index is reachable" >&2; exit 1; }
 	@touch $@
 
 $(FETCHED): local/kafka_jars.txt $(INSTALLED)

@@ -13,6 +13,7 @@ COMMANDS = {
     "day0-samples": "the samples of a seeded stack's day 0, into its lake",
     "simulate": "simulated users against a running stack; writes out/demo.json",
     "scenario": "what happens in the world of a running simulate: on NAME, off NAME, list",
+    "trace": "follow one click to the model that has learned it",
     "world-log": "the simulated world as a log to replay",
     "replay": "a real log in event time against a running stack; writes out/replay.json",
     "sync-pass": "a real log, with an arm per interval at which the model is synchronised",
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
         return 0 if command in ("-h", "--help") else 2
     if command in OWN_ARGUMENTS:
         return int(importlib.import_module(OWN_ARGUMENTS[command]).main(arguments))
-    from loadgen import day0, day0_samples, seed, settings, simulate, world_log
+    from loadgen import day0, day0_samples, seed, settings, simulate, trace, world_log
     from services.contract.errors import LoopError
     from services.runtime.settings import ProcessSettings, load
 
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> int:
         "seed": (seed.run, settings.SeedSettings),
         "day0-samples": (day0_samples.run, settings.Day0SamplesSettings),
         "simulate": (simulate.run, settings.SimulateSettings),
+        "trace": (trace.run, settings.TraceSettings),
         "world-log": (world_log.run, settings.WorldLogSettings),
     }
     work, kind = runs[command]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import CliImplicitFlag, CliPositionalArg, SettingsConfigDict
 
 from loadgen.world_config import WorldConfig
 from services.contract.feature_sets import WORLD
@@ -100,6 +100,37 @@ class SeedSettings(_Command):
     """How long release may take to come up and to register the first generation."""
     settle_timeout_ms: int = Field(default=120_000, ge=0)
     """How long feature_pipeline may take to fold what was seeded; 0 = it is not waited for."""
+
+
+class TraceSettings(_Command):
+    """python -m loadgen trace [REQUEST_ID]: makes a request, clicks on its first item, follows the click to
+    the model that has learned it; with a request's id, or --newest-click, follows that one."""
+
+    request_id: CliPositionalArg[str] = ""
+    """A request of the past that somebody has clicked on; empty: one is made."""
+    newest_click: CliImplicitFlag[bool] = False
+    """Follow the newest click that stands in the log instead."""
+    since_s: float = Field(default=3_600.0, gt=0)
+    """How far back a request of the past, or a click, is looked for."""
+    patience_s: float = Field(default=60.0, gt=0, le=3_600)
+    """How long each step may take. A joiner that waits for windows (label-first) needs more than one."""
+    user_key: str = Field(default="trace", min_length=1)
+    """Who asks and clicks. The loop learns from this click as from any other."""
+    arm: str = "online"
+    """Arm that is asked for; a pinned one never has what it was clicked for. Empty: the user's own."""
+    click_after_ms: int = Field(default=300, ge=0)
+    """From the answer to the click."""
+    deadline_ms: int = Field(default=5_000, gt=0)
+    """Of each call."""
+    json_out: CliImplicitFlag[bool] = False
+    """Print JSON instead of a table."""
+    gateway_target: str = "127.0.0.1:7051"
+    """host:port of the gateway."""
+    collector_target: str = "127.0.0.1:7055"
+    """host:port of the collector."""
+    ranking_target: str = "127.0.0.1:7054"
+    """host:port of ranking. A name with several addresses is several replicas, and so are several names,
+    separated by commas."""
 
 
 class WorldLogSettings(_Command):

@@ -16,6 +16,7 @@ from services.contract import delta, model_schema, model_state, model_store, tim
 from services.contract.errors import NotFound, Unavailable
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import ModelState
+from services.contract.trace_ids import SpanRef
 from services.contract.view_registry import FeatureSet
 from services.ranking.delta_feed import FeedRecord
 from services.ranking.replica import Replica
@@ -152,6 +153,8 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
+        # That wrote a record, by offset.
+        self.spans: dict[int, SpanRef] = {}
         self.begin = 0
         self.away = False
         self.fault: Callable[[int, bytes], bytes | None] = lambda _, value: value
@@ -196,7 +199,7 @@ class MemoryFeed:
         for offset in range(self._next, min(len(self._log.records), self._next + 4)):
             value = self._log.fault(offset, self._log.records[offset])
             if value is not None:
-                found.append(FeedRecord(offset, value))
+                found.append(FeedRecord(offset, value, 0, self._log.spans.get(offset)))
             self._next = offset + 1
         return found
 

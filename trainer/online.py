@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TypeVar
 
 from services.contract import columns, topics
@@ -27,6 +29,7 @@ from trainer.publisher import Publisher
 from trainer.samples import RawRecord
 from trainer.schemas import Schemas
 from trainer.settings import OnlineSettings
+from trainer.traces import DeltaTraces, delta_traces
 
 log = get_logger(__name__)
 _Result = TypeVar("_Result")
@@ -86,6 +89,7 @@ class OnlineTrainer:
         self._base_s = 0.0
         self._base_due = base_due
         self._pace = pace
+        self._traces = delta_traces()
         self._metrics = Metrics(f"{core.state.generation}/{core.state.policy}")
         self._pressure = counter("trainer_backpressure", "Polls put off because a delta was due.", ["reason"])
 
@@ -120,7 +124,7 @@ class OnlineTrainer:
         await self._maybe_publish()
         await asyncio.sleep(self._settings.gather_ms / 1000)
         found = await self._poll()
-        records = [raw for where in found for raw in _raw(found[where])]
+        records = [raw for where in found for raw in _raw(found[where], self._traces)]
         for run in bounded(records, self._settings.max_poll_rows, self._row_bytes):
             await self._train(run)
             if self._must_publish_first():
@@ -150,6 +154,8 @@ class OnlineTrainer:
                 if self.stopping.is_set():
                     return
                 rows = await self.in_thread(lambda: self.core.train(run, now_us))
+        if self._traces is not None:
+            self._traces.trained(run, rows, now_us)
         self._metrics.trained(rows, self.core)
         self._metrics.waited([raw.sent_us for raw in run], self._clock.now_us())
 
@@ -181,6 +187,8 @@ class OnlineTrainer:
             self._pace.published(passed_us)
         if plan is None:
             return
+        if self._traces is not None:
+            self._traces.sealed(plan.header)
         self._published_s = now
         if plan.base is not None:
             self._base_s, self._base_due = now, False
@@ -191,7 +199,8 @@ class OnlineTrainer:
             return self.core.build(now_us, with_base=with_base)
 
     async def _fly(self, plan: Plan) -> None:
-        with self._metrics.publish_seconds.time():
+        traced = nullcontext() if self._traces is None else self._traces.publishing()
+        with self._metrics.publish_seconds.time(), traced:
             offset = await self._publisher.publish(plan)
         await self.in_thread(self.core.ack)
         self._metrics.published(plan, self._clock.now_us())
@@ -228,5 +237,8 @@ async def sample_starts(
     return starts, frozenset(where.partition for where in partitions)
 
 
-def _raw(records: list[ConsumerRecord]) -> list[RawRecord]:
-    return [RawRecord(r.partition, r.offset, r.value or b"", r.key, r.timestamp * 1000) for r in records]
+def _raw(records: list[ConsumerRecord], traces: DeltaTraces | None) -> list[RawRecord]:
+    raw = [RawRecord(r.partition, r.offset, r.value or b"", r.key, r.timestamp * 1000) for r in records]
+    if traces is None:
+        return raw
+    return [replace(one, span=traces.wrote(record)) for one, record in zip(raw, records, strict=True)]

@@ -32,6 +32,7 @@ from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from services.contract import columns, times
 from services.contract.join_labels import keeps_negative
 from services.contract.model_schema import ModelShape
+from services.contract.trace_ids import SpanRef
 from trainer.sample_columns import Known, SampleColumns, Source
 from trainer.settings import LearningSettings
 
@@ -48,6 +49,8 @@ class RawRecord:
     key: bytes | None = None
     # When the joiner sent it, as the record says; 0 = not told.
     sent_us: int = 0
+    # That it came from, when its request is traced (trainer/traces.py).
+    span: SpanRef | None = None
 
 
 @dataclass(frozen=True)

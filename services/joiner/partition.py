@@ -27,6 +27,7 @@ from services.joiner.recovery import recover
 from services.joiner.said import Said
 from services.joiner.scheme import Scheme
 from services.joiner.settings import Settings
+from services.joiner.traces import join_traces
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import ConsumerRecord, GroupReader, TopicPartition
 from services.runtime.kafka_transactions import TransactionalProducer
@@ -69,6 +70,7 @@ class PartitionJoin:
         )
         self._metrics = metrics.TaskMetrics(partition)
         self._said = Said(partition, scheme.names)
+        self._traces = join_traces(scheme.names.samples)
         self._waiting = Waiting()
         self._changed = asyncio.Event()
         self._committing = asyncio.Lock()
@@ -154,7 +156,10 @@ class PartitionJoin:
     def _join(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
         task, said = self.task, self._said
         replaying, before = task.replaying, len(said.records)
-        missing = said.join(task, source, records, self._wall.now_us())
+        now_us = self._wall.now_us()
+        if self._traces is not None:
+            self._traces.read(records, now_us)
+        missing = said.join(task, source, records, now_us)
         if missing:
             metrics.GAPS.labels(str(self.partition), source.name.lower()).inc(missing)
         if replaying:
@@ -235,7 +240,7 @@ class PartitionJoin:
             self._broken = True
             await self._scheme.fill(self.task, batch)
             with metrics.TRANSACTION_SECONDS.time():
-                await self._transact(batch, positions)
+                await self._traced(batch, positions)
             self._broken = False
             self.committed = positions
             metrics.TRANSACTION_RECORDS.observe(len(batch))
@@ -246,6 +251,16 @@ class PartitionJoin:
                     waited_s = [max(0, now_ms - at) / 1000 for at in at_ms]
                     observe_all(metrics.EMIT_SECONDS.labels(outcome), waited_s)
             self._metrics.update(self.task, self.held_bytes, self.intake.waiting)
+
+    async def _traced(self, batch: list[Outgoing], positions: dict[Source, Position]) -> None:
+        if self._traces is None:
+            await self._transact(batch, positions)
+            return
+        spans = self._traces.begin(batch, self._wall.now_us())
+        try:
+            await self._transact(batch, positions)
+        finally:
+            self._traces.end(spans)
 
     async def _transact(self, batch: list[Outgoing], positions: dict[Source, Position]) -> None:
         """Outputs and positions become visible together, or neither does."""

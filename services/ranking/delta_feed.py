@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.contract import topics
+from services.contract.trace_ids import SpanRef, span_of
 from services.runtime.kafka_consumer import LogReader, TopicPartition
 from services.runtime.settings import KafkaSettings
 
@@ -22,6 +23,8 @@ class FeedRecord:
     value: bytes
     # When Kafka appended it; 0 = not told.
     appended_us: int = 0
+    # That published it; None = it is not traced.
+    span: SpanRef | None = None
 
 
 class DeltaFeed(Protocol):
@@ -62,7 +65,7 @@ class KafkaDeltaFeed:
         found = await self._reader.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
         # A record without value is the mark of a trainer that has started.
         records = [r for r in found.get(self._where, ()) if r.value is not None]
-        return [FeedRecord(r.offset, r.value, r.timestamp * 1000) for r in records]
+        return [FeedRecord(r.offset, r.value, r.timestamp * 1000, span_of(r.headers)) for r in records]
 
     def seek(self, offset: int) -> None:
         """See DeltaFeed."""

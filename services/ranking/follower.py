@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TypeVar
 
 from rec.model.v1 import model_pb2
@@ -165,7 +165,9 @@ class Follower:
             with seconds.time():
                 model.apply(sealed.header, body, sealed.hash, clock.now_us())
 
-        await self._exclusively(job)
+        traces = self._tools.traces
+        with nullcontext() if traces is None else traces.applying(sealed.header, record.span, arm=self.arm):
+            await self._exclusively(job)
         self.slot.applied(sealed.header, sealed.hash, record.offset)
         self._reread_s = 0.0
         header = sealed.header

@@ -13,6 +13,7 @@ from services.ranking.delta_feed import DeltaFeed, FeedRecord
 from services.ranking.metrics import Metrics
 from services.ranking.scorer import Scorer
 from services.runtime.clock import WallClock
+from services.runtime.traced_deltas import AppliedDeltas
 
 if TYPE_CHECKING:
     from services.ranking.follower import Follower
@@ -50,3 +51,4 @@ class Tools:
     on_served: Callable[[Follower], None]
     on_applied: Callable[[Follower, Applied], None]
     on_bad: Callable[[FeedRecord, int, str], None]
+    traces: AppliedDeltas | None = None

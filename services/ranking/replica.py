@@ -39,6 +39,7 @@ from services.runtime.heartbeats import HeartbeatWriter
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process
 from services.runtime.telemetry import get_logger
+from services.runtime.traced_deltas import applied_deltas
 
 if TYPE_CHECKING:
     from services.ranking.slim import Slimmer
@@ -66,6 +67,7 @@ class Replica:
         self._process = process
         self._clock = WallClock()
         self.metrics = Metrics()
+        self._traces = applied_deltas(replica=settings.replica)
         self.producer = producer or Producer(settings.kafka, f"{settings.name}-{settings.replica}")
         run_clock = RunClock(settings.time_scale)
         self.heartbeats = HeartbeatWriter(
@@ -148,6 +150,7 @@ class Replica:
             on_bad=lambda record, partition, reason: self.dead_letter(
                 topics.MODEL_DELTAS.name, partition, record, reason
             ),
+            traces=self._traces,
         )
         return Follower(release, tools)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from rec.model.v1.model_pb2 import BaseRef, Release
@@ -19,12 +20,14 @@ from services.contract import delta, topics
 from services.contract.chain import Action, ModelSlot, Position, SlotState, Verdict
 from services.contract.errors import LoopError, NotFound
 from services.contract.signature import Trusted
+from services.contract.trace_ids import span_of
 from services.recall import metrics
 from services.recall.base_loader import load_base
 from services.recall.release_feed import ReleaseFeed
 from services.recall.vectors import VectorModel, VectorSource, VectorVersion
 from services.runtime.clock import WallClock
 from services.runtime.kafka_consumer import ConsumerRecord, LogReader, TopicPartition
+from services.runtime.traced_deltas import applied_deltas
 
 _POLL_MS = 200
 _MAX_RECORDS = 20
@@ -73,6 +76,7 @@ class ModelFeed:
         self._trusted = trusted
         self._stale_s = stale_s
         self._wall = wall
+        self._traces = applied_deltas()
         self._followed: _Followed | None = None
         self._repairing_since: float | None = None
         self._open_at = 0.0
@@ -189,7 +193,9 @@ class ModelFeed:
             verdict = slot.offer(sealed.header, sealed.hash, record.offset)
             if verdict.action is Action.APPLY:
                 body = await asyncio.to_thread(delta.open_body, sealed)
-                await self._apply(followed, sealed.header, body)
+                traces, span = self._traces, span_of(record.headers)
+                with nullcontext() if traces is None else traces.applying(sealed.header, span):
+                    await self._apply(followed, sealed.header, body)
                 slot.applied(sealed.header, sealed.hash, record.offset)
         except delta.BadDelta as error:
             verdict = slot.offer_bad(error.reason, record.offset)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import grpc
 
 from services.contract.errors import DeadlineSpent
+from services.runtime import tracing
 from services.runtime.grpc_rotation import RotatingChannel
 from services.runtime.settings import GrpcClientSettings, TlsSettings
 from services.runtime.tls import files_of
@@ -46,13 +47,24 @@ def channel(
         ("grpc.enable_retries", 1),
         ("grpc.service_config", json.dumps(service_config(settings, idempotent))),
     )
+    spans = _spans()
     if not tls.on:
-        return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.insecure_channel(target, options=options, interceptors=spans)
 
     def connect(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
-        return grpc.aio.secure_channel(target, credentials, options=options)
+        return grpc.aio.secure_channel(target, credentials, options=options, interceptors=spans)
 
     return RotatingChannel(files_of(tls), connect)
+
+
+def _spans() -> list[grpc.aio.ClientInterceptor] | None:
+    traced = tracing.active()
+    if traced is None:
+        return None
+    # Imported here: only this needs OpenTelemetry.
+    from services.runtime.traced_calls import ClientSpans
+
+    return [ClientSpans(traced)]
 
 
 def blocking_channel(target: str, tls: TlsSettings = _PLAINTEXT) -> grpc.Channel:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import grpc
 
 from services.contract.errors import Overloaded
+from services.runtime import tracing
 from services.runtime.access import Access
 from services.runtime.grpc_errors import status_of
 from services.runtime.grpc_handlers import behaviour_of, kind_of, rewrapped
@@ -33,6 +34,7 @@ class _Method:
         _, service, method = path.split("/")
         labels = (kind, service, method)
         self.path = path
+        self.kind = kind
         self.started = counter("grpc_server_started", "Calls begun.", _LABELS, prefix="").labels(*labels)
         self.seconds = histogram("grpc_server_handling_seconds", "Call duration.", _LABELS, prefix="").labels(
             *labels
@@ -55,6 +57,7 @@ class Guard:
     def __init__(self, max_concurrent_rpcs: int, access: Access | None = None) -> None:
         self._limit = max_concurrent_rpcs
         self._access = access
+        self._tracing = tracing.active()
         self._active = 0
         self._draining = False
         self._streams: set[asyncio.Task[Any]] = set()
@@ -94,6 +97,11 @@ class Guard:
 
     def _wrap(self, path: str, handler: Any) -> Any:
         behaviour, method = behaviour_of(handler), _Method(path, kind_of(handler))
+        if self._tracing is not None and method.kind == "unary":
+            # Imported here: only this needs OpenTelemetry.
+            from services.runtime.traced_calls import traced_handler
+
+            behaviour = traced_handler(self._tracing, path, behaviour)
         if self._access is not None:
             behaviour = self._access.checked(path, behaviour)
         stand = self._many_answers if handler.response_streaming else self._one_answer

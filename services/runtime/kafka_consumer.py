@@ -90,6 +90,19 @@ class _Reader:
         except kafka.KafkaError as error:
             raise loop_error(error, "beginning offsets") from error
 
+    async def offsets_since(
+        self, partitions: Iterable[TopicPartition], since_us: int
+    ) -> dict[TopicPartition, int]:
+        """First offset of each partition whose record is of this moment (Kafka's time) or later; the end
+        where there is none."""
+        wanted = list(partitions)
+        ends = await self.end_offsets(wanted)
+        try:
+            found = await self._started().offsets_for_times(dict.fromkeys(wanted, max(0, since_us // 1000)))
+        except kafka.KafkaError as error:
+            raise loop_error(error, "offsets since") from error
+        return {where: ends[where] if found[where] is None else found[where].offset for where in wanted}
+
     def pause(self, *partitions: TopicPartition) -> None:
         """Stops fetching some partitions."""
         self._started().pause(*partitions)

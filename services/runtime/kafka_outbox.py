@@ -13,16 +13,20 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiokafka.structs import RecordMetadata
 
 from services.contract.errors import InvalidInput, LoopError, Overloaded
 from services.contract.topics import MAX_RECORD_BYTES
+from services.runtime import tracing
 from services.runtime.kafka_connect import connection_options
 from services.runtime.kafka_errors import loop_error
 from services.runtime.settings import KafkaSettings
 from services.runtime.telemetry import counter, gauge
+
+if TYPE_CHECKING:
+    from services.runtime.traced_records import SentRecords
 
 Headers = Sequence[tuple[str, bytes]]
 # Sends one record; gives the future of its acknowledgement.
@@ -57,6 +61,7 @@ class Outbox:
         self._idle = asyncio.Event()
         self._idle.set()
         self._on_error: Callable[[BaseException], None] | None = None
+        self._spans = _spans()
         self._acked = counter("kafka_records_acknowledged", "Records acknowledged by Kafka.", ["topic"])
         self._failed = counter("kafka_records_failed", "Records that Kafka did not take.", ["topic", "error"])
         self._refused = counter("kafka_records_refused", "Records refused: too many pending.", ["topic"])
@@ -100,6 +105,9 @@ class Outbox:
             self._refused.labels(topic).inc()
             raise Overloaded(f"{len(self._pending)} records ({self._bytes} bytes) wait for Kafka")
         future = asyncio.get_running_loop().create_future()
+        if self._spans is not None and headers is None and (span := self._spans.sending(topic, key)):
+            headers = [self._spans.header_of(span)]
+            self._spans.when_sent(span, future)
         record = Outgoing(topic, value, key, headers, partition, future, size)
         self._pending[id(record)] = record
         self._bytes += size
@@ -174,6 +182,16 @@ class Outbox:
     async def flush(self) -> None:
         """Returns when nothing is pending; whether it was acknowledged is in each record's future."""
         await self._idle.wait()
+
+
+def _spans() -> SentRecords | None:
+    traced = tracing.active()
+    if traced is None:
+        return None
+    # Imported here: only this needs OpenTelemetry.
+    from services.runtime.traced_records import SentRecords
+
+    return SentRecords(traced)
 
 
 def client_options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:

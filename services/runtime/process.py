@@ -23,8 +23,9 @@ from typing import Any
 
 import uvloop
 
+from services.runtime import tracing
 from services.runtime.settings import ProcessSettings, differing
-from services.runtime.start_check import require_whole
+from services.runtime.start_check import require_whole, said_at_once
 from services.runtime.telemetry import Pulse, configure_logging, counter, get_logger
 
 log = get_logger(__name__)
@@ -147,6 +148,8 @@ async def live(settings: ProcessSettings, main: MainFn) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, process, number)
+    if tracing.active() is not None:
+        process.push_last("traces", lambda: asyncio.to_thread(tracing.close))
     task = loop.create_task(_guard_main(process, main), name="main")
     stopping = loop.create_task(process.stopping.wait(), name="stopping")
     await stopping
@@ -179,6 +182,8 @@ def run(settings: ProcessSettings, main: MainFn) -> None:
     """Configures logs, checks secrets, runs ``main`` on uvloop, leaves by SystemExit with the exit code."""
     configure_logging(settings.name, settings.log_level)
     require_whole(settings, settings.name)
+    with said_at_once(settings.name):
+        tracing.configure(settings.tracing, settings.name)
     # Reports read it: what a run was made with.
     log.info("starting", settings=differing(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

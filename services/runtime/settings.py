@@ -3,9 +3,9 @@
 Secrets are never settings: a setting names the file that holds one (runtime.secrets).
 
 Precedence: command line (``--grpc.port 7051``), environment (``RECLOOP_GRPC__PORT``; also the customary
-``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``), a TOML file of one process (``RECLOOP_SETTINGS_FILE``; groups
-are its tables), default. The text under a field is its reason and is what ``--help`` prints. No other file
-reads ``os.environ``.
+``KAFKA_BOOTSTRAP_SERVERS``, ``REDIS_URL`` and OpenTelemetry's names), a TOML file of one process
+(``RECLOOP_SETTINGS_FILE``; groups are its tables), default. The text under a field is its reason and is what
+``--help`` prints. No other file reads ``os.environ``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ from services.contract.view_growth import named_set
 
 ENV_PREFIX = "RECLOOP_"
 SETTINGS_FILE = "RECLOOP_SETTINGS_FILE"
+# OpenTelemetry's own names for fields of tracing; the first that is set counts.
+_OPENTELEMETRYS = {
+    "endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    "sample_ratio": ("OTEL_TRACES_SAMPLER_ARG",),
+}
 
 
 def _known_set(name: str) -> str:
@@ -211,6 +216,25 @@ class RedisSettings(_Login):
     """Opening one connection."""
 
 
+class TracingSettings(Group):
+    """OpenTelemetry traces by OTLP over gRPC. What else an exporter can be told (headers, certificates) are
+    OpenTelemetry's own variables, OTEL_EXPORTER_OTLP_*."""
+
+    endpoint: str = ""
+    """http://host:4317 of a collector (https:// with TLS); empty: no traces, and no cost. Also read from
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT."""
+    sample_ratio: float = Field(default=0.01, ge=0, le=1)
+    """Share of the requests that are traced, by their ids: the same in every process, or stories have holes.
+    Also read from OTEL_TRACES_SAMPLER_ARG."""
+    max_links: int = Field(default=128, ge=1, le=10_000)
+    """Links of one span: a training step learns from many requests. Those beyond it are counted."""
+    max_queue_spans: int = Field(default=4_096, ge=1)
+    """Spans that wait to be sent; more are dropped and counted."""
+    export_timeout_ms: int = Field(default=3_000, gt=0)
+    """Of sending a batch of spans, retries included; also how long the end of a process waits for the last
+    ones."""
+
+
 class Connections(BaseSettings):
     """How this process connects to others: what a command takes from the environment that has no settings of
     its own."""
@@ -234,6 +258,8 @@ class Connections(BaseSettings):
     """Kafka connections."""
     redis: RedisSettings = RedisSettings()
     """Redis connections."""
+    tracing: TracingSettings = TracingSettings()
+    """Where spans are sent."""
 
     @classmethod
     def settings_customise_sources(
@@ -244,7 +270,7 @@ class Connections(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Explicit values, then RECLOOP_*, then the two customary names."""
+        """Explicit values, then RECLOOP_*, then the customary names."""
         customary = InitSettingsSource(settings_cls, init_kwargs=_customary_names(os.environ))
         return init_settings, env_settings, customary
 
@@ -286,11 +312,21 @@ def _customary_names(environ: Any) -> dict[str, Any]:
         found["kafka"] = {"bootstrap_servers": environ["KAFKA_BOOTSTRAP_SERVERS"]}
     if environ.get("REDIS_URL"):
         found["redis"] = {"url": environ["REDIS_URL"]}
+    if tracing := _opentelemetrys_names(environ):
+        found["tracing"] = tracing
+    return found
+
+
+def _opentelemetrys_names(environ: Any) -> dict[str, Any]:
+    found = {}
+    for field, names in _OPENTELEMETRYS.items():
+        if value := next((environ[name] for name in names if environ.get(name)), ""):
+            found[field] = value
     return found
 
 
 # Where something is, not how it works: it differs on every machine, and a URL may hold a password.
-_PLACES = ("host", "port", "target", "servers", "url", "uri", "dir", "file", "out")
+_PLACES = ("host", "port", "target", "servers", "url", "uri", "dir", "file", "out", "endpoint")
 
 
 def differing(settings: BaseModel) -> dict[str, str]:

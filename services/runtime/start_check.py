@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis.asyncio as redis
 from aiokafka import errors as kafka
@@ -72,8 +74,15 @@ def require_whole(settings: Connections, who: str) -> None:
     """``check``, for a process that has not begun: says the fault on stderr and exits with 2."""
     if not (settings.tls.on or settings.kafka.username or settings.redis.username):
         return
-    try:
+    with said_at_once(who):
         asyncio.run(check(settings))
+
+
+@contextmanager
+def said_at_once(who: str) -> Iterator[None]:
+    """A fault of the settings ends the process: one line on stderr, exit code 2."""
+    try:
+        yield
     except InvalidInput as error:
         print(f"{who}: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None

@@ -19,6 +19,8 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from services.runtime import tracing
+
 PREFIX = "recloop_"
 _LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Of how long a step takes on the way from a click to a served model, in seconds.
@@ -85,6 +87,7 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _with_service(service),
+        _with_trace,
     ]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
@@ -95,7 +98,8 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    handler.addFilter(Sparse("aiokafka", _REPEAT_S))
+    for library in ("aiokafka", "opentelemetry"):
+        handler.addFilter(Sparse(library, _REPEAT_S))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -150,6 +154,14 @@ def _with_service(service: str) -> Callable[[Any, str, dict[str, Any]], dict[str
         return event
 
     return add
+
+
+def _with_trace(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Of what is said inside a span."""
+    traced = tracing.active()
+    if traced is not None and (span := traced.current()) is not None:
+        event["trace_id"], event["span_id"] = f"{span.trace_id:032x}", f"{span.span_id:016x}"
+    return event
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

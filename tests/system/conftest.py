@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,16 @@ class Loop:
             command, env=self.stack.environment(), cwd=REPOSITORY, text=True, capture_output=True, check=False
         )
 
+    def trace(self, *arguments: str) -> dict:
+        """What became of one click, as loadgen trace tells it."""
+        done = subprocess.run(
+            loadgen("trace", "--json-out", "--patience-s", "20", *arguments),
+            env=self.stack.environment(), cwd=REPOSITORY, text=True, capture_output=True, check=False,
+            timeout=120,
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stderr
+        return json.loads(done.stdout)
+
     @staticmethod
     def wait_until(condition, timeout_s: float, what: str):
         """The first true value of a condition; fails by name when the time runs out."""
@@ -73,19 +85,29 @@ class Loop:
         pytest.fail(f"not within {timeout_s} s: {what}")
 
 
-@pytest.fixture
-def loop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loop]:
-    """A seeded stack on free ports; stopped, whatever the test did. A parameter names other processes than
-    those of the loop."""
+@contextmanager
+def seeded_loop(
+    folder: Path, services: tuple[str, ...] = LOOP, env: Mapping[str, str] | None = None
+) -> Iterator[Loop]:
+    """A seeded stack on free ports; stopped, whatever the test did. ``env``: for all its processes, and for
+    commands against it."""
     subprocess.run(loadgen("day0", *WORLD), cwd=REPOSITORY, env=os.environ, check=True, timeout=240)
-    run_dir = tmp_path / "run"
+    run_dir = folder / "run"
     seed = ["--world", "simulate", *WORLD, "--run-dir", str(run_dir)]
     config = StackConfig(
         root=run_dir,
         ports=Ports.free(),
         seed=seed,
-        services=getattr(request, "param", LOOP),
+        services=services,
+        env=dict(env or {}),
         process_env={"trainer": {"RECLOOP_BASE_INTERVAL_S": "8"}},
     )
     with Stack(config) as stack:
-        yield Loop(stack, tmp_path / "out")
+        yield Loop(stack, folder / "out")
+
+
+@pytest.fixture
+def loop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loop]:
+    """A seeded stack. A parameter names other processes than those of the loop."""
+    with seeded_loop(tmp_path, getattr(request, "param", LOOP)) as seeded:
+        yield seeded

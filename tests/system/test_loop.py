@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from loadgen.trace_story import STEPS
 from rec.v1 import ranking_pb2, ranking_pb2_grpc
 from services.contract import delta, model_state, model_store, topics
 from tests.feature_kit import SHAPE
@@ -47,6 +48,11 @@ def manifests(loop) -> list[dict]:
         json.loads(path.read_text()) | {"uri": str(path)}
         for path in loop.stack.paths.root.glob("model-store/**/manifest.json")
     ]
+
+
+def acknowledged(loop) -> list[dict]:
+    """Events of the last run, as its client saw them acknowledged."""
+    return pq.read_table(loop.out / "evidence/events.parquet").to_pylist()
 
 
 async def digests_along_the_chain(loop) -> dict[int, str]:
@@ -104,6 +110,23 @@ def test_the_loop_closes_and_base_plus_deltas_is_the_trainers_state(loop):
     frozen = served(loop, "frozen")
     assert frozen.model.sequence == 0
     assert frozen.state_digest.hex() == chain[0] != online.state_digest.hex()
+
+    # One click, followed: it is in a delta behind all of these, and a click of the run is in one of these.
+    mine = loop.trace()
+    assert (mine["ends"], mine["missing"]) == ("", [])
+    steps = [moment["step"] for moment in mine["moments"]]
+    assert steps == list(STEPS)
+    newest = loop.trace("--newest-click")
+    assert newest["request_id"] == mine["request_id"]
+    clicked = next(row for row in acknowledged(loop) if row["kind"] == "click")
+    past = loop.trace(clicked["request_id"])
+    assert past["ends"] == ""
+    told = {moment["step"]: moment["what"] for moment in past["moments"]}
+    sequence = int(told["delta"].partition(":")[0].rpartition(" ")[2])
+    assert 0 < sequence <= max(chain)
+    assert f"delta {sequence}," in told["applied"]
+    nobody = loop.trace("nobody")
+    assert "no impression of this request" in nobody["ends"]
 
 
 def test_kill_9_of_each_part_under_load_loses_and_repeats_nothing(loop):

@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
+from services.contract.errors import InvalidInput
+from services.runtime import tracing
 from services.runtime.grpc_client import service_config
-from services.runtime.settings import GrpcClientSettings, GrpcServerSettings, ProcessSettings, load
+from services.runtime.settings import (
+    GrpcClientSettings,
+    GrpcServerSettings,
+    ProcessSettings,
+    TracingSettings,
+    load,
+)
 
 
 class Settings(ProcessSettings):
@@ -24,7 +32,12 @@ class Settings(ProcessSettings):
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"):
+    opentelemetry = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_TRACES_SAMPLER_ARG",
+    )
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", *opentelemetry):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -47,6 +60,27 @@ def test_the_customary_names_are_read_and_ours_beat_them(monkeypatch: pytest.Mon
     assert (loaded.kafka.bootstrap_servers, loaded.redis.url) == ("k:1", "redis://r:2/0")
     monkeypatch.setenv("RECLOOP_KAFKA__BOOTSTRAP_SERVERS", "ours:9")
     assert load(Settings, []).kafka.bootstrap_servers == "ours:9"
+
+
+def test_opentelemetrys_own_names_are_read_and_ours_beat_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(Settings, []).tracing == TracingSettings()
+    assert TracingSettings().endpoint == ""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4317")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    loaded = load(Settings, []).tracing
+    assert (loaded.endpoint, loaded.sample_ratio) == ("http://all:4317", 0.5)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:4317")
+    monkeypatch.setenv("RECLOOP_TRACING__SAMPLE_RATIO", "0.25")
+    loaded = load(Settings, []).tracing
+    assert (loaded.endpoint, loaded.sample_ratio) == ("http://traces:4317", 0.25)
+
+
+def test_tracing_without_its_extra_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "find_spec", lambda _name: None)
+    tracing.configure(TracingSettings(), "test")
+    with pytest.raises(InvalidInput, match="the extra 'tracing' is installed"):
+        tracing.configure(TracingSettings(endpoint="http://x:1"), "test")
+    assert tracing.active() is None
 
 
 def test_admin_and_metrics_ports_follow_the_service_port_unless_given() -> None:
