@@ -17,7 +17,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench bench-setup bench-loop bench-trainer bench-ranking \
-  bench-collector bench-join bench-features bench-batch flink-join k8s-validate image sbom test test-flink lint security-check up down status logs audit doctor protos \
+  bench-collector bench-join bench-features bench-batch flink-join k8s-validate image sbom test test-flink lint security-check up down roll status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -166,6 +166,9 @@ up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns; A
 
 down: | $(INSTALLED) ## stop everything
 	@$(PY) -m local down $(ARGS)
+
+roll: | $(INSTALLED) ## replace every process of the running stack under load, then count (ARGS="ranking" only that one); out/roll.json
+	@$(PY) -m local roll $(ARGS)
 
 status: | $(INSTALLED) ## what runs where
 	@$(PY) -m local status $(ARGS)

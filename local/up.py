@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from local import control
 from local.child import Child, describe_exit, tail
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
@@ -101,7 +101,7 @@ def up(config: StackConfig) -> int:
             stack.start()
             print_stack(stack)
             say("Ctrl-C or 'make down' stops it")
-            threading.Event().wait()
+            control.serve(stack, say)
         except Interrupted as asked:
             say(f"{asked}: stopping")
         finally:

@@ -25,6 +25,7 @@ import uvloop
 
 from services.runtime.settings import ProcessSettings, differing
 from services.runtime.start_check import require_whole
+from services.runtime.successor import until_free
 from services.runtime.telemetry import Pulse, configure_logging, counter, get_logger
 
 log = get_logger(__name__)
@@ -161,6 +162,8 @@ async def live(settings: ProcessSettings, main: MainFn) -> int:
 
 async def _guard_main(process: Process, main: MainFn) -> None:
     try:
+        if process.settings.grpc.bind_wait_ms:
+            await until_free(process.settings.grpc)
         await main(process)
     except asyncio.CancelledError:
         raise
