@@ -147,7 +147,7 @@ test-flink: setup ## the join on Flink: built from its sources, its tests (needs
 	@$(PY) -m local flink-jar
 	@$(BIN)/pytest tests/flink $(PYTEST_ARGS)
 
-k8s-validate: setup ## every overlay built, held against schemas and rules; no cluster (needs kubectl or kustomize; Go for operators' kinds)
+k8s-validate: setup ## overlays against schemas and rules, alerts against their tests; no cluster (needs kubectl or kustomize; Go for operators' kinds, promtool)
 	@$(PY) -m k8s.checks $(ARGS)
 
 image: ## the image of every process, with this commit in its labels (needs Docker) [TORCH_INDEX=...]
