@@ -46,9 +46,10 @@ ACTIONS: dict[str, Callable[[Stack, dict[str, Any], Say], object]] = {
 }
 
 
-def serve(stack: Stack, say: Say) -> None:
-    """Takes requests until a signal raises; on the thread that owns the stack."""
-    where = stack.paths.control
+@contextmanager
+def listening(where: Path) -> Iterator[socket.socket]:
+    """The socket, from before the stack is up: who asks early waits."""
+    where.parent.mkdir(parents=True, exist_ok=True)
     where.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener, _short(where) as path:
         before = os.umask(0o177)
@@ -58,12 +59,17 @@ def serve(stack: Stack, say: Say) -> None:
             os.umask(before)
         listener.listen(4)
         try:
-            while True:
-                caller, _ = listener.accept()
-                with caller:
-                    _answer(stack, caller, say)
+            yield listener
         finally:
             where.unlink(missing_ok=True)
+
+
+def serve(listener: socket.socket, stack: Stack, say: Say) -> None:
+    """Takes requests until a signal raises; on the thread that owns the stack."""
+    while True:
+        caller, _ = listener.accept()
+        with caller:
+            _answer(stack, caller, say)
 
 
 def _answer(stack: Stack, caller: socket.socket, say: Say) -> None:

@@ -17,7 +17,7 @@ from services.contract.topics import Topic
 
 SERVICE_GRACE_S = 15.0
 # In which clients hear that a process drains, and go to the one beside it.
-LAME_DUCK_MS = 300
+LAME_DUCK_MS = 1_000
 
 
 @dataclass(frozen=True)

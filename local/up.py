@@ -96,12 +96,12 @@ def up(config: StackConfig) -> int:
     """Foreground. 0 when it was stopped and no process had died by itself."""
     require_down(RunPaths(config.root))
     stack = Stack(config, say, report_death)
-    with interruptible() as ignore_interrupts:
+    with control.listening(stack.paths.control) as listener, interruptible() as ignore_interrupts:
         try:
             stack.start()
             print_stack(stack)
             say("Ctrl-C or 'make down' stops it")
-            control.serve(stack, say)
+            control.serve(listener, stack, say)
         except Interrupted as asked:
             say(f"{asked}: stopping")
         finally:

@@ -35,7 +35,7 @@ from local.state import StackState, read_state
 from local.table import table
 from local.up import say
 
-RATE, LEAD_S, BETWEEN_S, AFTER_S = 20.0, 5.0, 1.0, 3.0
+RATE, LEAD_S, BETWEEN_S, AFTER_S = 20.0, 3.0, 0.5, 2.0
 # More than any roll takes; it is told when to end.
 LOAD_S = 1_800
 # For the clicks that are still to come, and until they are samples.

@@ -103,7 +103,8 @@ class GrpcServer:
         if server is None:
             return
         self.health.close()
-        await asyncio.sleep(self._settings.lame_duck_ms / 1000)
+        if self.health.watches:
+            await asyncio.sleep(self._settings.lame_duck_ms / 1000)
         self.health.end_watches()
         self.guard.end_streams()
         await server.stop(self._settings.drain_ms / 1000)

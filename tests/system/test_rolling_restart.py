@@ -39,9 +39,8 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
             "joiner": {"RECLOOP_WINDOW_MS": WINDOW_MS},
         },
     )
-    with Stack(config) as started:
-        # A daemon: it listens until the test process ends, behind a stack that is stopped by then.
-        threading.Thread(target=control.serve, args=(started, print), daemon=True).start()
+    with Stack(config) as started, control.listening(started.paths.control) as listener:
+        threading.Thread(target=control.serve, args=(listener, started, print), daemon=True).start()
         yield started
         assert started.deaths == []
 

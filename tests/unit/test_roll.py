@@ -129,13 +129,11 @@ def launcher(tmp_path: Path) -> Iterator[Path]:
         config=SimpleNamespace(services=LOOP),
         own_environment=lambda module: {"MODULE": module},
     )
-    thread = threading.Thread(target=control.serve, args=(stack, lambda _text: None), daemon=True)
-    thread.start()
-    for _ in range(100):
-        if where.exists():
-            break
-        thread.join(0.02)
-    return where
+    with control.listening(where) as listener:
+        threading.Thread(
+            target=control.serve, args=(listener, stack, lambda _text: None), daemon=True
+        ).start()
+        yield where
 
 
 def test_a_launcher_answers_one_request_after_the_other(launcher: Path):
