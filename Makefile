@@ -17,7 +17,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench bench-setup bench-loop bench-trainer bench-ranking \
-  bench-collector bench-join bench-features bench-batch flink-join k8s-validate image sbom test test-flink lint security-check up down status logs audit doctor protos \
+  bench-collector bench-join bench-features bench-batch flink-join k8s-validate image sbom test test-flink lint security-check up down roll status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -147,7 +147,7 @@ test-flink: setup ## the join on Flink: built from its sources, its tests (needs
 	@$(PY) -m local flink-jar
 	@$(BIN)/pytest tests/flink $(PYTEST_ARGS)
 
-k8s-validate: setup ## every overlay built, held against schemas and rules; no cluster (needs kubectl or kustomize; Go for operators' kinds)
+k8s-validate: setup ## overlays against schemas and rules, alerts against their tests; no cluster (needs kubectl or kustomize; Go for operators' kinds, promtool)
 	@$(PY) -m k8s.checks $(ARGS)
 
 image: ## the image of every process, with this commit in its labels (needs Docker) [TORCH_INDEX=...]
@@ -166,6 +166,9 @@ up: setup ## start everything, seeded; Ctrl-C stops it (ARGS=--detach returns; A
 
 down: | $(INSTALLED) ## stop everything
 	@$(PY) -m local down $(ARGS)
+
+roll: | $(INSTALLED) ## replace every process of the running stack under load, then count (ARGS="ranking" only that one); out/roll.json
+	@$(PY) -m local roll $(ARGS)
 
 status: | $(INSTALLED) ## what runs where
 	@$(PY) -m local status $(ARGS)

@@ -1,8 +1,9 @@
 """``python -m k8s.written``: writes the objects that say once more what the contract says.
 
 Topics from services/contract/topics.py; Kafka's users with their rules, and certificates, from
-services/contract/access.py. The files are committed, so that ``kubectl apply -k`` needs no Python; a test
-fails when they differ.
+services/contract/access.py; alerts for Prometheus' operator from rules.yaml beside them; Grafana's dashboards
+from k8s/dashboards.py. The files are committed, so that ``kubectl apply -k`` needs no Python; a test fails
+when they differ.
 
 Users and certificates are named by pod (feature-pipeline, seed), rights belong to the identity that runs
 there (feature_pipeline, loadgen).
@@ -10,11 +11,14 @@ there (feature_pipeline, loadgen).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from k8s import dashboards
+from k8s.grafana import Dashboard, json_of
 from services.contract import topics
 from services.contract.access import LOADGEN, OPERATOR, SERVICES, KafkaRule, kafka_rules
 from services.contract.feature_events import FOLD_GROUP, SPLIT_GROUP
@@ -24,7 +28,9 @@ API = "kafka.strimzi.io/v1"
 CLUSTER = "recloop"
 COPIES = 3
 FOLDER = Path(__file__).parent / "components"
-HEAD = "# Written by `python -m k8s.written` from services/contract/{}.py.\n"
+HEAD = "# Written by `python -m k8s.written` from {}.\n"
+RULES = FOLDER / "observability/rules.yaml"
+DASHBOARDS = FOLDER / "observability/dashboards"
 # Of every pod that logs in to Kafka, and of people.
 IDENTITIES = {
     **{service.replace("_", "-"): service for service in SERVICES},
@@ -107,11 +113,29 @@ def files() -> dict[Path, str]:
         FOLDER / "strimzi-kafka/topics.yaml": _text("topics", [topic(one) for one in topics.ALL]),
         FOLDER / "kafka-users/users.yaml": _text("access", users),
         FOLDER / "mtls/certificates.yaml": _text("access", [certificate(name) for name in CERTIFIED]),
+        FOLDER / "observability/alerts.yaml": HEAD.format(RULES.name) + _yaml([alerts()]),
+        **{DASHBOARDS / f"{one.name}.json": _json(one) for one in dashboards.ALL},
     }
 
 
+def alerts() -> dict[str, Any]:
+    """The rules as Prometheus' operator takes them."""
+    rules = yaml.safe_load(RULES.read_text())
+    metadata = {"name": "recloop"}
+    kind = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule"}
+    return {**kind, "metadata": metadata, "spec": rules}
+
+
+def _json(dashboard: Dashboard) -> str:
+    return json.dumps(json_of(dashboard), indent=1) + "\n"
+
+
 def _text(source: str, objects: list[dict[str, Any]]) -> str:
-    return HEAD.format(source) + yaml.safe_dump_all(objects, sort_keys=False)
+    return HEAD.format(f"services/contract/{source}.py") + _yaml(objects)
+
+
+def _yaml(objects: list[dict[str, Any]]) -> str:
+    return yaml.safe_dump_all(objects, sort_keys=False)
 
 
 def stale() -> list[Path]:
@@ -121,6 +145,7 @@ def stale() -> list[Path]:
 
 def main() -> None:
     """Writes them."""
+    DASHBOARDS.mkdir(exist_ok=True)
     for path, text in files().items():
         path.write_text(text)
 

@@ -24,6 +24,7 @@ OWN_ARGUMENTS = {
     "demo-days": "local.days.command",
     "freshness": "local.freshness.command",
     "report": "local.report.command",
+    "roll": "local.roll.command",
     "rollback-demo": "local.rollback.command",
 }
 EXIT_FAILED = 1
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("compare-samples", help="all schemes of samples on one traffic", add_help=False)
     commands.add_parser("freshness", help="AUC by how often the model is synchronised", add_help=False)
     commands.add_parser("report", help="a page of the last demo, freshness or all decisions", add_help=False)
+    commands.add_parser("roll", help="every process of a running stack replaced, under load", add_help=False)
     commands.add_parser("rollback-demo", help="faults under load, mended by the loop", add_help=False)
     for command in (up, demo, replay, commands.choices["doctor"]):
         command.add_argument(

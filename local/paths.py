@@ -30,6 +30,11 @@ class RunPaths:
         return self.root / "memory.json"
 
     @property
+    def control(self) -> Path:
+        """Where the launcher takes commands (local.control)."""
+        return self.root / "control.sock"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -16,6 +16,9 @@ import psutil
 from local.errors import PortBusy
 
 HOST = "127.0.0.1"
+# On the loopback interface as well (all of 127.0.0.0/8 is, on Linux): a process that replaces another one
+# has the same ports at an address of its own, as a pod has.
+SPARE_HOST = "127.0.0.2"
 REDIS = 6379
 KAFKA = 9092
 KAFKA_CONTROLLER = 9093

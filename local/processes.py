@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from local import compiled
 from local.paths import REPOSITORY, RunPaths
-from local.ports import HOST, Ports
+from local.ports import HOST, SPARE_HOST, Ports
 from services.contract import topics
 from services.contract.signature import SIGNING_NAME, TRUSTED_NAME
 from services.contract.topics import Topic
 
 SERVICE_GRACE_S = 15.0
+# In which clients hear that a process drains, and go to the one beside it.
+LAME_DUCK_MS = 1_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class ProcessSpec:
     stage: int
     # Whether the loop needs it; the others are started when they are asked for (up --with).
     in_loop: bool = True
+    # Whether two of it may serve side by side. The others own what they write (a log, a lineage, partitions):
+    # a second one would fence the first while it still works.
+    beside: bool = False
     # What makes it another process than the one of the same module.
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,11 +67,11 @@ SPECS = (
     _joiner("label-first"),
     _joiner("lookup"),
     ProcessSpec("feature_pipeline", ("services.feature_pipeline",), 3),
-    ProcessSpec("collector", ("services.collector",), 4),
-    ProcessSpec("ranking", ("services.ranking",), 4),
-    ProcessSpec("recall", ("services.recall",), 4),
-    ProcessSpec("feature", ("services.feature",), 4),
-    ProcessSpec("gateway", ("services.gateway",), 5),
+    ProcessSpec("collector", ("services.collector",), 4, beside=True),
+    ProcessSpec("ranking", ("services.ranking",), 4, beside=True),
+    ProcessSpec("recall", ("services.recall",), 4, beside=True),
+    ProcessSpec("feature", ("services.feature",), 4, beside=True),
+    ProcessSpec("gateway", ("services.gateway",), 5, beside=True),
     # It asks all others, and none of them it.
     ProcessSpec("page", ("services.page",), 6, in_loop=False),
 )
@@ -97,18 +102,47 @@ class Addresses:
     model_store_uri: str
     run_dir: str
     lake_uri: str
+    # Where a process listens that was started beside another one, until both have changed places again.
+    hosts: Mapping[str, str] = field(default_factory=dict)
+
+    def host(self, name: str) -> str:
+        """The address of a process, as a pod has one."""
+        return self.hosts.get(name, HOST)
+
+    def other_host(self, name: str) -> str:
+        """Where its successor listens, on the same ports."""
+        return HOST if self.host(name) == SPARE_HOST else SPARE_HOST
+
+    def at(self, name: str, host: str) -> Addresses:
+        """The same with one process elsewhere."""
+        return replace(self, hosts={**self.hosts, name: host})
+
+    def targets(self, name: str) -> str:
+        """Where a client may find a service, now and when it has been replaced: what gRPC's clients are
+        told."""
+        if not BY_NAME[name].beside:
+            return self.target(name)
+        port = self.ports.services[name].grpc
+        return f"{self.host(name)}:{port},{self.other_host(name)}:{port}"
 
     def target(self, name: str) -> str:
         """host:port of a service's gRPC port."""
-        return f"{HOST}:{self.ports.services[name].grpc}"
+        return f"{self.host(name)}:{self.ports.services[name].grpc}"
 
     def admin_target(self, name: str) -> str:
         """host:port of a service's admin port."""
-        return f"{HOST}:{self.ports.services[name].admin}"
+        return f"{self.host(name)}:{self.ports.services[name].admin}"
 
     def metrics_target(self, name: str) -> str:
         """host:port of a service's metrics page."""
-        return f"{HOST}:{self.ports.services[name].metrics}"
+        return f"{self.host(name)}:{self.ports.services[name].metrics}"
+
+    def metrics_targets(self, name: str) -> str:
+        """As ``targets``."""
+        if not BY_NAME[name].beside:
+            return self.metrics_target(name)
+        port = self.ports.services[name].metrics
+        return f"{self.host(name)}:{port},{self.other_host(name)}:{port}"
 
     @property
     def page(self) -> str:
@@ -119,7 +153,7 @@ class Addresses:
 def shared_environment(addresses: Addresses, extra: Mapping[str, str]) -> dict[str, str]:
     """What every process of a stack, and every command against it, gets: addresses first, ``extra`` wins."""
     keys = RunPaths(Path(addresses.run_dir)).model_keys
-    targets = {f"RECLOOP_{name.upper()}_TARGET": addresses.target(name) for name in addresses.ports.services}
+    targets = {f"RECLOOP_{name.upper()}_TARGET": addresses.targets(name) for name in addresses.ports.services}
     return {
         **RUNTIME,
         **targets,
@@ -150,9 +184,11 @@ def process_environment(
     ports = addresses.ports.services[spec.name]
     return {
         **shared_environment(addresses, extra),
+        "RECLOOP_GRPC__HOST": addresses.host(spec.name),
         "RECLOOP_GRPC__PORT": str(ports.grpc),
         "RECLOOP_GRPC__ADMIN_PORT": str(ports.admin),
         "RECLOOP_GRPC__METRICS_PORT": str(ports.metrics),
+        **({"RECLOOP_GRPC__LAME_DUCK_MS": str(LAME_DUCK_MS)} if spec.beside else {}),
         # Who only reads models cannot sign one.
         **({} if spec.name == "trainer" else {"RECLOOP_SIGNING_KEY_FILE": ""}),
         **secrets,
@@ -164,7 +200,7 @@ def process_environment(
 
 def _page_environment(addresses: Addresses) -> dict[str, str]:
     asked = (name for name in LOOP if name != "feature")
-    targets = {f"RECLOOP_METRICS__{name.upper()}": addresses.metrics_target(name) for name in asked}
+    targets = {f"RECLOOP_METRICS__{name.upper()}": addresses.metrics_targets(name) for name in asked}
     return {**targets, "RECLOOP_WEB__PORT": str(addresses.ports.page)}
 
 

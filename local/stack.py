@@ -20,9 +20,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from local.child import Child, Identity, current_identity, describe_exit
 from local.errors import NotRunning, StartFailed
@@ -34,6 +34,7 @@ from local.processes import (
     BY_NAME,
     PAGE,
     SERVICE_GRACE_S,
+    Addresses,
     process_environment,
     shared_environment,
     stop_order,
@@ -133,13 +134,27 @@ class Stack:
             shutil.rmtree(self.paths.flink.root, ignore_errors=True)
 
     def _start_service(self, name: str) -> None:
+        self.children[name] = self.launch(name, self.addresses)
+
+    def launch(
+        self, name: str, addresses: Addresses, more: Mapping[str, str] = MappingProxyType({})
+    ) -> Child:
+        """A process of the stack, listening where ``addresses`` say, that is no part of it yet: ``adopt``
+        it, or end it. ``more``: environment for it alone."""
         spec = BY_NAME[name]
-        own = self.config.process_env.get(name, {})
+        own = {**self.config.process_env.get(name, {}), **more}
         secrets = self._secrets(spec.module[0])
-        environment = process_environment(spec, self.addresses, self.config.env, own, secrets)
-        self.children[name] = Child.start(
+        environment = process_environment(spec, addresses, self.config.env, own, secrets)
+        return Child.start(
             name, spec.command(), self.paths.log(name), env={**os.environ, **environment}, cwd=spec.home()
         )
+
+    def adopt(self, child: Child, addresses: Addresses) -> None:
+        """Takes a launched process for the part of its name; whose place it takes is no part any more."""
+        self._keep_peak(self._child(child.name))
+        self.children[child.name] = child
+        self.addresses = addresses
+        self._set_status(self._status)
 
     def _seed_and_wait(self, began: float) -> None:
         """The seed starts at once and waits for release by itself: both take as long to start."""
@@ -184,8 +199,11 @@ class Stack:
 
     def environment(self, module: str = "") -> dict[str, str]:
         """The full environment of a command that works against this stack: a module, or the operator's."""
-        shared = shared_environment(self.addresses, self.config.env)
-        return {**os.environ, **shared, **self._secrets(module)}
+        return {**os.environ, **self.own_environment(module)}
+
+    def own_environment(self, module: str = "") -> dict[str, str]:
+        """What of it is the stack's own."""
+        return {**shared_environment(self.addresses, self.config.env), **self._secrets(module)}
 
     def _secrets(self, module: str) -> dict[str, str]:
         if self.security is None:
@@ -307,6 +325,7 @@ class Stack:
         if name in ports.services:
             own = ports.services[name]
             state.grpc, state.admin, state.metrics = own.grpc, own.admin, own.metrics
+            state.host = self.addresses.host(name)
         else:
             state.grpc = self._servers.port(name)
         if name == "kafka" and self._servers.kafka is not None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from local.child import Identity
+from local.ports import HOST
 
 
 @dataclass
@@ -23,6 +24,7 @@ class ProcessState:
     grpc: int = 0
     admin: int = 0
     metrics: int = 0
+    host: str = HOST
 
     def identity(self) -> Identity:
         """Names the process safely."""

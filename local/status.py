@@ -9,11 +9,10 @@ import psutil
 
 from local.health import SERVING, UNREACHABLE, status_of
 from local.paths import RunPaths
-from local.ports import HOST
 from local.state import ProcessState, StackState, read_state
 from local.table import table
 
-HEADER = ("process", "health", "pid", "port", "admin", "metrics", "RSS MB")
+HEADER = ("process", "health", "pid", "host", "port", "admin", "metrics", "RSS MB")
 GONE = "gone"
 OPEN = "open"
 RUNS = "runs"
@@ -27,7 +26,7 @@ def describe(state: StackState) -> tuple[str, bool]:
     rows = []
     for (name, one), health in zip(state.processes.items(), healths, strict=True):
         ports = [port or "" for port in (one.grpc, one.admin, one.metrics)]
-        rows.append((name, health, one.pid, *ports, _rss_mb(one)))
+        rows.append((name, health, one.pid, one.host, *ports, _rss_mb(one)))
     return table(HEADER, rows), all(health in (SERVING, OPEN, RUNS) for health in healths)
 
 
@@ -52,9 +51,9 @@ def _health(one: ProcessState) -> str:
     if not one.grpc:
         return RUNS
     if one.admin:
-        return status_of(f"{HOST}:{one.admin}")
+        return status_of(f"{one.host}:{one.admin}")
     try:
-        with socket.create_connection((HOST, one.grpc), timeout=1):
+        with socket.create_connection((one.host, one.grpc), timeout=1):
             return OPEN
     except OSError:
         return UNREACHABLE

@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from local import control
 from local.child import Child, describe_exit, tail
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
@@ -96,12 +96,12 @@ def up(config: StackConfig) -> int:
     """Foreground. 0 when it was stopped and no process had died by itself."""
     require_down(RunPaths(config.root))
     stack = Stack(config, say, report_death)
-    with interruptible() as ignore_interrupts:
+    with control.listening(stack.paths.control) as listener, interruptible() as ignore_interrupts:
         try:
             stack.start()
             print_stack(stack)
             say("Ctrl-C or 'make down' stops it")
-            threading.Event().wait()
+            control.serve(listener, stack, say)
         except Interrupted as asked:
             say(f"{asked}: stopping")
         finally:

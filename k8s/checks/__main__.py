@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from k8s import written
-from k8s.checks import definitions, rules, schemas, sizes
+from k8s.checks import definitions, promtool, rules, schemas, sizes
 from k8s.checks.build import K8S, BuildFailed, build, overlays
 from local.errors import LocalError
 
@@ -44,9 +44,22 @@ def _check(root: Path, own_kinds_only: bool) -> int:
         if not problems:
             _say(f"{overlay}: {sizes.size(objects).line()}")
         found += problems
+    found += _observed(root, build=not own_kinds_only)
     for line in found:
         print(f"k8s-validate: {line}", file=sys.stderr)
     return 1 if found else 0
+
+
+def _observed(root: Path, *, build: bool) -> list[str]:
+    """Alerts and dashboards, where there is Prometheus' tool."""
+    tool = promtool.tool(_say, build=build)
+    if tool is None:
+        why = "no Go to build it with" if build else "--own-kinds-only builds none"
+        _say(f"alerts and dashboards: not evaluated: no promtool on the PATH, and {why}")
+        return []
+    problems = list(promtool.problems(tool, root / "components" / "observability"))
+    _say(f"alerts and dashboards, by {tool.name}: {len(problems) or 'no'} problems")
+    return problems
 
 
 def _say(line: str) -> None:

@@ -121,11 +121,11 @@ def _drop(schema: Object, where: tuple[str, ...]) -> None:
 
 
 def _fetch(made: Path, scratch: Path, say: Say) -> None:
-    for module, (folder, names) in MODULES.items():
-        say(f"fetching {module}")
-        source = _module(module) / folder
-        for name in names:
-            shutil.copy(source / f"{name}.yaml", made / f"{name}.yaml")
+    for name, (folder, names) in MODULES.items():
+        say(f"fetching {name}")
+        source = module(name) / folder
+        for kind in names:
+            shutil.copy(source / f"{kind}.yaml", made / f"{kind}.yaml")
     say(f"fetching Strimzi {STRIMZI} and Flink's operator {FLINK} from Maven Central")
     _strimzi(made, _jar(GENERATOR, scratch), _jar(API, scratch))
     with zipfile.ZipFile(_jar(FLINK_API, scratch)) as archive:
@@ -133,21 +133,22 @@ def _fetch(made: Path, scratch: Path, say: Say) -> None:
         (made / "flinkdeployments.yaml").write_bytes(archive.read(f"META-INF/fabric8/{name}"))
 
 
-def _module(module: str) -> Path:
+def module(name: str) -> Path:
+    """The folder of a Go module's source (path@version). Raises FetchFailed."""
     go = shutil.which("go")
     if go is None:
         raise FetchFailed(
-            f"go: needed to fetch the definitions in {module}, not on the PATH. Mend it by installing Go, or "
+            f"go: needed to fetch the definitions in {name}, not on the PATH. Mend it by installing Go, or "
             "leave the operators' kinds out: make k8s-validate ARGS=--own-kinds-only"
         )
     with tempfile.TemporaryDirectory() as outside_of_modules:
         done = subprocess.run(
-            [go, "mod", "download", "-json", module],
+            [go, "mod", "download", "-json", name],
             cwd=outside_of_modules, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     answer = json.loads(done.stdout or "{}")
     if done.returncode != 0:
-        raise FetchFailed(f"{module}: {answer.get('Error') or done.stderr.strip()}")
+        raise FetchFailed(f"{name}: {answer.get('Error') or done.stderr.strip()}")
     return Path(answer["Dir"])
 
 

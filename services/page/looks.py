@@ -1,6 +1,7 @@
 """Metrics pages over HTTP: of every replica of a service, only the names that are shown.
 
-A name that has several addresses (a headless Service) is several replicas. A page that does not come in time,
+A name that has several addresses (a headless Service) is several replicas; addresses with commas between them
+are places where one may be. A page that does not come in time,
 is too long or is none is an error of its replica alone.
 """
 
@@ -20,6 +21,8 @@ from services.runtime.exposition import Reading, parse
 # Neighbours: compressing would cost the process that is looked at more than the bytes do.
 _PLAIN = {"Accept-Encoding": "identity"}
 
+NOBODY = "nobody answers there"
+
 
 def host_port(target: str) -> tuple[str, int]:
     """Of ``host:port``; InvalidInput."""
@@ -32,6 +35,8 @@ def host_port(target: str) -> tuple[str, int]:
 async def addresses(target: str, most: int) -> list[tuple[str, int]]:
     """(address, port) of every replica behind a target, in order; those beyond ``most`` are counted.
     Unavailable when the name has none."""
+    if "," in target:
+        return [host_port(one) for one in target.split(",")][:most]
     host, port = host_port(target)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -65,6 +70,9 @@ class MetricsLook:
         found = await asyncio.gather(*(self._read(name, names, timeout_s) for name in names_of))
         answers = {name: one for name, one in zip(names_of, found, strict=True) if isinstance(one, Reading)}
         errors = {name: one for name, one in zip(names_of, found, strict=True) if isinstance(one, str)}
+        if answers and "," in target:
+            # Of places where a replica may be, an empty one is no replica that is missing.
+            errors = {name: why for name, why in errors.items() if why != NOBODY}
         return Heard(answers, errors)
 
     async def _read(self, where: str, names: Sequence[str], timeout_s: float) -> Reading | str:
@@ -75,7 +83,7 @@ class MetricsLook:
         except TimeoutError:
             return f"no answer in {timeout_s:g} s"
         except aiohttp.ClientConnectorError:
-            return "nobody answers there"
+            return NOBODY
         except aiohttp.ClientError as error:
             return type(error).__name__
         except (LoopError, UnicodeDecodeError) as error:

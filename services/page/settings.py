@@ -28,7 +28,7 @@ class WebSettings(Group):
 
 class MetricsTargets(Group):
     """host:port of each service's metrics page; empty = not asked. A name of several addresses (a headless
-    Service) is several replicas."""
+    Service) is several replicas; several with commas between them are places where one may be."""
 
     gateway: str = "127.0.0.1:7251"
     """Requests, latency, arms."""

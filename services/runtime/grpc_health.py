@@ -30,6 +30,7 @@ class HealthState:
         self._stall_s = loop_stall_s
         self._serving = False
         self.closing = threading.Event()
+        self.drained = False
         self._watchers: set[asyncio.Event] = set()
 
     @property
@@ -42,10 +43,21 @@ class HealthState:
         self._serving = serving and not self.closing.is_set()
         self._wake()
 
+    @property
+    def watches(self) -> int:
+        """Clients that watch the service port."""
+        return len(self._watchers)
+
     def close(self) -> None:
-        """NOT_SERVING for good; ends the watches on the event loop."""
+        """NOT_SERVING for good. Watches on the event loop stay open: a client whose watch ends asks again at
+        once."""
         self.closing.set()
         self.set_serving(False)
+
+    def end_watches(self) -> None:
+        """Ends the watches on the event loop; the server stops now."""
+        self.drained = True
+        self._wake()
 
     def _wake(self) -> None:
         for changed in self._watchers:
@@ -102,7 +114,7 @@ class AsyncHealth(health_pb2_grpc.HealthServicer):
                 if status != last:
                     last = status
                     yield health_pb2.HealthCheckResponse(status=status)
-                if self._state.closing.is_set():
+                if self._state.drained:
                     return
                 await changed.wait()
         finally:

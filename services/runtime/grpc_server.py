@@ -2,6 +2,7 @@
 
 Life:
 
+0. a process with ``bind_wait_ms`` waits until its ports are free (runtime.successor), before all else;
 1. ``start`` binds admin, metrics and service ports; health says NOT_SERVING; calls are answered already;
 2. ``set_serving(True)`` once the process can answer;
 3. on the way down ``drain``: NOT_SERVING -> (lame duck pause) -> streams of answers end -> no new calls,
@@ -62,6 +63,9 @@ class GrpcServer:
         gauge("serving", "1 when the service port says SERVING.").set_function(
             lambda: float(self.health.serving)
         )
+        gauge("grpc_health_watches", "Clients that watch the health of the service port.").set_function(
+            lambda: float(self.health.watches)
+        )
 
     async def start(self) -> None:
         """Binds and answers; Unavailable when a port is taken. Health stays NOT_SERVING."""
@@ -99,7 +103,9 @@ class GrpcServer:
         if server is None:
             return
         self.health.close()
-        await asyncio.sleep(self._settings.lame_duck_ms / 1000)
+        if self.health.watches:
+            await asyncio.sleep(self._settings.lame_duck_ms / 1000)
+        self.health.end_watches()
         self.guard.end_streams()
         await server.stop(self._settings.drain_ms / 1000)
 

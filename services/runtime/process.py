@@ -26,6 +26,7 @@ import uvloop
 from services.runtime import tracing
 from services.runtime.settings import ProcessSettings, differing
 from services.runtime.start_check import require_whole, said_at_once
+from services.runtime.successor import until_free
 from services.runtime.telemetry import Pulse, configure_logging, counter, get_logger
 
 log = get_logger(__name__)
@@ -164,6 +165,8 @@ async def live(settings: ProcessSettings, main: MainFn) -> int:
 
 async def _guard_main(process: Process, main: MainFn) -> None:
     try:
+        if process.settings.grpc.bind_wait_ms:
+            await until_free(process.settings.grpc)
         await main(process)
     except asyncio.CancelledError:
         raise

@@ -90,7 +90,13 @@ class GrpcServerSettings(Group):
     max_connection_age_grace_ms: int = Field(default=60_000, gt=0)
     """Time for the calls in progress on a connection that has reached its age."""
     lame_duck_ms: int = Field(default=0, ge=0)
-    """Pause between saying NOT_SERVING and refusing calls, for balancers that poll health."""
+    """Pause between saying NOT_SERVING and refusing calls, in which clients that watch health go elsewhere;
+    none when nobody watches.
+    """
+    bind_wait_ms: int = Field(default=0, ge=0)
+    """How long a start waits for ports that are taken, ready to go on: the successor of a process that has to
+    be the only one. 0 = a taken port is refused at once.
+    """
     drain_ms: int = Field(default=5_000, ge=0)
     """Time for the calls in progress when the process stops."""
     loop_stall_ms: int = Field(default=10_000, gt=0)

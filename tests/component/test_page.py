@@ -13,6 +13,8 @@ import aiohttp
 import pytest
 
 from services.page import metrics
+from services.page.looks import MetricsLook
+from services.page.sources import LIVE, MISSING
 from tests.browser_kit import browser, needs_browser
 from tests.page_kit import NOBODY, House, house
 
@@ -116,6 +118,16 @@ async def test_a_page_that_is_no_metrics_page_or_too_long_is_an_error_of_that_so
         found = await when(web, home, lambda found: state(found, "ranking")["state"] == "missing")
         assert "more than 2000 bytes" in state(found, "ranking")["error"]
         assert newest(found)["ctr.online"] == 0.1
+
+
+async def test_of_places_where_a_replica_may_be_an_empty_one_is_not_missing(web):
+    async with house() as home:
+        target = home.pages["release"].target
+        look = MetricsLook(web, 1_000_000, 16)
+        heard = await look.ask(f"{NOBODY},{target}", [], 2)
+        assert (heard.state, set(heard.answers)) == (LIVE, {target})
+        nowhere = await look.ask(f"{NOBODY},127.0.0.2:1", [], 2)
+        assert nowhere.state == MISSING and set(nowhere.errors) == {NOBODY, "127.0.0.2:1"}
 
 
 async def test_a_switch_changes_the_world_and_the_next_look_says_so(web):

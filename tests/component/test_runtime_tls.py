@@ -62,6 +62,19 @@ async def test_a_caller_in_the_table_is_answered(town: Town, serve: Callable) ->
     assert answer.worker == "w"
 
 
+async def test_of_a_list_of_addresses_the_one_that_serves_is_found_by_name_and_health(
+    town: Town, serve: Callable
+) -> None:
+    server = await serve()
+    server.set_serving(True)
+    for target in (f"127.0.0.1:{server.port},127.0.0.2:{server.port}", f"127.0.0.1:1,{target_of(server)}"):
+        assert await status(target, town.files("operator")) == "w"
+    with blocking_channel(f"127.0.0.1:1,{target_of(server)}", town.files("page")) as opened:
+        stub = worker_pb2_grpc.WorkerServiceStub(opened)
+        answer = await asyncio.to_thread(stub.GetWorkerStatus, STATUS, timeout=5)
+    assert answer.worker == "w"
+
+
 @pytest.mark.parametrize("reason", ["plaintext", "no_certificate", "wrong_certificate"])
 async def test_who_has_no_certificate_of_ours_is_refused_and_counted(
     town: Town, serve: Callable, reason: str

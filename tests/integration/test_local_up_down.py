@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from local import control
 from local.ports import Ports, free_ports, is_free
 from local.state import StackState, read_state
 
@@ -110,6 +111,25 @@ def test_ctrl_c_stops_everything(foreground, tmp_path):
     launcher.wait(WAIT_S)
     assert_nothing_left(state)
     assert wait_for_status(tmp_path, "down")
+
+
+def test_the_launcher_replaces_a_process_when_it_is_asked_to(foreground, tmp_path):
+    launcher, before, output = foreground
+    said: list[str] = []
+    done = control.ask(tmp_path / "control.sock", "replace", said.append, service="release")
+    assert (done["how"], done["clean"]) == ("handed over", True), done
+    assert said[-1].startswith("release: handed over")
+    after = wait_for_status(tmp_path, "up")
+    assert after.processes["release"].pid != before.processes["release"].pid
+    assert after.processes["kafka"] == before.processes["kafka"]
+    assert "SERVING" in run("status", run_dir=tmp_path).stdout
+    refused = run("roll", "lake", run_dir=tmp_path)
+    assert refused.returncode == 1 and "lake: this stack has" in refused.stderr
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(WAIT_S) == 0, output.read_text()
+    assert_nothing_left(after)
+    assert not (tmp_path / "control.sock").exists()
+    assert "no stack is up" in run("roll", run_dir=tmp_path).stderr
 
 
 def test_a_death_is_said_at_once_and_kill_9_of_the_launcher_leaves_nothing(foreground):

@@ -130,6 +130,8 @@ def test_stated_memory_of_compose_is_the_sum_of_its_limits():
     assert f"Memory limits sum to {total_gb(set()):.1f} GB" in TEXT
     assert f"with the profile days to {total_gb({'days'}):.1f} GB" in TEXT
     assert f"with load and flink too to {total_gb({'days', 'load', 'flink'}):.1f}" in TEXT
+    every = {profile for service in COMPOSE.values() for profile in service.get("profiles", ())}
+    assert f"with observability too to {total_gb(every):.1f} GB." in TEXT
 
 
 def final_stage() -> str:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from local import kafka_jars
 from local.child import Identity, current_identity, describe_exit, tail
@@ -18,7 +19,7 @@ from local.java import parse_java_version
 from local.kafka_config import server_properties
 from local.kafka_jars import JarsFailed, Pin, jars, read_pins
 from local.logs import follow_files
-from local.paths import RunPaths, cache_dir
+from local.paths import REPOSITORY, RunPaths, cache_dir
 from local.ports import SCENARIOS, Ports, free_ports, is_free, require_free
 from local.processes import BY_NAME, LOOP, SPECS, Addresses, process_environment, stop_order
 from local.redis_server import parse_server_version
@@ -165,10 +166,33 @@ def test_a_process_gets_its_own_ports_and_the_addresses_of_the_others():
     addresses = Addresses(ports, "127.0.0.1:9192", "redis://127.0.0.1:6479/0", "store", "run", "lake")
     environment = process_environment(BY_NAME["gateway"], addresses, {"RECLOOP_A": "1"}, {"RECLOOP_A": "2"})
     assert environment["RECLOOP_GRPC__PORT"] == "7151"
-    assert environment["RECLOOP_RECALL_TARGET"] == "127.0.0.1:7152"
+    assert environment["RECLOOP_RECALL_TARGET"] == "127.0.0.1:7152,127.0.0.2:7152"
+    assert environment["RECLOOP_RELEASE_TARGET"] == "127.0.0.1:7158", "there is never a second one"
     assert environment["RECLOOP_KAFKA__BOOTSTRAP_SERVERS"] == "127.0.0.1:9192"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["RECLOOP_A"] == "2"
+
+
+def test_a_successor_has_its_predecessors_ports_at_the_other_address_and_clients_know_both():
+    where = Addresses(Ports.shifted(), "kafka", "redis", "store", "run", "lake")
+    moved = where.at("recall", where.other_host("recall"))
+    environment = process_environment(BY_NAME["recall"], moved, {}, {})
+    assert environment["RECLOOP_GRPC__HOST"] == "127.0.0.2"
+    assert environment["RECLOOP_GRPC__PORT"] == "7052"
+    assert (moved.target("recall"), moved.target("ranking")) == ("127.0.0.2:7052", "127.0.0.1:7054")
+    assert set(moved.targets("recall").split(",")) == set(where.targets("recall").split(","))
+    assert moved.other_host("recall") == where.host("recall")
+
+
+def test_who_is_replaced_side_by_side_is_what_kubernetes_surges():
+    surges = {}
+    for path in (REPOSITORY / "k8s" / "base").glob("*.yaml"):
+        for one in yaml.safe_load_all(path.read_text()):
+            if one["kind"] == "Deployment":
+                strategy = one["spec"]["strategy"]
+                surges[one["metadata"]["name"]] = strategy.get("rollingUpdate", {}).get("maxSurge", 0) > 0
+    assert len(surges) >= 10
+    assert surges == {name: BY_NAME[name.replace("-", "_")].beside for name in surges}
 
 
 @pytest.mark.parametrize(
