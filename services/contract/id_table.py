@@ -138,10 +138,12 @@ class IdTable:
 
     def items(self) -> tuple[Ids, Rows]:
         """All ids, ascending, and their rows."""
-        used = self._slots[self._slots[:, 1] != 0]
-        order = np.argsort(used[:, 0])
-        used = used[order]
-        return np.ascontiguousarray(used[:, 0]), used[:, 1].astype(np.int64) - 1
+        used = self._slots[:, 1] != _EMPTY
+        ids, rows = self._slots[used, 0], self._slots[used, 1].view(np.int64)
+        order = np.argsort(ids)
+        ids, rows = ids[order], rows[order]
+        rows -= 1
+        return ids, rows
 
     def copy(self) -> IdTable:
         """A copy that shares nothing."""
