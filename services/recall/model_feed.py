@@ -19,7 +19,7 @@ from services.contract import delta, topics
 from services.contract.chain import Action, ModelSlot, Position, SlotState, Verdict
 from services.contract.errors import LoopError, NotFound
 from services.contract.signature import Trusted
-from services.recall import metrics
+from services.recall import list_build, metrics
 from services.recall.base_loader import load_base
 from services.recall.release_feed import ReleaseFeed
 from services.recall.vectors import VectorModel, VectorSource, VectorVersion
@@ -64,6 +64,7 @@ class ModelFeed:
         store_uri: str,
         trusted: Trusted | None = None,
         stale_s: float,
+        lists_from_items: int,
         wall: WallClock,
     ) -> None:
         self._reader = reader
@@ -72,6 +73,7 @@ class ModelFeed:
         self._store_uri = store_uri
         self._trusted = trusted
         self._stale_s = stale_s
+        self._lists_from_items = lists_from_items
         self._wall = wall
         self._followed: _Followed | None = None
         self._repairing_since: float | None = None
@@ -145,6 +147,9 @@ class ModelFeed:
             metrics.BASES.labels("failed").inc()
             raise
         metrics.BASES.labels("loaded").inc()
+        if model.items.size >= self._lists_from_items:
+            await asyncio.to_thread(list_build.build, model)
+            metrics.LISTINGS.labels("base").inc()
         metrics.log.info(
             "base loaded",
             generation=slot.lineage[0],
@@ -201,7 +206,9 @@ class ModelFeed:
         version = VectorVersion(
             header.generation, header.policy, header.sequence, header.created_at_us, self._wall.now_us()
         )
-        rows = await self._source.do(lambda: followed.model.apply(body.tables, version))
+        model = followed.model
+        nearest = await asyncio.to_thread(model.nearest, body.tables) if model.has_lists else ()
+        rows = await self._source.do(lambda: model.apply(body.tables, version, nearest))
         metrics.DELTA_ROWS.inc(rows)
         if self._source.serves(followed.model):
             _show(version)
