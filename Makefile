@@ -109,6 +109,9 @@ bench-trainer: bench-setup ## the trainer's step beside FBGEMM's fused table; id
 bench-ranking: setup ## ranking under deltas and during a full swap beside ranking in peace; memory; out/bench-ranking.json
 	@$(PY) -m benchmarks.bench_ranking $(ARGS)
 
+bench-scale: setup ## how cost grows with candidates, items, rows, deltas, partitions; what 1,000 requests/s carry, at most 15 minutes [ARGS=--docs]; out/bench-scale.json
+	@$(PY) -m benchmarks.bench_scale $(ARGS)
+
 bench-collector: setup ## events acknowledged at acks=all beside a bare producer; out/bench-collector.json
 	@$(PY) -m benchmarks.bench_collector $(ARGS)
 
