@@ -57,8 +57,11 @@ class ListKeeper:
         """Checks the lists and does what is due."""
         await self._check(model)
         reason = due(model, self._from_items)
-        if reason is None or time.monotonic() < self._rest_until_s:
-            return
+        if reason is not None and time.monotonic() >= self._rest_until_s:
+            await self._make(model, reason)
+        _show(model)
+
+    async def _make(self, model: VectorModel, reason: str) -> None:
         began = time.monotonic()
         if reason == "few":
             await self._source.do(lambda: setattr(model, "listing", None))
@@ -68,7 +71,6 @@ class ListKeeper:
         self._rest_until_s = time.monotonic() + _REST_FACTOR * took_s
         metrics.LISTINGS.labels(reason).inc()
         metrics.log.info("lists made", reason=reason, items=model.items.size, seconds=round(took_s, 3))
-        self._show(model)
 
     async def _check(self, model: VectorModel) -> None:
         listing = model.listing
@@ -82,10 +84,10 @@ class ListKeeper:
             answer = await self._source.do(lambda: listing.watch.add(ranks))
             metrics.CHECKS.inc()
             metrics.CHECKS_BELOW.inc(answer < PROMISED_RECALL)
-        self._show(model)
 
-    def _show(self, model: VectorModel) -> None:
-        listing = model.listing
-        metrics.RECALL.set(1.0 if listing is None else listing.watch.recall)
-        metrics.LISTS.set(0 if listing is None else len(listing.lists))
-        metrics.PROBES.set(0 if listing is None or not listing.watch.pays else listing.watch.probes)
+
+def _show(model: VectorModel) -> None:
+    listing = model.listing
+    metrics.RECALL.set(1.0 if listing is None else listing.watch.recall)
+    metrics.LISTS.set(0 if listing is None else len(listing.lists))
+    metrics.PROBES.set(0 if listing is None or not listing.watch.pays else listing.watch.probes)

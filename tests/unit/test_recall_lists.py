@@ -314,5 +314,6 @@ async def test_the_keeper_gives_lists_up_when_there_are_few_items() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert list_keeper.due(model, 3_000) is None
-    assert metrics.LISTS._value.get() == 0
+    await keeper.look(model)
+    assert (metrics.LISTS._value.get(), metrics.PROBES._value.get(), metrics.RECALL._value.get()) == (0, 0, 1)
     await source.close()
