@@ -29,12 +29,13 @@ PendingItems = tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.int64]]
 
 
 class FrozenTable:
-    """``ids`` ascending [n]; ``pending`` by column name."""
+    """Made of ids in any order and their slots; ``pending`` by column name. One thread reads."""
 
     def __init__(
         self, table: TableState, ids: NDArray[np.uint64], slots: NDArray[np.int64], pending: PendingItems
     ) -> None:
-        self.ids = ids
+        self._ids = ids
+        self._sorted = False
         self.pending: dict[str, NDArray] = dict(zip(PENDING_COLUMNS, pending, strict=True))
         self._table = table
         self._slots = slots
@@ -45,7 +46,15 @@ class FrozenTable:
         self.rows_kept = 0
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._ids)
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """Ascending [n]: sorted when they are first read, where nobody waits for it."""
+        if not self._sorted:
+            order = np.argsort(self._ids)
+            self._ids, self._slots, self._sorted = self._ids[order], self._slots[order], True
+        return self._ids
 
     def keep(self, slots: NDArray[np.int64]) -> None:
         """These rows are about to change. The table calls this, holding its lock."""
@@ -60,12 +69,12 @@ class FrozenTable:
 
     def column(self, name: str) -> Iterator[NDArray]:
         """One of TABLE_COLUMNS in the order of the ids, some thousand rows at a time."""
-        for start in range(0, len(self), CHUNK_ROWS):
+        for start in range(0, len(self.ids), CHUNK_ROWS):
             yield self._gather(self._slots[start : start + CHUNK_ROWS], (name,))[0]
 
     def changes(self, table: str) -> Iterator[TableChange]:
         """The rows as changes of some thousand each, then the pending ids."""
-        for start in range(0, len(self), CHUNK_ROWS):
+        for start in range(0, len(self.ids), CHUNK_ROWS):
             cut = slice(start, start + CHUNK_ROWS)
             yield TableChange(table, self.ids[cut], *self._gather(self._slots[cut], TABLE_COLUMNS))
         yield TableChange(table, **self.pending)

@@ -152,7 +152,9 @@ class TableState:
 
     def freeze(self) -> FrozenTable:
         """The table as it is now, to be read while it is written on. Whoever writes it calls this."""
-        frozen = FrozenTable(self, *self.ids(), self.pending.items())
+        ids, rows = self._index.unordered()
+        rows += 1
+        frozen = FrozenTable(self, ids, rows, self.pending.items())
         self._frozen.add(frozen)
         return frozen
 
