@@ -17,7 +17,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench bench-setup bench-loop bench-trainer bench-ranking \
-  bench-collector bench-join bench-features bench-batch flink-join k8s-validate image sbom test test-flink lint security-check up down roll status logs audit doctor protos \
+  bench-collector bench-join bench-features bench-batch bench-scale flink-join k8s-validate image sbom test test-flink lint security-check up down roll status logs audit doctor protos \
   clean
 
 help: ## this list
@@ -97,7 +97,7 @@ $(PEERS)/.installed: benchmarks/peers.txt | $(PY)
 	  echo "bench-setup: peers of the benchmarks: needed to compare with, not installed (see above). Mend it with: make bench-setup, once the package index is reachable" >&2; exit 1; }
 	@touch $@
 
-bench: bench-setup ## every benchmark but bench-batch, at most 40 minutes [ARGS="--only loop trainer"]; out/bench.json
+bench: bench-setup ## every benchmark but bench-batch and bench-scale, at most 40 minutes [ARGS="--only loop trainer"]; out/bench.json
 	@$(PY) -m benchmarks.bench --peers $(PEERS)/bin/python $(ARGS)
 
 bench-loop: bench-setup ## the real loop beside a bare gRPC chain and an assembled stack; latency and freshness under load; out/bench-loop.json
@@ -108,6 +108,9 @@ bench-trainer: bench-setup ## the trainer's step beside FBGEMM's fused table; id
 
 bench-ranking: setup ## ranking under deltas and during a full swap beside ranking in peace; memory; out/bench-ranking.json
 	@$(PY) -m benchmarks.bench_ranking $(ARGS)
+
+bench-scale: setup ## how cost grows with candidates, items, rows, deltas, partitions; what 1,000 requests/s carry, at most 15 minutes [ARGS=--docs]; out/bench-scale.json
+	@$(PY) -m benchmarks.bench_scale $(ARGS)
 
 bench-collector: setup ## events acknowledged at acks=all beside a bare producer; out/bench-collector.json
 	@$(PY) -m benchmarks.bench_collector $(ARGS)

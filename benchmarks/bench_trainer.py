@@ -112,11 +112,15 @@ def lookups(ids: int, rounds: int) -> list[float]:
     return rates
 
 
-def memory(table_rows: int) -> dict[str, int]:
-    """What the probe says."""
-    command = [sys.executable, "-m", "benchmarks.trainer_memory_probe", str(table_rows)]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+def memory(table_rows: int, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """What the probe says: of a trainer that writes a base, of one that starts from it."""
+    command = [sys.executable, "-m", "benchmarks.trainer_memory_probe", str(folder)]
+    said = [
+        subprocess.run([*command, *more], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+        for more in ([str(table_rows)], [])
+    ]
+    writing, starting = (json.loads(done.stdout) for done in said)
+    return writing, starting
 
 
 def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -128,14 +132,18 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         healthy = spread(found["fbgemm"])["median"] >= here.floor(FLOOR_SAMPLES_PER_S)
         result.append(rows.row("trainer_vs_fbgemm", found["ours"], found["fbgemm"], healthy=healthy))
     result.append(rows.row("lookup_ids_per_s", lookups(given.ids, max(given.rounds, 5))))
-    held = memory(given.memory_rows)
-    grown = {name: (held[name] - held["idle"]) / 1e6 for name in ("steady", "peak")}
-    result.append(rows.row("trainer_memory_ratio", [grown["peak"]], [held["parameters"] / 1e6]))
+    held, again = memory(given.memory_rows, folder)
+    parameters = held["parameters"]
+    grown = {name: held[name] - held["idle"] for name in ("steady", "peak")}
+    grown["starting"] = again["peak"] - again["idle"]
+    most = max(grown.values())
+    result.append(rows.row("trainer_memory_ratio", [most / 1e6], [parameters / 1e6]))
     return {
         "rows": result,
         "samples_per_s": {name: spread(of, 0) for name, of in found.items()},
-        "memory_mb": {name: round(of / 1e6, 1) for name, of in held.items() if name != "rows"},
-        "memory_steady_ratio": round(grown["steady"] * 1e6 / held["parameters"], 2),
+        "memory_mb": {name: round(held[name] / 1e6, 1) for name in ("idle", "steady", "peak", "parameters")},
+        "memory_ratios": {name: round(of / parameters, 2) for name, of in grown.items()},
+        "base": {name: held[name] for name in ("rows", "rows_kept", "freeze_ms")},
         "rounds": given.rounds,
         "calibration": vars(here),
         "machine": where,

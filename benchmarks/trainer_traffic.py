@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from services.contract import model_schema
 from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.model_schema import shape_of
-from services.contract.model_state import ModelState, TableState
+from services.contract.model_state import ModelState
+from services.contract.model_table import TableState
 from trainer.rows import initial_dense, initial_rows
 from trainer.samples import Batch
 

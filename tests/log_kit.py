@@ -82,9 +82,11 @@ def ids_of(state: ModelState) -> dict[str, Counter[int]]:
     """How often each id was counted, admitted or not."""
     found = {}
     for name in ("user", "item"):
-        whole = state.tables[name].everything(name)
-        found[name] = Counter(dict(zip(whole.ids.tolist(), whole.counts.tolist(), strict=True)))
-        found[name].update(dict(zip(whole.pending_ids.tolist(), whole.pending_counts.tolist(), strict=True)))
+        table = state.tables[name]
+        ids, slots = table.ids()
+        pending_ids, pending_counts, _ = table.pending.items()
+        found[name] = Counter(dict(zip(ids.tolist(), table.counts[slots].tolist(), strict=True)))
+        found[name].update(dict(zip(pending_ids.tolist(), pending_counts.tolist(), strict=True)))
     return found
 
 

@@ -1,7 +1,8 @@
 """Writes bases and tells release of them, aside from training; one at a time.
 
-A base that cannot be registered yet is tried again with growing pauses, until a newer one takes its place.
-Old bases of this process are deleted when no release names them any more.
+A base that cannot be written or registered yet is tried again with growing pauses, until a newer one takes
+its place. The state that it is written from is let go as soon as it is written. Old
+bases of this process are deleted when no release names them any more.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
 from services.contract import model_store
 from services.contract.errors import LoopError
-from services.contract.model_state import ModelState
+from services.contract.model_state import Frozen
 from services.contract.model_store import SavedBase
 from services.contract.signature import Signer
-from services.runtime.telemetry import counter, get_logger, histogram
+from services.runtime.telemetry import counter, gauge, get_logger, histogram
 
 log = get_logger(__name__)
 KEEP_BASES = 6
@@ -44,17 +45,19 @@ class BaseKeeper:
         self._release = release_pb2_grpc.ReleaseServiceStub(channel)
         self._partition = partition
         self._retry_max_s = retry_max_s
-        self._waiting: tuple[ModelState, int] | None = None
+        self._waiting: tuple[Frozen, int] | None = None
         self._wake = asyncio.Event()
         self._mine: list[SavedBase] = []
         self.registered_sequence = 0
         self._outcomes = counter("trainer_bases", "Bases by what became of them.", ["outcome"])
         self._seconds = histogram("trainer_base_save_seconds", "Writing of one base.")
+        self._kept = gauge("trainer_base_rows_kept", "Rows that changed while the newest base was written.")
 
-    def offer(self, state: ModelState, delta_offset: int) -> None:
+    def offer(self, state: Frozen, delta_offset: int) -> None:
         """A state that belongs to this object now, and the offset at which its chain goes on. Replaces one
         that waits."""
         if self._waiting is not None:
+            self._waiting[0].close()
             self._outcomes.labels("replaced").inc()
         self._waiting = (state, delta_offset)
         self._wake.set()
@@ -66,36 +69,43 @@ class BaseKeeper:
             self._wake.clear()
             offered, self._waiting = self._waiting, None
             if offered is not None:
-                await self._keep(*offered)
+                state, delta_offset = offered
+                try:
+                    await self._keep(state, delta_offset)
+                finally:
+                    state.close()
 
-    async def _keep(self, state: ModelState, delta_offset: int) -> None:
-        pause = _FIRST_PAUSE_S
+    async def _keep(self, state: Frozen, delta_offset: int) -> None:
+        pause, saved = _FIRST_PAUSE_S, None
         while self._waiting is None:
             try:
-                saved = await self._save(state, delta_offset)
+                if saved is None:
+                    saved = await self._save(state, delta_offset)
                 await self._register(saved)
                 self._outcomes.labels("registered").inc()
                 await self._delete_old()
             except (*_SAVE_FAILURES, grpc.aio.AioRpcError) as error:
                 self._outcomes.labels("failed").inc()
-                log.warning("base not registered", sequence=state.sequence, error=repr(error)[:300])
+                log.warning("base not registered", sequence=state.head.sequence, error=repr(error)[:300])
                 await asyncio.sleep(pause)
                 pause = min(self._retry_max_s, pause * 2)
             else:
                 return
 
-    async def _save(self, state: ModelState, delta_offset: int) -> SavedBase:
+    async def _save(self, state: Frozen, delta_offset: int) -> SavedBase:
         started = time.perf_counter()
         saved = await asyncio.to_thread(
             model_store.save_base,
             self._root,
             state,
-            created_at_us=state.created_at_us,
+            created_at_us=state.head.created_at_us,
             delta_partition=self._partition,
             delta_offset=delta_offset,
             signer=self._signer,
         )
         self._seconds.observe(time.perf_counter() - started)
+        self._kept.set(state.rows_kept)
+        state.close()
         return saved
 
     async def _register(self, saved: SavedBase) -> None:

@@ -3,8 +3,8 @@
     records --train()--> state, touched ids, finished steps, complete barriers, quarantined records
             --build()--> a sealed delta of everything since the last acknowledged one  --ack()/fail()-->
 
-The state's place in the chain moves with ``ack``. ``build`` can copy the state while it stands exactly at
-the delta's sequence: that copy is a base, once the delta is acknowledged.
+The state's place in the chain moves with ``ack``. ``build`` can freeze the state while it stands exactly at
+the delta's sequence: frozen so, it is a base, once the delta is acknowledged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from services.contract import delta, model_schema
 from services.contract.delta import Body, DenseChange, Header, Step, TableChange
-from services.contract.model_state import ModelState, advance
+from services.contract.model_state import Frozen, ModelState, advance
 from trainer.barriers import Barriers
 from trainer.evaluate import Rolling
 from trainer.expiry import Expiry
@@ -43,7 +43,7 @@ class Plan:
     rows: int
     rejected: tuple[Bad, ...]
     # The state at exactly this sequence, when one was asked for.
-    base: ModelState | None
+    base: Frozen | None
 
 
 class UnknownSchema(Exception):
@@ -147,8 +147,8 @@ class TrainerCore:
         value, digest = delta.seal(header, body)
         base = None
         if with_base:
-            base = self.state.copy()
-            advance(base, header, digest)
+            base = Frozen(self.state)
+            advance(base.head, header, digest)
         rejected, self._quarantined = tuple(self._quarantined), []
         self._steps.clear()
         self._in_flight = Plan(header, value, digest, body.rows, rejected, base)
@@ -172,6 +172,8 @@ class TrainerCore:
         """The delta in flight was not published and never will be: its content goes out with the next one."""
         plan = self._flying()
         self.touched.fail()
+        if plan.base is not None:
+            plan.base.close()
         self._quarantined = [*plan.rejected, *self._quarantined]
         self._steps.extendleft(reversed(plan.header.steps))
         self._in_flight = None

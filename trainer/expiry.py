@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contract.model_state import ModelState, TableState
+from services.contract.model_state import ModelState
+from services.contract.model_table import TableState
 from services.contract.times import MICROS
 from trainer.settings import AdmissionSettings
 from trainer.touched import Touched

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from services.contract import model_schema
 from services.contract.model_schema import ModelShape
-from services.contract.model_state import TableState, zero_dense
+from services.contract.model_state import zero_dense
+from services.contract.model_table import TableState
 
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -86,10 +87,7 @@ def put(held: TableState, work: WorkingRows) -> tuple[NDArray[np.uint64], NDArra
     live = work.live
     new = live & (work.slots == 0)
     slots = held.add(work.ids[live])
-    held.rows[slots] = work.rows[live]
-    held.optimizer[slots] = work.optimizer[live]
-    held.counts[slots] = work.counts[live]
-    held.last_seen_us[slots] = work.last_seen_us[live]
+    held.write(slots, work.rows[live], work.optimizer[live], work.counts[live], work.last_seen_us[live])
     waiting = ~live
     changed = waiting & (work.counts > 0)
     if new.any():

@@ -16,26 +16,23 @@ root.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
-from numpy.typing import NDArray
 from pyarrow import fs as arrow_fs
-from safetensors import SafetensorError
 
-from services.contract import model_schema
-from services.contract.delta import Body, DenseChange, TableChange, check_body, check_shapes
+from services.contract import model_file
+from services.contract.delta import check_body
 from services.contract.errors import MalformedRecord, NotFound, SchemaMismatch
 from services.contract.model_schema import ModelShape
-from services.contract.model_state import ModelState, digest
+from services.contract.model_state import Frozen, ModelState, digest
 from services.contract.signature import Signer, Trusted, canonical
 from services.contract.view_registry import CATEGORY_COLUMN
 
@@ -43,10 +40,7 @@ FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 STATE_NAME = "state.safetensors"
 _BASE_NAME = re.compile(r"base-(.+)-(\d{12})-[0-9a-f]{12}")
-_TABLE_PARTS = (
-    "ids", "rows", "optimizer", "counts", "last_seen_us", "pending_ids", "pending_counts",
-    "pending_last_seen_us",
-)  # fmt: skip
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class SavedBase:
 
 def save_base(
     root: str,
-    state: ModelState,
+    state: ModelState | Frozen,
     *,
     created_at_us: int,
     parent_generation: int = 0,
@@ -77,29 +71,31 @@ def save_base(
     metrics: Mapping[str, float] | None = None,
     signer: Signer | None = None,
 ) -> SavedBase:
-    """Writes a state under the store's root; ``delta_offset`` is where its chain goes on in model-deltas.
+    """Writes a state under the store's root, part by part; ``delta_offset`` is where its chain goes on in
+    model-deltas. A state that is written on meanwhile comes frozen.
 
     The same state saved again is answered from what is there. BadDelta when a row is not finite.
     """
-    state_digest = digest(state).hex()
-    folder = _folder(state.generation, state.policy, state.sequence, state_digest)
+    frozen = Frozen(state) if isinstance(state, ModelState) else state
+    head = frozen.head
+    state_digest = digest(frozen).hex()
+    folder = _folder(head.generation, head.policy, head.sequence, state_digest)
     files, base = _open(root)
     manifest_path = f"{base}/{folder}/{MANIFEST_NAME}"
     if files.get_file_info(manifest_path).type != arrow_fs.FileType.NotFound:
         return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
-    whole = _whole(state)
-    check_body(whole)
-    data = safetensors.numpy.save(_tensors(whole))
-    manifest = _manifest(state, state_digest, data) | {
+    for body in model_file.bodies(frozen):
+        check_body(body)
+    files.create_dir(f"{base}/{folder}", recursive=True)
+    file_sha256 = _write(files, f"{base}/{folder}/{STATE_NAME}", model_file.pieces(frozen))
+    manifest = _manifest(frozen, state_digest, file_sha256) | {
         "created_at_us": created_at_us,
         "parent_generation": parent_generation,
         "delta_partition": delta_partition,
         "delta_offset": delta_offset,
         "metrics": dict(metrics or {}),
     }
-    files.create_dir(f"{base}/{folder}", recursive=True)
-    _write(files, f"{base}/{folder}/{STATE_NAME}", data)
-    _write(files, manifest_path, canonical(signer.signed(manifest) if signer else manifest))
+    _write(files, manifest_path, [canonical(signer.signed(manifest) if signer else manifest)])
     return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"))
 
 
@@ -122,10 +118,11 @@ def load_base(
     shape = shape_in(saved) if shape is None else shape
     _check_shape(manifest, shape)
     files, path = _open(saved.manifest_uri)
-    data = _read(files, f"{path.rpartition('/')[0]}/{manifest['file']}")
-    if hashlib.sha256(data).hexdigest() != manifest["file_sha256"]:
-        raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
-    state = _state(manifest, shape, data, saved.manifest_digest)
+    with _opened(files, f"{path.rpartition('/')[0]}/{manifest['file']}") as source:
+        if _sha256(_read_pieces(source)) != manifest["file_sha256"]:
+            raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
+        state = _empty_state(manifest, shape, saved.manifest_digest)
+        model_file.read_into(state, source)
     if digest(state).hex() != manifest["digest"]:
         raise MalformedRecord.one("digest", saved.manifest_uri, "the state digest in the manifest")
     return state, saved
@@ -178,15 +175,16 @@ def copy_base(manifest_uri: str, root: str, *, signer: Signer | None = None) -> 
     verifies the file on the way."""
     saved = _read_manifest(resolve(manifest_uri, None))
     files, path = _open(saved.manifest_uri)
-    data = _read(files, f"{path.rpartition('/')[0]}/{saved.manifest['file']}")
-    if hashlib.sha256(data).hexdigest() != saved.manifest["file_sha256"]:
-        raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
     folder = _folder(saved.generation, saved.policy, saved.sequence, saved.manifest["digest"])
     target, base = _open(root)
     target.create_dir(f"{base}/{folder}", recursive=True)
-    _write(target, f"{base}/{folder}/{STATE_NAME}", data)
+    with _opened(files, f"{path.rpartition('/')[0]}/{saved.manifest['file']}") as source:
+        if _sha256(_read_pieces(source)) != saved.manifest["file_sha256"]:
+            raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
+        source.seek(0)
+        _write(target, f"{base}/{folder}/{STATE_NAME}", _read_pieces(source))
     manifest = canonical(signer.signed(saved.manifest)) if signer else _read(files, path)
-    _write(target, f"{base}/{folder}/{MANIFEST_NAME}", manifest)
+    _write(target, f"{base}/{folder}/{MANIFEST_NAME}", [manifest])
     return _read_manifest(_join(root, f"{folder}/{MANIFEST_NAME}"), hashlib.sha256(manifest).digest())
 
 
@@ -224,20 +222,49 @@ def _open(uri: str) -> tuple[Any, str]:
     return arrow_fs.LocalFileSystem(), str(Path(uri).absolute())
 
 
-def _write(files: Any, path: str, data: bytes) -> None:
+def _write(files: Any, path: str, parts: Iterable[Any]) -> str:
+    """The file's SHA-256; nothing is there when it was not written whole."""
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
-    with files.open_output_stream(temporary) as out:
-        out.write(data)
-    files.move(temporary, path)
+    found = hashlib.sha256()
+    try:
+        with files.open_output_stream(temporary) as out:
+            for part in parts:
+                found.update(part)
+                out.write(part)
+        files.move(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.delete_file(temporary)
+        raise
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(files: Any, path: str) -> Iterator[Any]:
+    try:
+        source = files.open_input_file(path)
+    except FileNotFoundError as error:
+        raise NotFound(f"no file {path} in the model store") from error
+    with source:
+        yield source
 
 
 def _read(files: Any, path: str) -> bytes:
-    try:
-        with files.open_input_stream(path) as source:
-            return bytes(source.read())
-    except FileNotFoundError as error:
-        raise NotFound(f"no file {path} in the model store") from error
+    with _opened(files, path) as source:
+        return bytes(source.read())
+
+
+def _read_pieces(source: Any) -> Iterator[bytes]:
+    while piece := source.read(_PIECE_BYTES):
+        yield piece
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def _read_manifest(uri: str, wanted: bytes | None = None) -> SavedBase:
@@ -267,7 +294,8 @@ def _read_manifest(uri: str, wanted: bytes | None = None) -> SavedBase:
         raise MalformedRecord.one("manifest", f"{uri}: {error!r}", "a manifest of this format") from error
 
 
-def _manifest(state: ModelState, state_digest: str, data: bytes) -> dict[str, Any]:
+def _manifest(frozen: Frozen, state_digest: str, file_sha256: str) -> dict[str, Any]:
+    state = frozen.head
     return {
         "format": FORMAT,
         "generation": state.generation,
@@ -281,30 +309,13 @@ def _manifest(state: ModelState, state_digest: str, data: bytes) -> dict[str, An
         "item_columns": list(state.shape.item_columns),
         "digest": state_digest,
         "file": STATE_NAME,
-        "file_sha256": hashlib.sha256(data).hexdigest(),
-        "rows": {name: len(table) for name, table in state.tables.items()},
+        "file_sha256": file_sha256,
+        "rows": {name: len(table) for name, table in frozen.tables.items()},
         "sample_offsets": {str(p): state.sample_offsets[p] for p in sorted(state.sample_offsets)},
         "samples_trained": state.samples_trained,
         "trained_until_us": state.trained_until_us,
         "open_barriers": {name: sorted(parts) for name, parts in sorted(state.open_barriers.items())},
     }
-
-
-def _whole(state: ModelState) -> Body:
-    """A whole state as one change."""
-    dense = (DenseChange(name, state.dense[name], state.dense_optimizer[name]) for name in model_schema.DENSE)
-    return Body(tuple(table.everything(name) for name, table in state.tables.items()), tuple(dense))
-
-
-def _tensors(whole: Body) -> dict[str, NDArray]:
-    tensors: dict[str, NDArray] = {}
-    for table in whole.tables:
-        for part in _TABLE_PARTS:
-            tensors[f"{table.table}.{part}"] = np.ascontiguousarray(getattr(table, part))
-    for dense in whole.dense:
-        tensors[f"dense.{dense.name}"] = dense.values
-        tensors[f"dense_optimizer.{dense.name}"] = dense.optimizer
-    return tensors
 
 
 def _check_shape(manifest: dict[str, Any], shape: ModelShape) -> None:
@@ -327,18 +338,9 @@ def _difference(said: dict[str, Any], ours: dict[str, list[str]]) -> str:
     return "; ".join(f"{title}: {', '.join(sorted(names))}" for title, names in parts if names)
 
 
-def _state(manifest: dict[str, Any], shape: ModelShape, data: bytes, manifest_digest: bytes) -> ModelState:
+def _empty_state(manifest: dict[str, Any], shape: ModelShape, manifest_digest: bytes) -> ModelState:
     try:
-        tensors = safetensors.numpy.load(data)
-        tables = tuple(
-            TableChange(name, **{part: tensors[f"{name}.{part}"] for part in _TABLE_PARTS})
-            for name in model_schema.TABLES
-        )
-        dense = tuple(
-            DenseChange(name, tensors[f"dense.{name}"], tensors[f"dense_optimizer.{name}"])
-            for name in model_schema.DENSE
-        )
-        state = ModelState(
+        return ModelState(
             shape,
             generation=int(manifest["generation"]),
             policy=str(manifest["policy"]),
@@ -351,13 +353,5 @@ def _state(manifest: dict[str, Any], shape: ModelShape, data: bytes, manifest_di
             trained_until_us=int(manifest["trained_until_us"]),
             open_barriers={b: frozenset(parts) for b, parts in manifest["open_barriers"].items()},
         )
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise MalformedRecord.one("state", repr(error), "a state of this format") from error
-    check_body(Body(tables, dense))
-    check_shapes(Body(tables, dense), shape)
-    for change in tables:
-        state.tables[change.table].apply(change)
-    for tensor in dense:
-        state.dense[tensor.name][...] = tensor.values
-        state.dense_optimizer[tensor.name][...] = tensor.optimizer
-    return state

@@ -21,10 +21,11 @@ from rec.v1 import recall_pb2_grpc
 from services.contract.feature_sets import feature_set
 from services.contract.signature import Trusted
 from services.contract.view_clicks import last_clicks_view
-from services.recall import kernel, metrics
+from services.recall import item_lists, kernel, metrics
 from services.recall.catalog_feed import CatalogFeed
 from services.recall.catalogue import Catalogue
 from services.recall.co_click import CoClicks
+from services.recall.list_keeper import ListKeeper
 from services.recall.model_feed import ModelFeed
 from services.recall.near_lists import NearLists
 from services.recall.popular import PopularItems
@@ -81,8 +82,10 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
         store_uri=settings.model_store_uri,
         trusted=Trusted.read(settings.trusted_keys_file),
         stale_s=settings.vectors_stale_ms / 1000,
+        lists_from_items=settings.lists_from_items,
         wall=wall,
     )
+    lists = ListKeeper(vectors, from_items=settings.lists_from_items, check_s=settings.list_check_ms / 1000)
     retriever = Retriever(
         settings,
         vectors=vectors,
@@ -110,7 +113,6 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
     await server.start()
 
     async def declare() -> None:
-        await asyncio.to_thread(kernel.warm_up)
         await until_loaded(catalog_feed, model_feed, settings.vectors_wait_ms / 1000)
         freeze_after_load()
         ready.set()
@@ -120,6 +122,7 @@ async def start(settings: RecallSettings, process: Process) -> GrpcServer:
     process.spawn(releases.run(), "releases")
     process.spawn(catalog_feed.run(), "catalog")
     process.spawn(model_feed.run(), "model")
+    process.spawn(lists.run(), "lists")
     process.spawn(declare(), "readiness")
     return server
 
@@ -146,6 +149,8 @@ async def until_loaded(catalog_feed: CatalogFeed, model_feed: ModelFeed, wait_s:
 def main() -> None:
     """Entry point."""
     settings = load(RecallSettings)
+    kernel.warm_up()
+    item_lists.warm_up()
 
     async def wire(process: Process) -> None:
         await start(settings, process)

@@ -30,3 +30,11 @@ BASES = counter("recall_bases", "Bases read from the model store, by outcome", [
 SEQUENCE = gauge("recall_vector_sequence", "Sequence of the vectors served")
 GENERATION = gauge("recall_vector_generation", "Generation of the vectors served")
 CREATED = gauge("recall_vector_created_seconds", "Wall time at which the newest vectors were published")
+
+SEARCHES = counter("recall_vector_searches", "Searches by vector, by what was looked through", ["through"])
+CHECKS = counter("recall_list_checks", "Answers compared with one through everything")
+CHECKS_BELOW = counter("recall_list_checks_below", "Compared answers below the promised recall")
+RECALL = gauge("recall_list_recall", "Recall of the last compared answers, mean; 1 without lists")
+LISTS = gauge("recall_lists", "Lists of the items; 0 = every search goes through everything")
+PROBES = gauge("recall_list_probes", "Lists looked into by a search; 0 = through everything")
+LISTINGS = counter("recall_listings", "Lists made or given up, by why", ["reason"])

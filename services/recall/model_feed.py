@@ -21,7 +21,7 @@ from services.contract.chain import Action, ModelSlot, Position, SlotState, Verd
 from services.contract.errors import LoopError, NotFound
 from services.contract.signature import Trusted
 from services.contract.trace_ids import span_of
-from services.recall import metrics
+from services.recall import list_build, metrics
 from services.recall.base_loader import load_base
 from services.recall.release_feed import ReleaseFeed
 from services.recall.vectors import VectorModel, VectorSource, VectorVersion
@@ -67,6 +67,7 @@ class ModelFeed:
         store_uri: str,
         trusted: Trusted | None = None,
         stale_s: float,
+        lists_from_items: int,
         wall: WallClock,
     ) -> None:
         self._reader = reader
@@ -75,6 +76,7 @@ class ModelFeed:
         self._store_uri = store_uri
         self._trusted = trusted
         self._stale_s = stale_s
+        self._lists_from_items = lists_from_items
         self._wall = wall
         self._traces = applied_deltas()
         self._followed: _Followed | None = None
@@ -149,6 +151,9 @@ class ModelFeed:
             metrics.BASES.labels("failed").inc()
             raise
         metrics.BASES.labels("loaded").inc()
+        if model.items.size >= self._lists_from_items:
+            await asyncio.to_thread(list_build.build, model)
+            metrics.LISTINGS.labels("base").inc()
         metrics.log.info(
             "base loaded",
             generation=slot.lineage[0],
@@ -207,7 +212,9 @@ class ModelFeed:
         version = VectorVersion(
             header.generation, header.policy, header.sequence, header.created_at_us, self._wall.now_us()
         )
-        rows = await self._source.do(lambda: followed.model.apply(body.tables, version))
+        model = followed.model
+        nearest = await asyncio.to_thread(model.nearest, body.tables) if model.has_lists else ()
+        rows = await self._source.do(lambda: model.apply(body.tables, version, nearest))
         metrics.DELTA_ROWS.inc(rows)
         if self._source.serves(followed.model):
             _show(version)

@@ -1,7 +1,8 @@
-"""Rows of one embedding table in one contiguous matrix, found by 64-bit id; and the search over the items.
+"""Rows of one embedding table in one matrix, found by 64-bit id; and the search over all of them.
 
-Rows keep no order: a removed row's place is taken by the last one, so the matrix stays dense and a
-search is one matrix-vector product. Not thread-safe: one thread owns a table.
+A row keeps its place until it is removed. Then the place is a hole, whose last column is minus infinity, so
+that no search finds it, until another row gets it. Not thread-safe: one thread owns a table. The arrays are
+replaced when the table grows, so another thread may look at those that it got, a little behind.
 """
 
 from __future__ import annotations
@@ -9,71 +10,81 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from services.contract.id_table import IdTable
+
 _MIN_ROWS = 1024
+_HOLE = np.float32(-np.inf)
 # Scores looked at for a bound: enough that twice the expected share holds k nearly always.
 _SAMPLE = 4096
 
+Places = NDArray[np.int64]
+
 
 class VectorTable:
-    """Ids and their rows, [size, width] float32, contiguous."""
+    """Ids and their rows, [places, width] float32, contiguous."""
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.size = 0
-        self._ids: NDArray[np.uint64] = np.empty(_MIN_ROWS, np.uint64)
+        self._index = IdTable()
+        self._ids: NDArray[np.uint64] = np.zeros(_MIN_ROWS, np.uint64)
         self._rows: NDArray[np.float32] = np.empty((_MIN_ROWS, width), np.float32)
-        self._place: dict[int, int] = {}
+
+    @property
+    def size(self) -> int:
+        """Rows, without the holes."""
+        return len(self._index)
 
     @property
     def ids(self) -> NDArray[np.uint64]:
-        """[size] ids, in the order of ``rows``; a view."""
-        return self._ids[: self.size]
+        """[places] ids, in the order of ``rows``; a view. That of a hole means nothing."""
+        return self._ids[: self._index.row_limit]
 
     @property
     def rows(self) -> NDArray[np.float32]:
-        """[size, width] rows; a view."""
-        return self._rows[: self.size]
+        """[places, width] rows, holes among them; a view."""
+        return self._rows[: self._index.row_limit]
+
+    def places(self, ids: NDArray[np.uint64]) -> Places:
+        """The place of each id, -1 where there is none."""
+        return self._index.lookup(ids)
 
     def get(self, key: int) -> NDArray[np.float32] | None:
         """The row of one id (a view), or None."""
-        place = self._place.get(key)
-        return None if place is None else self._rows[place]
+        place = int(self._index.lookup(np.array([key], np.uint64))[0])
+        return None if place < 0 else self._rows[place]
 
-    def upsert(self, ids: NDArray[np.uint64], rows: NDArray[np.float32]) -> None:
-        """Writes rows [n, width] under distinct ids [n]; ids that are not there yet are added."""
+    def upsert(self, ids: NDArray[np.uint64], rows: NDArray[np.float32]) -> Places:
+        """Writes rows [n, width] under distinct ids [n]; ids that are not there yet are added. Their
+        places."""
         if rows.shape != (len(ids), self.width):
             raise ValueError(f"rows of shape {rows.shape} for {len(ids)} ids of width {self.width}")
-        self._reserve(self.size + len(ids))
-        places = np.empty(len(ids), np.int64)
-        for position, key in enumerate(ids.tolist()):
-            place = self._place.get(key)
-            if place is None:
-                place = self._place[key] = self.size
-                self._ids[place] = key
-                self.size += 1
-            places[position] = place
+        places = self._index.insert(ids)
+        self._reserve(self._index.row_limit)
+        self._ids[places] = ids
         self._rows[places] = rows
+        return places
 
-    def remove(self, ids: NDArray[np.uint64]) -> None:
-        """Takes ids out; ids that are not there are no matter."""
-        for key in ids.tolist():
-            place = self._place.pop(key, None)
-            if place is None:
-                continue
-            self.size -= 1
-            if place != self.size:
-                moved = int(self._ids[self.size])
-                self._ids[place] = moved
-                self._rows[place] = self._rows[self.size]
-                self._place[moved] = place
+    def remove(self, ids: NDArray[np.uint64]) -> Places:
+        """Takes ids out; ids that are not there are no matter. The places that are holes now."""
+        places = self._index.delete(ids)
+        places = places[places >= 0]
+        self._rows[places] = 0
+        self._rows[places, -1] = _HOLE
+        return places
 
     def _reserve(self, rows: int) -> None:
-        if rows <= len(self._ids):
+        held = len(self._ids)
+        if rows <= held:
             return
-        capacity = max(rows, len(self._ids) * 3 // 2)
-        ids, matrix = np.empty(capacity, np.uint64), np.empty((capacity, self.width), np.float32)
-        ids[: self.size], matrix[: self.size] = self.ids, self.rows
+        capacity = max(rows, held * 3 // 2)
+        ids, matrix = np.zeros(capacity, np.uint64), np.empty((capacity, self.width), np.float32)
+        ids[:held], matrix[:held] = self._ids, self._rows
         self._ids, self._rows = ids, matrix
+
+
+def live(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of some rows [n, width] of a table are no holes."""
+    return rows[:, -1] != _HOLE
 
 
 def best(items: VectorTable, user: NDArray[np.float32], k: int) -> NDArray[np.uint64]:
@@ -84,11 +95,20 @@ def best(items: VectorTable, user: NDArray[np.float32], k: int) -> NDArray[np.ui
     k = min(k, items.size)
     if k <= 0:
         return np.empty(0, np.uint64)
-    scores = items.rows @ np.append(user, np.float32(1.0))
+    scores = items.rows @ query_of(user)
     top = largest(scores, k)
-    ids = items.ids[top]
-    # Equal scores (rows never trained) are ordered by id, so that the answer does not depend on the places.
-    return ids[np.lexsort((ids, -scores[top]))]
+    return best_first(items.ids[top], scores[top])
+
+
+def query_of(user: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What an item's row is multiplied with: the user's factors, and 1 for the item's bias."""
+    return np.append(user, np.float32(1.0))
+
+
+def best_first(ids: NDArray[np.uint64], scores: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Ids by score. Equal scores (rows never trained) are ordered by id, so that the answer does not depend
+    on the places."""
+    return ids[np.lexsort((ids, -scores))]
 
 
 def largest(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:

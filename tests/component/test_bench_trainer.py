@@ -57,3 +57,6 @@ def test_a_small_run_has_all_rows_that_need_no_peer(tmp_path: Path) -> None:
     assert [one["name"] for one in result["rows"]] == ["lookup_ids_per_s", "trainer_memory_ratio"]
     assert set(result["samples_per_s"]) == {"ours", "ours_without_recall"}
     assert result["memory_mb"]["peak"] > result["memory_mb"]["idle"] > result["memory_mb"]["parameters"]
+    assert set(result["memory_ratios"]) == {"steady", "peak", "starting"}
+    # It trained on ids that it had while the base was written.
+    assert 0 < result["base"]["rows_kept"] <= result["base"]["rows"]

@@ -10,7 +10,8 @@ import pytest
 from services.contract import delta, model_schema, model_state
 from services.contract.delta import BadDelta, Body, DenseChange, TableChange
 from services.contract.errors import Conflict
-from services.contract.model_state import ModelState, Pending, TableState
+from services.contract.model_state import ModelState
+from services.contract.model_table import Pending, TableState
 from tests.feature_kit import SHAPE
 from tests.trainer_kit import header_after, new_state, random_body, random_change
 
