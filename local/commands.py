@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from local.child import GUARD
+from local.child import guard
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
@@ -228,17 +228,7 @@ def with_stack(
 
 def run_loadgen(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs a command of the load generator in the user's terminal; it dies with this process."""
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(GUARD),
-        str(os.getpid()),
-        sys.executable,
-        "-m",
-        "loadgen",
-        *arguments,
-    ]
+    command = [*guard(), sys.executable, "-m", "loadgen", *arguments]
     process = subprocess.Popen(command, env=dict(environment), cwd=REPOSITORY)
     try:
         return process.wait()

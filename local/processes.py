@@ -16,6 +16,11 @@ from services.contract.signature import SIGNING_NAME, TRUSTED_NAME
 from services.contract.topics import Topic
 
 SERVICE_GRACE_S = 15.0
+# A nice value. What answers requests, and the way of a click into the served model, have the machine first;
+# what nobody waits for takes a third of their share where there is too little for all, and everything that
+# they leave. Not less: a day's model has to come before the day's end, however busy the day is.
+# Kubernetes shares the CPU out by its requests.
+ASIDE = 5
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class ProcessSpec:
     stage: int
     # Whether the loop needs it; the others are started when they are asked for (up --with).
     in_loop: bool = True
+    # Its priority.
+    nice: int = 0
     # What makes it another process than the one of the same module.
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,7 +64,7 @@ def _joiner(scheme: str) -> ProcessSpec:
 SPECS = (
     ProcessSpec("release", ("services.release",), 1),
     ProcessSpec("trainer", ("trainer", "online"), 2),
-    ProcessSpec("lake", ("services.lake",), 2, in_loop=False),
+    ProcessSpec("lake", ("services.lake",), 2, in_loop=False, nice=ASIDE),
     ProcessSpec("joiner", ("services.joiner",), 3),
     _joiner("label-first"),
     _joiner("lookup"),

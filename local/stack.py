@@ -138,7 +138,12 @@ class Stack:
         secrets = self._secrets(spec.module[0])
         environment = process_environment(spec, self.addresses, self.config.env, own, secrets)
         self.children[name] = Child.start(
-            name, spec.command(), self.paths.log(name), env={**os.environ, **environment}, cwd=spec.home()
+            name,
+            spec.command(),
+            self.paths.log(name),
+            env={**os.environ, **environment},
+            cwd=spec.home(),
+            nice=spec.nice,
         )
 
     def _seed_and_wait(self, began: float) -> None:
