@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local import kafka_jars
+from local import doctor, kafka_jars
 from local.child import Identity, current_identity, describe_exit, tail
 from local.commands import run_loadgen, seed_arguments, stack_config
 from local.errors import LocalError, PortBusy
@@ -18,7 +18,7 @@ from local.java import parse_java_version
 from local.kafka_config import server_properties
 from local.kafka_jars import JarsFailed, Pin, jars, read_pins
 from local.logs import follow_files
-from local.paths import RunPaths, cache_dir
+from local.paths import REPOSITORY, RunPaths, cache_dir
 from local.ports import SCENARIOS, Ports, free_ports, is_free, require_free
 from local.processes import BY_NAME, LOOP, SPECS, Addresses, process_environment, stop_order
 from local.redis_server import parse_server_version
@@ -51,6 +51,13 @@ def serve_jar(content: bytes):
         return path
 
     return download
+
+
+def test_doctor_asks_for_what_the_readme_names():
+    readme = (REPOSITORY / "README.md").read_text()
+    needed = f"{doctor.CORES} cores, {doctor.MEMORY_GB} GB of free memory"
+    assert needed in readme
+    assert f"{doctor.DISK_GB} GB free for a run" in readme
 
 
 def test_a_jar_that_does_not_match_its_checksum_is_refused_and_named(tmp_path, monkeypatch):
