@@ -221,6 +221,16 @@ def test_a_replay_admits_every_id_at_once(tmp_path, monkeypatch):
     assert (admission.min_count_user, admission.min_count_item, admission.min_count_category) == (1, 1, 1)
 
 
+def test_in_a_replay_those_whom_a_barrier_waits_for_do_not_gather_and_the_others_do(tmp_path):
+    config = stack_config(RunPaths(tmp_path), Ports.shifted(), "replay:data", None, {})
+    least = "RECLOOP_KAFKA__FETCH_MIN_BYTES"
+    told = {name: {**config.env, **config.process_env.get(name, {})} for name in LOOP}
+    assert {name for name, env in told.items() if env.get(least) == "1"} == {
+        *("joiner", "feature_pipeline", "trainer"),
+    }
+    assert {env["RECLOOP_KAFKA__LINGER_MS"] for env in told.values()} == {"0"}
+
+
 def test_servers_of_the_user_are_taken_from_the_environment(tmp_path):
     environ = {"KAFKA_BOOTSTRAP_SERVERS": "k:1", "REDIS_URL": "redis://r:2/0"}
     config = stack_config(RunPaths(tmp_path), Ports.shifted(), "none", None, environ)
