@@ -33,6 +33,8 @@ REPLAY_READER = {"RECLOOP_KAFKA__FETCH_MIN_BYTES": "1"}
 REPLAY_TRAINER = {
     **REPLAY_READER,
     "RECLOOP_GATHER_MS": "0",
+    # Records and barriers end a poll. Several lineages that look up every 20 ms would only take the CPU.
+    "RECLOOP_POLL_MS": "100",
     "RECLOOP_BARRIER_GATHER_MS": "1000",
     "RECLOOP_ADMISSION__MIN_COUNT_USER": "1",
     "RECLOOP_ADMISSION__MIN_COUNT_ITEM": "1",

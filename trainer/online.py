@@ -172,6 +172,9 @@ class OnlineTrainer:
         return over and self._flight is not None
 
     async def _maybe_publish(self) -> None:
+        # A barrier leaves as soon as the delta before it has landed, whatever comes meanwhile.
+        if self._flight is not None and self.core.barriers.complete and self._due():
+            await self._landed()
         if self._flight is not None:
             return
         full = self.core.touched.rows >= self._settings.max_delta_rows or self.core.full
