@@ -122,9 +122,10 @@ class Replay:
         made = visits(self._events, indices)
         for row in await asyncio.gather(*(self._score(visit) for visit in made)):
             self._recorder.request(row)
-        for batch in _batches(made):
-            await self._log(batch)
-        await self._barrier(f"{self._run}-barrier-{number:06d}", end_us, (ARM, *synchronised))
+        barrier_id = f"{self._run}-barrier-{number:06d}"
+        # All is scored, so no snapshot follows: theirs is on its way while the labels are.
+        await asyncio.gather(self._log_all(made), self._end_snapshots(barrier_id, end_us))
+        await self._barrier(barrier_id, end_us, (ARM, *synchronised))
 
     async def _score(self, visit: range) -> RequestRow:
         events, index = self._events, visit.start
@@ -167,6 +168,16 @@ class Replay:
                 return answer
             problem = ", ".join(f"{d.source}: {d.reason}" for d in answer.provenance.degraded)
         raise RuntimeError(f"event {request.request_id} was not scored in {TRIES} tries: {problem}")
+
+    async def _log_all(self, made: Sequence[range]) -> None:
+        for batch in _batches(made):
+            await self._log(batch)
+
+    async def _end_snapshots(self, barrier_id: str, end_us: int) -> None:
+        barrier = ranking_pb2.RankingServiceEmitBarrierRequest(
+            barrier_id=barrier_id, occurred_at=from_us(end_us)
+        )
+        await self._ranking.EmitBarrier(barrier, timeout=BARRIER_TIMEOUT_S)
 
     async def _log(self, made: Sequence[range]) -> None:
         batch = collector_pb2.LogEventsRequest()
@@ -232,18 +243,11 @@ class Replay:
         raise AssertionError("unreachable")
 
     async def _barrier(self, barrier_id: str, end_us: int, arms: Sequence[str]) -> None:
-        moment = from_us(end_us)
         started = time.monotonic()
-        await asyncio.gather(
-            self._collector.EmitBarrier(
-                collector_pb2.CollectorServiceEmitBarrierRequest(barrier_id=barrier_id, occurred_at=moment),
-                timeout=BARRIER_TIMEOUT_S,
-            ),
-            self._ranking.EmitBarrier(
-                ranking_pb2.RankingServiceEmitBarrierRequest(barrier_id=barrier_id, occurred_at=moment),
-                timeout=BARRIER_TIMEOUT_S,
-            ),
+        barrier = collector_pb2.CollectorServiceEmitBarrierRequest(
+            barrier_id=barrier_id, occurred_at=from_us(end_us)
         )
+        await self._collector.EmitBarrier(barrier, timeout=BARRIER_TIMEOUT_S)
         limit = Duration(seconds=BARRIER_TIMEOUT_S)
         await asyncio.gather(
             self._feature.WaitForBarrier(

@@ -242,30 +242,43 @@ async def _read_topic(bootstrap: str, topic: topics.Topic) -> list[Any]:
 
 async def check_topics(bootstrap: str, evidence: Evidence) -> list[Line]:
     """Reads samples and model-deltas again, compares with the evidence; OSError when Kafka is away."""
+    from google.protobuf.message import DecodeError
+
     from rec.events.v1.events_pb2 import SampleRecord
     from rec.model.v1.model_pb2 import ParameterDelta
 
     known = set(evidence.samples["request_id"])
     in_topic: list[tuple[str, int, int]] = []
+    foreign = 0
     for record in await _read_topic(bootstrap, topics.SAMPLES):
-        sample = SampleRecord.FromString(record.value).sample
+        try:
+            sample = SampleRecord.FromString(record.value).sample
+        except DecodeError:
+            foreign += 1
+            continue
         if sample.request_id in known:
             ids = np.frombuffer(sample.item_ids, "<u8").tolist()
             versions = np.frombuffer(sample.label_versions, "<u4").tolist()
             in_topic += [(sample.request_id, i, v) for i, v in zip(ids, versions, strict=True)]
     columns = (evidence.samples[name] for name in ("request_id", "item_id", "label_version"))
     in_file = sorted(zip(*columns, strict=True))
-    forged = 0
+    forged = undecodable = 0
     hashes = set()
     for record in await _read_topic(bootstrap, topics.MODEL_DELTAS):
         if record.value is None:  # the mark of a trainer that has started
             continue
-        delta = ParameterDelta.FromString(record.value)
+        try:
+            delta = ParameterDelta.FromString(record.value)
+        except DecodeError:
+            undecodable += 1
+            continue
         forged += hashlib.sha256(delta.header + delta.body).digest() != delta.hash
         hashes.add(delta.hash.hex())
     absent = len(set(evidence.deltas["hash"]) - hashes)
     return [
         Line("samples on the topic", len(in_file), len(in_topic), sorted(in_topic) == in_file),
+        Line("records that are no samples on the topic", 0, foreign, foreign == 0),
+        Line("records that are no deltas on the topic", 0, undecodable, undecodable == 0),
         Line("deltas with a wrong hash on the topic", 0, forged, forged == 0),
         Line("deltas of the evidence not on the topic", 0, absent, absent == 0),
     ]

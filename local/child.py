@@ -66,10 +66,12 @@ class Child:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        *,
+        nice: int = 0,
     ) -> Child:
-        """Starts ``command`` with output appended to ``log``."""
+        """Starts ``command`` with output appended to ``log``, at a priority (local.processes)."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        guarded = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), *command]
+        guarded = [*guard(nice), *command]
 
         def spawn() -> subprocess.Popen[bytes]:
             with log.open("ab") as output:
@@ -150,6 +152,11 @@ class Child:
         """A child's own children must not outlive it."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def guard(nice: int = 0) -> list[str]:
+    """What stands before a command line, so that the process dies with this one; ``nice``: its priority."""
+    return [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(nice)]
 
 
 def current_identity() -> Identity:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from local.child import GUARD
+from local.child import guard
 from local.errors import LocalError
 from local.paths import REPOSITORY, RunPaths
 from local.ports import Ports
@@ -25,19 +25,25 @@ from services.contract.feature_sets import MOVIELENS, WORLD
 
 EXIT_INTERRUPTED = 130
 REPLAY = "replay:"
+# A barrier waits for every writer on its way, and for those who read what leads to it: none of them gathers.
+# The others (release, the lake) do as ever; the machine is the barrier's.
+REPLAY_WRITERS = {"RECLOOP_KAFKA__LINGER_MS": "0"}
+REPLAY_READER = {"RECLOOP_KAFKA__FETCH_MIN_BYTES": "1"}
 # A finished log has no junk ids to keep out, and few events per id: each is admitted when it is first seen.
 REPLAY_TRAINER = {
+    **REPLAY_READER,
     "RECLOOP_GATHER_MS": "0",
+    # Records and barriers end a poll. Several lineages that look up every 20 ms would only take the CPU.
+    "RECLOOP_POLL_MS": "100",
+    "RECLOOP_BARRIER_GATHER_MS": "1000",
     "RECLOOP_ADMISSION__MIN_COUNT_USER": "1",
     "RECLOOP_ADMISSION__MIN_COUNT_ITEM": "1",
     "RECLOOP_ADMISSION__MIN_COUNT_CATEGORY": "1",
 }
-# A barrier waits for every reader on its way: none of them gathers.
-REPLAY_KAFKA = {"RECLOOP_KAFKA__FETCH_MIN_BYTES": "1", "RECLOOP_KAFKA__LINGER_MS": "0"}
 # Barriers close the windows; inside an interval the requests are concurrent, so their order says nothing
 # about lateness. Event time, longer than a few requests in flight can be apart.
-REPLAY_JOIN = {"RECLOOP_BOUND_MS": str(7 * 86_400_000)}
-REPLAY_PIPELINE = {"RECLOOP_SPLIT_PAUSE_MS": "0", "RECLOOP_FOLD_PAUSE_MS": "0"}
+REPLAY_JOIN = {**REPLAY_READER, "RECLOOP_BOUND_MS": str(7 * 86_400_000)}
+REPLAY_PIPELINE = {**REPLAY_READER, "RECLOOP_SPLIT_PAUSE_MS": "0", "RECLOOP_FOLD_PAUSE_MS": "0"}
 REPLAY_PROCESSES = {
     "trainer": REPLAY_TRAINER,
     "feature_pipeline": REPLAY_PIPELINE,
@@ -123,7 +129,7 @@ def stack_config(
         env={
             "RECLOOP_TIME_SCALE": str(scale),
             "RECLOOP_FEATURE_SET": feature_set_of(seed, environ),
-            **(REPLAY_KAFKA if replay else {}),
+            **(REPLAY_WRITERS if replay else {}),
         },
         process_env=own,
         kafka_bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
@@ -228,17 +234,7 @@ def with_stack(
 
 def run_loadgen(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs a command of the load generator in the user's terminal; it dies with this process."""
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(GUARD),
-        str(os.getpid()),
-        sys.executable,
-        "-m",
-        "loadgen",
-        *arguments,
-    ]
+    command = [*guard(), sys.executable, "-m", "loadgen", *arguments]
     process = subprocess.Popen(command, env=dict(environment), cwd=REPOSITORY)
     try:
         return process.wait()

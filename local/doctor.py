@@ -17,8 +17,9 @@ from local.paths import REPOSITORY, cache_dir
 from local.ports import Ports, require_free
 
 OLDEST_PYTHON = (3, 11)
+# As the README says what is needed; the disk behind the installation, for a run.
 CORES = 2
-MEMORY_GB = 4
+MEMORY_GB = 6
 DISK_GB = 2
 
 

@@ -18,6 +18,11 @@ from services.contract.topics import Topic
 SERVICE_GRACE_S = 15.0
 # In which clients hear that a process drains, and go to the one beside it.
 LAME_DUCK_MS = 1_000
+# A nice value. What answers requests, and the way of a click into the served model, have the machine first;
+# what nobody waits for takes a third of their share where there is too little for all, and everything that
+# they leave. Not less: a day's model has to come before the day's end, however busy the day is.
+# Kubernetes shares the CPU out by its requests.
+ASIDE = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class ProcessSpec:
     # Whether two of it may serve side by side. The others own what they write (a log, a lineage, partitions):
     # a second one would fence the first while it still works.
     beside: bool = False
+    # Its priority.
+    nice: int = 0
     # What makes it another process than the one of the same module.
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,7 +69,7 @@ def _joiner(scheme: str) -> ProcessSpec:
 SPECS = (
     ProcessSpec("release", ("services.release",), 1),
     ProcessSpec("trainer", ("trainer", "online"), 2),
-    ProcessSpec("lake", ("services.lake",), 2, in_loop=False),
+    ProcessSpec("lake", ("services.lake",), 2, in_loop=False, nice=ASIDE),
     ProcessSpec("joiner", ("services.joiner",), 3),
     _joiner("label-first"),
     _joiner("lookup"),

@@ -146,7 +146,12 @@ class Stack:
         secrets = self._secrets(spec.module[0])
         environment = process_environment(spec, addresses, self.config.env, own, secrets)
         return Child.start(
-            name, spec.command(), self.paths.log(name), env={**os.environ, **environment}, cwd=spec.home()
+            name,
+            spec.command(),
+            self.paths.log(name),
+            env={**os.environ, **environment},
+            cwd=spec.home(),
+            nice=spec.nice,
         )
 
     def adopt(self, child: Child, addresses: Addresses) -> None:

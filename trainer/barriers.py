@@ -6,16 +6,24 @@ behind the copies that it has already read and must not wait for them again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from trainer.samples import RawRecord, is_barrier
 
 MAX_OPEN = 100
+
+
+def closed(records: Sequence[RawRecord], partitions: frozenset[int]) -> bool:
+    """Whether the newest record of each partition is a barrier: all that stands before it is there."""
+    newest = {record.partition: record for record in records}
+    return newest.keys() >= partitions and all(is_barrier(record.value) for record in newest.values())
 
 
 class Barriers:
     """Collects one copy per partition and names a barrier when it has all of them."""
 
     def __init__(self, partitions: frozenset[int], open_barriers: Mapping[str, frozenset[int]]) -> None:
-        self._partitions = partitions
+        self.partitions = partitions
         self._open = dict(open_barriers)
         # Open barriers given up because too many were open.
         self.forgotten = 0
@@ -36,7 +44,7 @@ class Barriers:
         if barrier_id in self._complete:
             return False
         came = self._open.pop(barrier_id, frozenset()) | {partition}
-        if came >= self._partitions:
+        if came >= self.partitions:
             self._complete.append(barrier_id)
             return True
         self._open[barrier_id] = came

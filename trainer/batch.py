@@ -67,10 +67,12 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = (), ranks:
     start_us = day_start_us(settings.day)
     day_us = settings.day_s * MICROS
     end_us = start_us + day_us
-    cut = cut_of(scan(settings.lake_uri, "samples", columns=CUT_COLUMNS), end_us)
     sets = SetsOnDemand(settings.kafka, settings.name, settings.feature_set)
     shape = shape_of(sets.chosen())
     origin, parent = _origin(settings, shape)
+    # What the parent has learned is not read again: a day costs a day, however long the lake is.
+    start = {} if parent is None else origin.sample_offsets
+    cut = cut_of(scan(settings.lake_uri, "samples", columns=CUT_COLUMNS, since=start), end_us, start)
     key = run_key(settings, shape, cut, parent, quarantined)
     work = Work(settings.model_store_uri, key, shape)
     before = work.finished()
@@ -80,11 +82,10 @@ def train_day(settings: BatchSettings, quarantined: Sequence[Range] = (), ranks:
         if ranks.first:
             log.info("day trained before", day=settings.day, uri=before.manifest_uri)
         return before
-    start = None if parent is None else origin.sample_offsets
     # Behind a parent a row may be of any day: its offsets say which are left.
     from_us = start_us - (settings.history_days - 1) * day_us if parent is None else -(1 << 62)
     days = file_days(from_us, end_us) if parent is None else None
-    rows = below(without(scan(settings.lake_uri, "samples", days), quarantined), cut, start)
+    rows = below(without(scan(settings.lake_uri, "samples", days, since=start), quarantined), cut, start)
     features = SampleColumns(shape, sets.of(pc.unique(rows["schema_hash"]).to_pylist()).shape)
     rows, left_out = usable(rows, features)
     selected = select(

@@ -223,7 +223,8 @@ class TrainerCore:
             sequence=state.sequence + 1,
             epoch=self._epoch,
             previous_hash=state.chain_hash,
-            created_at_us=now_us,
+            # A chain's times never go back, though clocks do: "the state of then" is one place in it.
+            created_at_us=max(now_us, state.created_at_us),
             model_hash=state.shape.model_hash,
             sample_offsets=dict(self.offsets),
             steps=tuple(self._steps),

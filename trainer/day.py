@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -43,12 +44,12 @@ def file_days(from_us: int, end_us: int) -> list[str]:
     return [day_of(day * DAY_US) for day in range(first, behind)]
 
 
-def cut_of(samples: pa.Table, end_us: int) -> Offsets:
-    """The cut at a day's end (CUT_COLUMNS of all samples); Conflict names the partitions in which it is not
-    over yet."""
+def cut_of(samples: pa.Table, end_us: int, start: Mapping[int, int] = MappingProxyType({})) -> Offsets:
+    """The cut at a day's end (CUT_COLUMNS of all samples, or of those from ``start`` on: a cut before it);
+    Conflict names the partitions in which the day is not over yet."""
     cut: Offsets = {}
     open_partitions = []
-    for partition in pc.unique(samples["partition"]).sort().to_pylist():
+    for partition in sorted({*pc.unique(samples["partition"]).to_pylist(), *start}):
         rows = samples.filter(pc.equal(samples["partition"], partition))
         impressed_us = rows["impressed_us"].to_numpy()
         decided = pc.and_(pc.is_null(rows["acted_us"]), pc.equal(rows["label"], 0.0))
@@ -57,7 +58,7 @@ def cut_of(samples: pa.Table, end_us: int) -> Offsets:
         if not (by_window & (impressed_us >= end_us)).any():
             open_partitions.append(partition)
         before = rows["offset"].to_numpy()[impressed_us < end_us]
-        cut[partition] = int(before.max(initial=-1)) + 1
+        cut[partition] = int(before.max(initial=start.get(partition, 0) - 1)) + 1
     if open_partitions:
         raise Conflict(
             f"the day that ends at {np.datetime64(end_us, 'us')} is not over in partitions "

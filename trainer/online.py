@@ -19,8 +19,9 @@ from services.contract import columns, topics
 from services.contract.errors import Unavailable
 from services.contract.model_schema import ModelShape
 from services.runtime.clock import WallClock
-from services.runtime.kafka_consumer import ConsumerRecord, LogReader, Records, TopicPartition
+from services.runtime.kafka_consumer import LogReader, Records, TopicPartition
 from services.runtime.telemetry import counter, get_logger
+from trainer.barriers import closed
 from trainer.bases import BaseKeeper
 from trainer.core import Plan, TrainerCore, UnknownSchema
 from trainer.metrics import Metrics
@@ -123,14 +124,27 @@ class OnlineTrainer:
             await self._landed()
         await self._maybe_publish()
         await asyncio.sleep(self._settings.gather_ms / 1000)
-        found = await self._poll()
-        records = [raw for where in found for raw in _raw(found[where], self._traces)]
+        records = await self._gathered()
         for run in bounded(records, self._settings.max_poll_rows, self._row_bytes):
             await self._train(run)
             if self._must_publish_first():
                 self._pressure.labels("delta").inc()
                 await self._landed()
             await self._maybe_publish()
+
+    async def _gathered(self) -> list[RawRecord]:
+        """What one poll finds, or, where samples wait for a barrier, all polls until it is there."""
+        records = _raw(await self._poll(), self._traces)
+        clock = asyncio.get_running_loop()
+        until = clock.time() + self._settings.barrier_gather_ms / 1000
+        while (
+            0 < len(records) < self._settings.max_poll_records
+            and clock.time() < until
+            and not closed(records, self.core.barriers.partitions)
+            and not self.stopping.is_set()
+        ):
+            records += _raw(await self._poll(), self._traces)
+        return sorted(records, key=lambda record: (record.partition, record.offset))
 
     async def _poll(self) -> Records:
         try:
@@ -164,6 +178,9 @@ class OnlineTrainer:
         return over and self._flight is not None
 
     async def _maybe_publish(self) -> None:
+        # A barrier leaves as soon as the delta before it has landed, whatever comes meanwhile.
+        if self._flight is not None and self.core.barriers.complete and self._due():
+            await self._landed()
         if self._flight is not None:
             return
         full = self.core.touched.rows >= self._settings.max_delta_rows or self.core.full
@@ -237,7 +254,8 @@ async def sample_starts(
     return starts, frozenset(where.partition for where in partitions)
 
 
-def _raw(records: list[ConsumerRecord], traces: DeltaTraces | None) -> list[RawRecord]:
+def _raw(found: Records, traces: DeltaTraces | None) -> list[RawRecord]:
+    records = [record for of_one in found.values() for record in of_one]
     raw = [RawRecord(r.partition, r.offset, r.value or b"", r.key, r.timestamp * 1000) for r in records]
     if traces is None:
         return raw

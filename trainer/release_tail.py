@@ -42,8 +42,16 @@ class ReleaseTail:
                 if record.value is not None:
                     self._take(record.value)
             # An old wish must not be acted on while a newer one stands behind it.
-            if not found:
+            if not found or await self._at_end():
                 await self._lineages.settle()
+
+    async def _at_end(self) -> bool:
+        """Whether all that stands there now has been polled: a rollback does not wait for another poll."""
+        try:
+            end = (await self._reader.end_offsets([_WHERE]))[_WHERE]
+        except Unavailable:
+            return False
+        return await self._reader.position(_WHERE) >= end
 
     def _take(self, value: bytes) -> None:
         try:

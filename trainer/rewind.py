@@ -81,7 +81,7 @@ class Rewind:
                 sequence=sequence,
                 epoch=last.epoch + 1,
                 previous_hash=previous,
-                created_at_us=now_us,
+                created_at_us=max(now_us, last.created_at_us),
                 model_hash=self.state.shape.model_hash,
                 sample_offsets=dict(last.sample_offsets),
                 samples_trained=self.state.samples_trained,

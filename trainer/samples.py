@@ -140,6 +140,14 @@ class Decoded:
     unknown: frozenset[int] = frozenset()
 
 
+def is_barrier(value: bytes) -> bool:
+    """Whether a record is a barrier; what cannot be decoded is none."""
+    try:
+        return bool(SampleRecord.FromString(value).HasField("barrier"))
+    except DecodeError:
+        return False
+
+
 def decode(
     raw: Sequence[RawRecord],
     shape: ModelShape,

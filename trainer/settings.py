@@ -159,6 +159,10 @@ class OnlineSettings(ProcessSettings):
     gather_ms: int = Field(default=60, ge=0)
     """Pause between polls, in which samples gather: a step of ten rows costs as much as one of a hundred. 0
     for replays, which wait for barriers."""
+    barrier_gather_ms: int = Field(default=0, ge=0)
+    """For replays: samples wait so long for the barrier behind them, and are learned when it has come from
+    every partition, all at once and in the order of the log: one step instead of one for each partition, and
+    the same one whoever was faster. 0 = they do not wait."""
     base_interval_s: float = Field(default=300.0, gt=0)
     """Between bases: bounds how many deltas a new replica has to read."""
     base_after_deltas: int = Field(default=600, ge=1)

@@ -12,7 +12,6 @@ Left in ``folder``: ``view.json``, ``samples.parquet`` (all samples, with the vi
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,11 +22,12 @@ from typing import Any
 
 from local.backfill.view import USER_LATELY
 from local.chaos_kafka import read
-from local.child import GUARD, Child
+from local.child import Child, guard
 from local.compare import workers
 from local.demo import LOAD_GRACE_S, Stage, await_load, require_load, staged
 from local.errors import StartFailed
 from local.paths import REPOSITORY
+from local.processes import ASIDE
 from local.stack import Stack
 from local.stack_config import StackConfig
 from local.up import say
@@ -171,12 +171,11 @@ class _Commands:
     def run(self, module: str, *arguments: str, accept: Sequence[int] = (0,)) -> tuple[float, str]:
         """(seconds, stdout). Raises StartFailed on another status than accepted."""
         say(f"  {module} {' '.join(arguments[:1])}")
-        guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid())]
         began = time.monotonic()
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [*guard, sys.executable, "-m", module, *arguments],
-                env=self._environment, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True,
+                [*guard(ASIDE), sys.executable, "-m", module, *arguments], env=self._environment,
+                cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
             )  # fmt: skip
             try:
                 said, _ = process.communicate()

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from local.chaos_check import LogRecord
 from local.chaos_kafka import read
-from local.child import GUARD
+from local.child import guard
 from local.commands import run_loadgen
 from local.compare import workers
 from local.errors import StartFailed
@@ -291,10 +291,9 @@ def _job(
     accept: Sequence[int] = (0,),
 ) -> Job:
     """Runs a command of services.lake to its end. Raises StartFailed on another status than accepted."""
-    guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid())]
     command = [sys.executable, "-m", "services.lake", *arguments]
     output = subprocess.DEVNULL if quiet else None
-    process = subprocess.Popen([*guard, *command], env=dict(environment), cwd=REPOSITORY, stdout=output)
+    process = subprocess.Popen([*guard(), *command], env=dict(environment), cwd=REPOSITORY, stdout=output)
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:

@@ -23,6 +23,7 @@ from local.compare.workers import channel_to
 from local.days.plan import DAILY, FROZEN, ONLINE_DAILY, moment
 from local.errors import StartFailed
 from local.paths import REPOSITORY
+from local.processes import ASIDE
 from local.up import say
 from rec.model.v1 import model_pb2
 from rec.v1 import release_pb2, release_pb2_grpc
@@ -111,7 +112,9 @@ class Batch:
         while True:
             began = time.monotonic()
             self.log.unlink(missing_ok=True)
-            process = Child.start("batch", command, self.log, env=self.environment, cwd=REPOSITORY)
+            process = Child.start(
+                "batch", command, self.log, env=self.environment, cwd=REPOSITORY, nice=ASIDE
+            )
             try:
                 ended = process.wait(max(1.0, deadline_s - time.time()))
             finally:

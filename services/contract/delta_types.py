@@ -48,7 +48,8 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Header:
-    """DeltaHeader with plain types; times in microseconds. See the proto for each field."""
+    """DeltaHeader with plain types; times in microseconds. See the proto for each field. ``created_at_us`` is
+    never before that of the delta before: a trainer's clock may go back, its chain does not."""
 
     generation: int
     policy: str

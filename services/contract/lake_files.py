@@ -10,7 +10,8 @@ never write the same file. Rows stand in the order (partition, offset, row).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -93,11 +94,13 @@ def read_file(store: LakeStore, table: str, file: LakeFile, columns: Sequence[st
     try:
         with store.files.open_input_file(store.path(name)) as source:
             parquet = pq.ParquetFile(source, page_checksum_verification=True)
-            present = [name for name in schema.names if name in parquet.schema_arrow.names]
+            # Asked for once: each time it is put together anew, which takes as long as reading a small file.
+            held = set(parquet.schema_arrow.names)
+            present = [name for name in schema.names if name in held]
             rows = parquet.read(columns=present)
             count = parquet.metadata.num_rows
             arrays = [
-                rows[one.name].cast(one.type) if one.name in present else pa.nulls(count, one.type)
+                rows[one.name].cast(one.type) if one.name in held else pa.nulls(count, one.type)
                 for one in schema
             ]
     except (pa.ArrowException, OSError) as error:
@@ -120,13 +123,19 @@ def projected(table: str, columns: Sequence[str] | None) -> pa.Schema:
     return pa.schema([schema.field(name) for name in columns])
 
 
-def files(store: LakeStore, table: str, days: Sequence[str] | None = None) -> list[tuple[int, LakeFile]]:
-    """(partition, file) of everything that counts now, by partition and first offset."""
+def files(
+    store: LakeStore,
+    table: str,
+    days: Sequence[str] | None = None,
+    since: Mapping[int, int] = MappingProxyType({}),
+) -> list[tuple[int, LakeFile]]:
+    """(partition, file) of everything that counts now, by partition and first offset; ``days`` and ``since``
+    as of scan."""
     found = [
         (partition, file)
         for partition, state in states(store, table).items()
         for file in state.files.values()
-        if days is None or file.day in days
+        if (days is None or file.day in days) and file.last >= since.get(partition, 0)
     ]
     return sorted(found, key=lambda one: (one[0], one[1].first, one[1].day))
 
@@ -137,9 +146,16 @@ def states(store: LakeStore, table: str) -> dict[int, State]:
 
 
 def scan(
-    root: str, table: str, days: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    root: str,
+    table: str,
+    days: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    since: Mapping[int, int] = MappingProxyType({}),
 ) -> pa.Table:
     """Every row of a table (of some days, ``YYYY-MM-DD``) once, by partition, in no promised order within it.
+
+    ``since``: by partition the offset from which on rows are wanted. Files that end below it are not read; of
+    the others all rows come, so some may be older.
 
     ``root`` is a folder or a URI. BrokenFile names a file that cannot be read; InvalidInput an unknown table
     or column. A scan that was overtaken by a compaction begins anew.
@@ -148,7 +164,7 @@ def scan(
     schema = projected(table, columns)
     for attempt in range(1, SCAN_TRIES + 1):
         try:
-            parts = [read_file(store, table, file, columns) for _, file in files(store, table, days)]
+            parts = [read_file(store, table, file, columns) for _, file in files(store, table, days, since)]
         except (BrokenFile, NotFound) as error:
             gone = isinstance(error, NotFound) or error.why == "missing"
             if not gone or attempt == SCAN_TRIES:

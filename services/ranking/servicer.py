@@ -83,7 +83,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
         arm, refused = self._arm_for(request)
         model = self._arms.model(arm)
         since = time.monotonic()
-        deadline = since + remaining_s(context, self._settings.default_deadline_ms / 1000)
+        deadline = since + self._patience_s(context)
         job = Job(model, tuple(request.shadow_arms), self._arms.serving, candidates, since, deadline)
         result = await self._scorer.score(job)
         now_us = self._clock.now_us()
@@ -99,6 +99,11 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
         self._snapshots.add(request.request_id, candidates.occurred_us, record)
         self._count(request, result, len(candidates.item_ids))
         return answer
+
+    def _patience_s(self, context: grpc.aio.ServicerContext) -> float:
+        given = context.time_remaining() is not None
+        limit_ms = self._settings.max_deadline_ms if given else self._settings.default_deadline_ms
+        return remaining_s(context, limit_ms / 1000)
 
     def _arm_for(self, request: ranking_pb2.RankRequest) -> tuple[str, list[provenance_pb2.Degradation]]:
         """The arm to serve, and what is to be said about it: no user suffers from an arm that was drawn for

@@ -40,6 +40,8 @@ class Settings(ProcessSettings):
     dropped unscored; this only bounds the memory and the wait of callers with long deadlines."""
     default_deadline_ms: int = Field(default=1_000, gt=0)
     """For callers that set none."""
+    max_deadline_ms: int = Field(default=10_000, gt=0)
+    """A longer deadline is cut to this, as the gateway's."""
     base_retry_ms: int = Field(default=1_000, gt=0)
     """Pause before a base that could not be loaded, or a log that did not help, is tried again."""
     load_wait_ms: int = Field(default=30_000, gt=0)

@@ -66,6 +66,14 @@ def bad_target(wish: model_pb2.Rollback, now_us: int) -> list[FieldViolation]:
     return wrong
 
 
+def bad_teller(lineage: model_pb2.Lineage, ordered: model_pb2.Lineage) -> list[FieldViolation]:
+    """Who trains one lineage knows nothing of what came of another's order."""
+    if lineage == ordered:
+        return []
+    told, allowed = (f"{one.generation}/{one.policy[:64]}" for one in (lineage, ordered))
+    return [FieldViolation("lineage", told, f"{allowed}, whose order it is")]
+
+
 def bad_outcome(outcome: model_pb2.Rollback) -> list[FieldViolation]:
     """Exactly one of what was done and why not."""
     if outcome.HasField("done") == bool(outcome.error):

@@ -45,14 +45,16 @@ def roll_back(
     return draft.decided(draft.add(record, "rollback_ordered", **_rollback_evidence(order), **evidence))
 
 
-def report_rollback(registry: Registry, outcome: model_pb2.Rollback, now_us: int) -> Decision:
-    """Takes the trainer's outcome of an order; told again it is a repeat. NotFound, InvalidInput,
-    Conflict (another outcome)."""
+def report_rollback(
+    registry: Registry, lineage: model_pb2.Lineage, outcome: model_pb2.Rollback, now_us: int
+) -> Decision:
+    """Takes the outcome of an order from the trainer of its ``lineage``; told again it is a repeat. NotFound,
+    InvalidInput (another lineage's order), Conflict (another outcome)."""
     orders = {one.rollback.order: one for one in registry.rollbacks}
     record = orders.get(outcome.order)
     if record is None:
         raise NotFound(f"order {outcome.order}: known are {sorted(orders) or 'none'}")
-    checks.refuse(checks.bad_outcome(outcome))
+    checks.refuse([*checks.bad_teller(lineage, record.lineage), *checks.bad_outcome(outcome)])
     if has_outcome(record.rollback):
         known = record.rollback
         if (known.done, known.sequence, known.error) == (outcome.done, outcome.sequence, outcome.error):

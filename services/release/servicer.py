@@ -124,7 +124,8 @@ class ReleaseServicer(release_pb2_grpc.ReleaseServiceServicer):
     ) -> release_pb2.ReportRollbackResponse:
         """Keeps what came of an order."""
         decision = await self._decided(
-            context, lambda registry, now_us: report_rollback(registry, request.rollback, now_us)
+            context,
+            lambda registry, now_us: report_rollback(registry, request.lineage, request.rollback, now_us),
         )
         return release_pb2.ReportRollbackResponse(revision=decision.answer.revision)
 

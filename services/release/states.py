@@ -2,7 +2,7 @@
 
     registered -> gated -> shadow -> ab -> promoted -> (superseded)
          |          |        |       |        |
-         '----------'-- rejected ----'   rolled_back -> quarantined
+         '----------'-- rejected ----'   rolled_back
 
 A step that is not in the table is refused with what is allowed instead; the same step twice is a repeat.
 """
@@ -25,7 +25,6 @@ class State(StrEnum):
     SUPERSEDED = "superseded"
     REJECTED = "rejected"
     ROLLED_BACK = "rolled_back"
-    QUARANTINED = "quarantined"
 
 
 class Step(StrEnum):
@@ -39,7 +38,6 @@ class Step(StrEnum):
     REJECTED = "rejected"
     SUPERSEDED = "superseded"
     ROLLED_BACK = "generation_rolled_back"
-    QUARANTINED = "quarantined"
 
 
 # The first generation is promoted by being the first: there is nothing to compare it with.
@@ -62,8 +60,6 @@ TABLE: dict[tuple[State, Step], State] = {
     (State.PROMOTED, Step.SUPERSEDED): State.SUPERSEDED,
     (State.PROMOTED, Step.ROLLED_BACK): State.ROLLED_BACK,
     (State.SUPERSEDED, Step.PROMOTED): State.PROMOTED,
-    (State.ROLLED_BACK, Step.QUARANTINED): State.QUARANTINED,
-    (State.REJECTED, Step.QUARANTINED): State.QUARANTINED,
 }
 
 

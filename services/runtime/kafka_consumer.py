@@ -45,6 +45,7 @@ class _Reader:
             "fetch_max_wait_ms": self._settings.fetch_max_wait_ms,
             "fetch_min_bytes": self._settings.fetch_min_bytes,
             "fetch_max_bytes": self._settings.max_fetch_bytes,
+            "max_partition_fetch_bytes": self._settings.max_partition_fetch_bytes,
             "request_timeout_ms": self._settings.request_timeout_ms,
         }
 

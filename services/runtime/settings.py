@@ -205,6 +205,9 @@ class KafkaSettings(_Login):
     record does. 1 = at once (replays, which wait for barriers)."""
     max_fetch_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
     """Bytes of one fetch answer."""
+    max_partition_fetch_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
+    """Of these, of one partition. A delta has half a megabyte: at one a fetch, whoever catches up with some
+    hundred of them waits for as many answers."""
     session_timeout_ms: int = Field(default=10_000, gt=0)
     """A group member silent for this long loses its partitions."""
 

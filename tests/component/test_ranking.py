@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import grpc
@@ -455,6 +456,26 @@ async def test_full_queue_refuses_at_once_and_a_spent_deadline_is_not_scored(cha
         release.set()
         await held
         await until(lambda: replica.scorer.queued == 0)
+
+
+async def test_a_caller_who_gives_it_time_is_scored_later_than_one_who_names_no_deadline(
+    chain: Chain,
+) -> None:
+    settings = settings_for(chain.store, default_deadline_ms=100, max_deadline_ms=5_000)
+    async with running(settings, MemoryLog(), MemoryProducer(), both_arms(chain)) as (replica, stub):
+        held = asyncio.ensure_future(replica.scorer.between_requests(lambda: time.sleep(0.4)))
+        patient = asyncio.ensure_future(stub.Rank(rank_request(1), timeout=30))
+        error = await refused(stub.Rank(rank_request(2)))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await patient).provenance.scored
+        await held
+        # The limit is one: nobody waits for ever in the queue of a thread that hangs.
+        settings = settings_for(chain.store, max_deadline_ms=100)
+    async with running(settings, MemoryLog(), MemoryProducer(), both_arms(chain)) as (replica, stub):
+        held = asyncio.ensure_future(replica.scorer.between_requests(lambda: time.sleep(0.4)))
+        error = await refused(stub.Rank(rank_request(1), timeout=30))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        await held
 
 
 async def test_watcher_sees_what_is_remembered_and_what_comes(chain: Chain) -> None:

@@ -18,8 +18,11 @@ from benchmarks.batch_lake import lake_of
 from services.contract import model_store, topics
 from services.contract.errors import NotFound, Unavailable
 from services.contract.feature_view import FeatureView
-from services.contract.lake_files import DAY_US
+from services.contract.lake_files import DAY_US, BrokenFile, split_days, write_file
+from services.contract.lake_log import LakeLog, Record
+from services.contract.lake_store import LakeStore
 from services.contract.model_state import digest
+from services.contract.times import MICROS
 from services.contract.view_aggregates import Count, Feature
 from services.contract.view_codec import canonical
 from services.contract.view_events import Select
@@ -64,6 +67,30 @@ def test_a_shorter_day_is_cut_out_of_the_log_alike(lake: str, tmp_path: Path) ->
     night = train_day(settings(lake, tmp_path, day=DAY, day_s=6 * 3_600))
     behind = train_day(morning.model_copy(update={"parent": night.manifest_uri}))
     assert behind.manifest["samples_trained"] == night.manifest["samples_trained"] + REQUESTS * 10 / 4
+
+
+def test_behind_a_parent_only_the_files_are_read_that_it_has_not_learned(tmp_path: Path) -> None:
+    where = tmp_path / "lake"
+    store = LakeStore(str(where))
+    for partition, rows in day_of_samples().items():
+        hour = (rows["impressed_us"].to_numpy() - START_OF_DAY_US) // (3_600 * MICROS)
+        writer = LakeLog(store, "samples", partition)
+        state = writer.append(writer.load(), Record("open", "test", 1))
+        for number, part in enumerate((hour < 6, hour >= 6)):
+            some = rows.filter(pa.array(part))
+            first, last = some["offset"][0].as_py(), some["offset"][-1].as_py()
+            files = tuple(
+                write_file(store, "samples", day, f"{partition}-{number}", one)
+                for day, one in split_days(some)
+            )
+            state = writer.append(state, Record("flush", "test", 2, first, last, files))
+    night = train_day(settings(str(where), tmp_path, day_s=6 * 3_600))
+    for path in where.glob("samples/day=*/*-0.parquet"):
+        path.unlink()
+    behind = train_day(settings(str(where), tmp_path, parent=night.manifest_uri))
+    assert behind.manifest["samples_trained"] == REQUESTS * 10
+    with pytest.raises(BrokenFile, match="missing"):
+        train_day(settings(str(where), tmp_path))
 
 
 def test_what_was_said_early_of_the_next_morning_is_learned_and_what_was_quarantined_is_not(

@@ -16,7 +16,7 @@ from rec.model.v1 import model_pb2
 from rec.v1 import worker_pb2, worker_pb2_grpc
 from services.contract import model_store, topics
 from services.runtime.kafka_consumer import TopicPartition
-from tests.rig_kit import WAIT_S, Rig
+from tests.rig_kit import WAIT_S, Rig, serving
 from tests.trainer_kit import barrier_bytes, new_state
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -78,6 +78,28 @@ async def test_a_trainer_killed_under_load_neither_forks_nor_forgets_nor_repeats
     assert [part.position for part in status.partitions] == [part.end for part in status.partitions]
     process.terminate()
     assert process.wait(timeout=20) == 0
+
+
+async def test_samples_that_wait_for_a_barrier_are_learned_in_one_step(rig: Rig) -> None:
+    _, port = rig.trainer(RECLOOP_GATHER_MS="0", RECLOOP_BARRIER_GATHER_MS="20000")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await serving(channel)
+        # As several joiners commit: one behind the other.
+        for _ in range(3):
+            await rig.send(topics.SAMPLES.partitions)
+            await asyncio.sleep(0.1)
+        for partition in range(topics.SAMPLES.partitions):
+            await rig.send(0, [(partition, barrier_bytes("b"))])
+            await asyncio.sleep(0.1)
+        began = time.monotonic()
+        chain = await rig.until(lambda chain: "b" in chain.barriers)
+        # The barrier ends the wait, not the clock.
+        assert time.monotonic() - began < 10
+        status = await worker_pb2_grpc.WorkerServiceStub(channel).GetWorkerStatus(
+            worker_pb2.GetWorkerStatusRequest(), timeout=10
+        )
+    assert chain.state.samples_trained == rig.rows_sent
+    assert (status.numbers["steps"], chain.state.sequence) == (1, 1)
 
 
 async def test_a_zombie_trainer_is_fenced_and_the_chain_goes_on_without_a_fork(rig: Rig) -> None:

@@ -253,6 +253,23 @@ async def test_what_the_topics_do_not_say_is_named(tmp_path, monkeypatch, sample
     assert [line.figure for line in lines if not line.ok] == wrong
 
 
+async def test_what_the_topics_hold_and_nobody_can_read_is_named(tmp_path, monkeypatch):
+    found = on_topics([("r1", 7), ("r1", 8)], [(b"1", b"")])
+    found[topics.SAMPLES.name].append(b"\xff\xff")
+    found[topics.MODEL_DELTAS.name].append(b"junk")
+
+    async def read(_bootstrap: str, topic: topics.Topic) -> list[SimpleNamespace]:
+        return [SimpleNamespace(value=value) for value in found[topic.name]]
+
+    monkeypatch.setattr(audit, "_read_topic", read)
+    write(tmp_path, GOOD | {DeltaRow: [replace(DELTA, hash=hashlib.sha256(b"1").hexdigest())]}, STATED)
+    lines = await audit.check_topics("", Evidence.read(tmp_path / "evidence"))
+    assert [(line.figure, line.found) for line in lines if not line.ok] == [
+        ("records that are no samples on the topic", 1),
+        ("records that are no deltas on the topic", 1),
+    ]
+
+
 def test_nothing_to_audit_is_said(tmp_path, capsys):
     assert run(tmp_path) == 2
     assert "make demo" in capsys.readouterr().out

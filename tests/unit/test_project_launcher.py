@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local import kafka_jars
+from local import doctor, kafka_jars
 from local.child import Identity, current_identity, describe_exit, tail
 from local.commands import run_loadgen, seed_arguments, stack_config
 from local.errors import LocalError, PortBusy
@@ -52,6 +52,13 @@ def serve_jar(content: bytes):
         return path
 
     return download
+
+
+def test_doctor_asks_for_what_the_readme_names():
+    readme = (REPOSITORY / "README.md").read_text()
+    needed = f"{doctor.CORES} cores, {doctor.MEMORY_GB} GB of free memory"
+    assert needed in readme
+    assert f"{doctor.DISK_GB} GB free for a run" in readme
 
 
 def test_a_jar_that_does_not_match_its_checksum_is_refused_and_named(tmp_path, monkeypatch):
@@ -236,6 +243,16 @@ def test_a_replay_admits_every_id_at_once(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     admission: AdmissionSettings = OnlineSettings().admission
     assert (admission.min_count_user, admission.min_count_item, admission.min_count_category) == (1, 1, 1)
+
+
+def test_in_a_replay_those_whom_a_barrier_waits_for_do_not_gather_and_the_others_do(tmp_path):
+    config = stack_config(RunPaths(tmp_path), Ports.shifted(), "replay:data", None, {})
+    least = "RECLOOP_KAFKA__FETCH_MIN_BYTES"
+    told = {name: {**config.env, **config.process_env.get(name, {})} for name in LOOP}
+    assert {name for name, env in told.items() if env.get(least) == "1"} == {
+        *("joiner", "feature_pipeline", "trainer"),
+    }
+    assert {env["RECLOOP_KAFKA__LINGER_MS"] for env in told.values()} == {"0"}
 
 
 def test_servers_of_the_user_are_taken_from_the_environment(tmp_path):

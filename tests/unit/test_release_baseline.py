@@ -81,7 +81,7 @@ class Rig:
         outcome.CopyFrom(order)
         outcome.sequence, outcome.done.restored_sequence = sequence, restored
         times.set_us(outcome.published_at, self.now_us)
-        self.take(report_rollback(self.registry, outcome, self.now_us))
+        self.take(report_rollback(self.registry, ONLINE, outcome, self.now_us))
 
     @property
     def arm(self) -> model_pb2.Release | None:

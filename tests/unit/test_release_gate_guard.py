@@ -166,13 +166,13 @@ def test_calibration_counts_what_a_row_stands_for():
     assert calibration(labels, scores, np.array([1, 2], np.float32)) == pytest.approx(1)
 
 
-def test_every_state_is_reached_and_no_step_leads_out_of_the_quarantine():
+def test_every_state_is_reached_and_no_step_leads_back_to_what_was_rolled_back():
     reached = {State.REGISTERED}
     while grown := {to for (state, _), to in TABLE.items() if state in reached} - reached:
         reached |= grown
     assert reached == set(State)
     assert {step for _, step in TABLE} == set(Step)
-    assert [step for state, step in TABLE if state is State.QUARANTINED] == []
+    assert [step for state, step in TABLE if state is State.ROLLED_BACK] == []
 
 
 @pytest.mark.parametrize("step", Step)

@@ -264,14 +264,14 @@ def test_a_rollback_is_ordered_once_and_its_outcome_kept_with_its_evidence() -> 
     assert roll_back(registry, ONLINE, wish(), now_us=2_000_000).records == ()
     with pytest.raises(Conflict, match="no outcome yet"):
         roll_back(registry, ONLINE, wish(to_sequence=4), now_us=2_000_000)
-    done = taken(registry, report_rollback(registry, outcome(registry), now_us=3_000_000))
+    done = taken(registry, report_rollback(registry, ONLINE, outcome(registry), now_us=3_000_000))
     evidence = json.loads(done.events[0].evidence_json)
     assert done.events[0].decision == "rolled_back"
     assert evidence["published_s"] == 0.5
     assert evidence["quarantined"] == [[1, 10, 20]]
-    assert report_rollback(registry, outcome(registry), now_us=3_000_000).records == ()
+    assert report_rollback(registry, ONLINE, outcome(registry), now_us=3_000_000).records == ()
     with pytest.raises(Conflict, match="another outcome"):
-        report_rollback(registry, outcome(registry, sequence=10), now_us=3_000_000)
+        report_rollback(registry, ONLINE, outcome(registry, sequence=10), now_us=3_000_000)
     taken(registry, roll_back(registry, ONLINE, wish(), now_us=4_000_000))
     assert [record.rollback.HasField("done") for record in registry.rollbacks] == [True, False]
     # What the arms serve is not touched: the difference comes as a delta.
@@ -281,7 +281,9 @@ def test_a_rollback_is_ordered_once_and_its_outcome_kept_with_its_evidence() -> 
 def test_a_rollback_that_cannot_be_carried_out_says_why() -> None:
     registry = with_first()
     taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
-    failed = taken(registry, report_rollback(registry, outcome(registry, error="no base"), now_us=2_000_000))
+    failed = taken(
+        registry, report_rollback(registry, ONLINE, outcome(registry, error="no base"), now_us=2_000_000)
+    )
     assert (failed.events[0].decision, failed.answer.rollback.error) == ("rollback_failed", "no base")
     assert roll_back(registry, ONLINE, wish(), now_us=3_000_000).records
 
@@ -305,7 +307,13 @@ def test_orders_and_outcomes_of_nothing_are_refused() -> None:
     with pytest.raises(NotFound):
         roll_back(registry, model_pb2.Lineage(generation=3, policy="online"), wish(), now_us=1)
     with pytest.raises(NotFound):
-        report_rollback(registry, model_pb2.Rollback(order=99, error="x"), now_us=1)
+        report_rollback(registry, ONLINE, model_pb2.Rollback(order=99, error="x"), now_us=1)
     taken(registry, roll_back(registry, ONLINE, wish(), now_us=1_000_000))
+    with pytest.raises(InvalidInput, match="lineage=1/hourly: 1/online, whose order it is"):
+        report_rollback(registry, HOURLY, outcome(registry, error="x"), now_us=1)
+    with pytest.raises(InvalidInput, match="lineage"):
+        report_rollback(registry, model_pb2.Lineage(), outcome(registry, error="x"), now_us=1)
     with pytest.raises(InvalidInput, match="either done or error"):
-        report_rollback(registry, model_pb2.Rollback(order=registry.rollbacks[0].rollback.order), now_us=1)
+        report_rollback(
+            registry, ONLINE, model_pb2.Rollback(order=registry.rollbacks[0].rollback.order), now_us=1
+        )

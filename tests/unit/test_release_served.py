@@ -261,7 +261,7 @@ async def test_behind_the_rollback_only_new_rows_are_judged():
     outcome = model_pb2.Rollback()
     outcome.CopyFrom(rig.decisions[0].answer.rollback)
     outcome.done.order, outcome.done.restored_sequence, outcome.sequence = outcome.order, 2, 9
-    rig.registry.take(report_rollback(rig.registry, outcome, now_us=NOW_US).records)
+    rig.registry.take(report_rollback(rig.registry, ONLINE, outcome, now_us=NOW_US).records)
     await rig.steward.look()
     rig.traffic("online", sequence=9)
     await rig.steward.look()
@@ -283,7 +283,7 @@ async def test_behind_the_rollback_both_arms_are_judged_from_the_same_moment_on(
     outcome.CopyFrom(order.answer.rollback)
     outcome.done.order, outcome.done.restored_sequence, outcome.sequence = outcome.order, 2, 9
     times.set_us(outcome.published_at, NOW_US)
-    rig.registry.take(report_rollback(rig.registry, outcome, now_us=NOW_US).records)
+    rig.registry.take(report_rollback(rig.registry, ONLINE, outcome, now_us=NOW_US).records)
     rig.traffic("baseline", scored_us=NOW_US - 1)
     rig.traffic("online", sequence=9, scored_us=NOW_US + 1, only_clicks=True)
     for _ in range(3):

@@ -9,6 +9,7 @@ import pytest
 from services.contract import delta, model_schema, model_state
 from services.contract.model_state import ModelState
 from tests.trainer_kit import START_US, World, barrier_bytes, new_core, new_state
+from trainer.barriers import closed
 from trainer.core import Plan, TrainerCore
 from trainer.rows import initial_rows
 from trainer.samples import RawRecord
@@ -105,6 +106,19 @@ def test_a_barrier_waits_for_every_partition_and_survives_a_restart() -> None:
     successor.train([RawRecord(1, 0, barrier_bytes("b"))], START_US)
     assert _published(successor, follower).header.barrier_ids == ("b",)
     assert follower.open_barriers == {}
+
+
+def test_samples_are_closed_when_every_partition_ends_with_a_barrier() -> None:
+    world = World(seed=1)
+    barrier = [RawRecord(partition, 7, barrier_bytes("b")) for partition in (0, 1)]
+    early, late = (world.records(1, partition=0, first_offset=offset)[0] for offset in (6, 8))
+    both = frozenset((0, 1))
+    assert closed([early, *barrier], both) and closed(barrier, both)
+    assert not closed([early, barrier[0]], both)
+    # Of what comes behind it nothing is known yet.
+    assert not closed([*barrier, late], both)
+    assert not closed([RawRecord(0, 1, b"\xff\xff"), barrier[1]], both)
+    assert not closed([], both)
 
 
 def test_a_barrier_of_a_failed_delta_is_named_by_the_next() -> None:

@@ -80,6 +80,15 @@ def test_a_day_is_over_when_a_later_window_has_closed_everywhere() -> None:
     assert cut_of(pa.concat_tables([table, samples(row(1, 10, 1))]), END_US) == {0: 2, 1: 8}
 
 
+def test_behind_an_earlier_cut_the_rows_from_there_on_say_all() -> None:
+    table = samples(row(0, 1, -9), row(0, 2, -5), row(0, 3, 2), row(1, 7, -9), row(1, 8, 1))
+    start = {0: 2, 1: 8}
+    assert cut_of(below(table, {0: 9, 1: 9}, start), END_US, start) == cut_of(table, END_US) == {0: 3, 1: 8}
+    # Nothing new has come there: the day may still be going on, and nothing is learned anew.
+    with pytest.raises(Conflict, match="partitions 1 of samples"):
+        cut_of(samples(row(0, 3, 2)), END_US, start)
+
+
 def test_an_impression_at_midnight_is_the_next_days() -> None:
     table = samples(row(0, 1, -1), row(0, 2, 0))
     assert cut_of(table, END_US) == {0: 2}

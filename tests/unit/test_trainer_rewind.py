@@ -119,6 +119,14 @@ def test_a_clock_that_went_back_restores_no_hole_in_the_chain():
     assert parameters(follow(chain.states[-1].copy(), [plan.value])) == parameters(chain.states[1])
 
 
+def test_of_a_clock_that_went_back_no_later_base_passes_for_an_earlier_state():
+    chain = Chain(1, deltas=4, clock=(0, 5, 1, 6))
+    # A base has the time of its state, and a base is where a rollback begins.
+    assert [state.created_at_us - START_US for state in chain.states[1:]] == [0, 5, 5, 6]
+    (plan,) = chain.rewound(to_sequence(1)).plans(START_US + 2, 20_000)
+    assert plan.header.created_at_us == START_US + 6
+
+
 def test_a_target_that_is_not_behind_undoes_nothing():
     rewind = Chain(1, deltas=3).rewound(to_sequence(3))
     assert rewind.undone == 0
