@@ -86,7 +86,7 @@ class RecallSettings(ProcessSettings):
     """A model that has been repairing its chain for longer is named as stale."""
     lists_from_items: int = Field(default=200_000, gt=0)
     """From so many items on a search looks into lists of near items instead of through everything, which
-    takes a few milliseconds at most below (measured: docs/benchmarks.md, how cost grows)."""
+    takes a few milliseconds at most below; `make bench-scale` says where the two cross."""
     list_check_ms: int = Field(default=1_000, gt=0)
     """How often an answer out of lists is compared with one through everything (12 ms of another thread for a
     million items), and whether they are still good is looked at."""
