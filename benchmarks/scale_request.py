@@ -19,12 +19,10 @@ from benchmarks.trainer_traffic import SHAPE, Sizes, Traffic
 from services.contract import model_schema
 from services.contract.delta import TableChange
 from services.contract.feature_sets import FEATURE_SETS, WORLD
-from services.feature import resp
 from services.feature.answer import Reading, warm_up
 from services.feature.near_cache import NearCache
 from services.feature.program import Layout
 from services.feature.query import Query
-from services.feature.resp import Reply
 from services.ranking.arm_model import ArmModel
 from services.ranking.rank import ranked
 from services.ranking.request_check import Candidates
@@ -34,6 +32,8 @@ from services.recall.merge import merge
 from services.recall.sources import Proposal, Source
 from services.recall.vector_table import query_of
 from services.recall.vectors import VectorModel, VectorVersion
+from services.runtime import resp
+from services.runtime.resp import Reply
 
 FEATURES = FEATURE_SETS[WORLD]
 SERVED = 100
