@@ -231,7 +231,9 @@ async def test_half_of_new_files_changes_nothing_until_the_other_half_is_there(
 ) -> None:
     server, operator = await serve(), town.files("operator")
     files = town.files("release")
-    old = await asyncio.to_thread(served_serial, server.port, operator)
+    old, deadline = serial_in(files), time.monotonic() + 5
+    while await asyncio.to_thread(served_serial, server.port, operator) != old:
+        assert time.monotonic() < deadline
     certificate, key = town.authority.issue("release")
     before = counted("tls_reloads", outcome="refused")
     put(files.certificate_file, certificate)
