@@ -18,17 +18,36 @@ from services.contract.times import to_us
 from services.runtime import grpc_client
 from services.runtime.settings import TlsSettings
 
+_LISTENS_S = 1.0
+
 
 async def replicas(targets: str, tls: TlsSettings) -> list[str]:
     """Every replica behind host:port,host:port: a name that has several addresses (a headless Service) is
-    several. With TLS a name is one, since its certificate is made out to it. InvalidInput, Unavailable."""
+    several. With TLS a name is one, since its certificate is made out to it. Of several, those where nobody
+    listens are places without a replica (a stack's second one, beside which it is replaced). InvalidInput,
+    Unavailable."""
     found: list[str] = []
     for target in (one.strip() for one in targets.split(",")):
         host, _, port = target.rpartition(":")
         if not host or not port.isdecimal():
             raise InvalidInput.one("ranking_target", target, "host:port, several separated by commas")
         found += [target] if tls.on else [f"{address}:{port}" for address in await _addresses(host)]
-    return found
+    if len(found) == 1:
+        return found
+    heard = await asyncio.gather(*(_listens(target) for target in found))
+    # Nobody at all: each is asked, and each says why not.
+    return [target for target, listens in zip(found, heard, strict=True) if listens] or found
+
+
+async def _listens(target: str) -> bool:
+    host, _, port = target.rpartition(":")
+    try:
+        async with asyncio.timeout(_LISTENS_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    return True
 
 
 async def _addresses(host: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -157,3 +158,12 @@ async def test_each_address_and_each_name_is_a_replica() -> None:
     for bad in ("", "ranking", "ranking:", "127.0.0.1:7054,", ":7054"):
         with pytest.raises(InvalidInput, match="ranking_target"):
             await replicas(bad, plain)
+
+
+async def test_an_address_where_nobody_listens_is_a_place_without_a_replica() -> None:
+    plain = TlsSettings()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as silent:
+        silent.bind(("127.0.0.2", 0))
+        heard, unheard = f"127.0.0.1:{server.getsockname()[1]}", f"127.0.0.2:{silent.getsockname()[1]}"
+        assert await replicas(f"{heard},{unheard}", plain) == [heard]
+        assert await replicas(unheard, plain) == [unheard]
