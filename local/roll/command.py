@@ -24,7 +24,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from local import audit, control
-from local.child import GUARD
+from local.child import guard
 from local.commands import UNJUDGED
 from local.errors import LocalError, NotRunning
 from local.evidence import Evidence
@@ -78,7 +78,7 @@ def _under_load(
     own = control.ask(paths.control, "environment", module="loadgen")
     load = subprocess.Popen(
         [
-            sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), sys.executable, "-m", "loadgen",
+            *guard(), sys.executable, "-m", "loadgen",
             "simulate", *UNJUDGED, "--scenario-target", "", "--rate", f"{rate:g}",
             "--duration-s", str(LOAD_S), "--out", str(folder), "--run-dir", str(paths.root), *rest,
         ],
