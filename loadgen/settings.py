@@ -11,7 +11,13 @@ from pydantic_settings import CliImplicitFlag, CliPositionalArg, SettingsConfigD
 
 from loadgen.world_config import WorldConfig
 from services.contract.feature_sets import WORLD
-from services.runtime.settings import FeatureSetName, Group, GrpcServerSettings, ProcessSettings
+from services.runtime.settings import (
+    FeatureSetName,
+    Group,
+    GrpcServerSettings,
+    ProcessSettings,
+    RedisSettings,
+)
 
 SCENARIO_TARGET = "127.0.0.1:7063"
 
@@ -100,6 +106,8 @@ class SeedSettings(_Command):
     """How long release may take to come up and to register the first generation."""
     settle_timeout_ms: int = Field(default=120_000, ge=0)
     """How long feature_pipeline may take to fold what was seeded; 0 = it is not waited for."""
+    redis: RedisSettings = RedisSettings(timeout_ms=10_000, connect_timeout_ms=10_000)
+    """Redis connections. Nobody waits for an answer of the seed: it is patient while a whole stack starts."""
 
 
 class TraceSettings(_Command):

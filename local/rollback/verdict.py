@@ -126,7 +126,7 @@ def rollbacks(logs: Logs) -> list[dict[str, Any]]:
 
 
 def failures(found: Mapping[str, Any]) -> list[str]:
-    """What must show and does not; empty when all does."""
+    """What must show and does not; empty when all does. ``found``: the figures, with deaths and quick."""
     checks = {
         f"errors = {found['errors']}, not 0": found["errors"] == 0,
         f"errors of the bots = {found['bots'].get('errors')}, not 0": found["bots"].get("errors") == 0,
@@ -147,9 +147,11 @@ def failures(found: Mapping[str, Any]) -> list[str]:
         if name != "poisoned_clicks":
             checks[f"{name}: served_bad = {case['served_bad']}, not 0"] = case["served_bad"] == 0
     for one in found["rollbacks"]:
-        said = f"rollback to sequence {one['restored_sequence']}"
-        checks[f"{said}: {one['healthy_s']} s, more than {ROLLBACK_S}"] = (
-            one["healthy_s"] is not None and one["healthy_s"] <= ROLLBACK_S
+        took_s, said = one["healthy_s"], f"rollback to sequence {one['restored_sequence']}"
+        checks[f"{said}: never served"] = took_s is not None
+        # A quick run shows that it works, on any machine; how fast is for the full one to say.
+        checks[f"{said}: {took_s} s, more than {ROLLBACK_S}"] = (
+            found["quick"] or took_s is None or took_s <= ROLLBACK_S
         )
     longest = max((one["taken_back_s"] for one in found["rollbacks"]), default=0.0)
     checks[f"{longest} s of learning taken back, less than {TAKEN_BACK_S:.0f}"] = longest >= TAKEN_BACK_S

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,9 +35,10 @@ def loadgen(command: str, *arguments: str) -> list[str]:
 class Loop:
     """A running stack and what a test does with it."""
 
-    def __init__(self, stack: Stack, out: Path) -> None:
+    def __init__(self, stack: Stack, out: Path, world: Sequence[str] = WORLD) -> None:
         self.stack = stack
         self.out = out
+        self.world = world
 
     def start(self, command: list[str], *, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
         """A command beside the stack, in its environment."""
@@ -52,10 +53,8 @@ class Loop:
 
     def simulate(self, *arguments: str) -> subprocess.Popen[str]:
         """Starts a load in the background."""
-        command = loadgen(
-            "simulate", *WORLD, "--out", str(self.out), "--run-dir", str(self.stack.paths.root), *arguments
-        )
-        return self.start(command)
+        where = ["--out", str(self.out), "--run-dir", str(self.stack.paths.root)]
+        return self.start(loadgen("simulate", *self.world, *where, *arguments))
 
     def audit(self) -> subprocess.CompletedProcess[str]:
         """Recomputes the figures, with the topics read again."""
@@ -87,13 +86,16 @@ class Loop:
 
 @contextmanager
 def seeded_loop(
-    folder: Path, services: tuple[str, ...] = LOOP, env: Mapping[str, str] | None = None
+    folder: Path,
+    services: tuple[str, ...] = LOOP,
+    env: Mapping[str, str] | None = None,
+    world: Sequence[str] = WORLD,
 ) -> Iterator[Loop]:
     """A seeded stack on free ports; stopped, whatever the test did. ``env``: for all its processes, and for
     commands against it."""
-    subprocess.run(loadgen("day0", *WORLD), cwd=REPOSITORY, env=os.environ, check=True, timeout=240)
+    subprocess.run(loadgen("day0", *world), cwd=REPOSITORY, env=os.environ, check=True, timeout=240)
     run_dir = folder / "run"
-    seed = ["--world", "simulate", *WORLD, "--run-dir", str(run_dir)]
+    seed = ["--world", "simulate", *world, "--run-dir", str(run_dir)]
     config = StackConfig(
         root=run_dir,
         ports=Ports.free(),
@@ -103,11 +105,11 @@ def seeded_loop(
         process_env={"trainer": {"RECLOOP_BASE_INTERVAL_S": "8"}},
     )
     with Stack(config) as stack:
-        yield Loop(stack, folder / "out")
+        yield Loop(stack, folder / "out", world)
 
 
 @pytest.fixture
-def loop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loop]:
-    """A seeded stack. A parameter names other processes than those of the loop."""
-    with seeded_loop(tmp_path, getattr(request, "param", LOOP)) as seeded:
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    """A seeded stack."""
+    with seeded_loop(tmp_path) as seeded:
         yield seeded

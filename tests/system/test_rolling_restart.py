@@ -22,6 +22,9 @@ from tests.system.conftest import REPOSITORY, WORLD, loadgen
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 RATE, WINDOW_MS = "12", "4000"
+# What a source may take: nothing is missing because a machine is slow while processes start, only where
+# nobody answers.
+PATIENT_MS = "1500"
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         process_env={
             "trainer": {"RECLOOP_BASE_INTERVAL_S": "8"},
             "joiner": {"RECLOOP_WINDOW_MS": WINDOW_MS},
+            "recall": {"RECLOOP_CO_CLICK_BUDGET_MS": PATIENT_MS, "RECLOOP_VECTORS_BUDGET_MS": PATIENT_MS},
         },
     )
     with Stack(config) as started, control.listening(started.paths.control) as listener:

@@ -103,7 +103,7 @@ class Story:
 
     def figures(self) -> dict[str, Any]:
         logs = Logs(self.answers, self.applied, self.events, self.dead_letters, self.deltas)
-        return figures(PLANTS, self.chain, logs, self.load, self.bots) | {"deaths": []}
+        return figures(PLANTS, self.chain, logs, self.load, self.bots) | {"deaths": [], "quick": False}
 
     def case(self, name: str) -> dict[str, Any]:
         return next(one for one in self.figures()["cases"] if one["name"] == name)
@@ -220,6 +220,15 @@ def test_a_run_that_shows_less_fails_and_says_what(change, said):
     story = Story()
     change(story)
     assert said in story.failures()
+
+
+def test_a_quick_run_does_not_judge_how_fast_a_rollback_is_served_but_that_it_is():
+    story = Story()
+    slow(story)
+    assert failures(story.figures() | {"quick": True}) == []
+    unserved = story.figures()
+    unserved["rollbacks"][0]["healthy_s"] = None
+    assert failures(unserved | {"quick": True}) == ["rollback to sequence 130: never served"]
 
 
 def test_corrupt_deltas_are_what_only_their_bytes_give_away(tmp_path: Path):
