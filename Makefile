@@ -17,7 +17,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help setup screenshots demo demo-days replay freshness backfill-demo rollback-demo compare-samples chaos-join bench bench-setup bench-loop bench-trainer bench-ranking \
-  bench-collector bench-join bench-features bench-batch bench-scale flink-join k8s-validate image sbom test test-flink lint security-check up down roll status logs audit doctor protos \
+  bench-collector bench-join bench-features bench-batch bench-scale flink-join k8s-validate image sbom test test-flink lint audit up down roll status logs doctor protos \
   clean
 
 help: ## this list
@@ -124,11 +124,11 @@ CHECKERS := .venv-check
 $(CHECKERS)/.installed: local/security_check.txt | $(PY)
 	@$(PY) -m venv $(CHECKERS)
 	@$(CHECKERS)/bin/pip install --disable-pip-version-check -q -r local/security_check.txt || { \
-	  echo "security-check: bandit, pip-audit, pip-licenses: needed to look with, not installed (see above). Mend it with: make security-check, once the package index is reachable" >&2; exit 1; }
+	  echo "audit: bandit, pip-audit, pip-licenses: needed to look with, not installed (see above). Mend it with: make audit, once the package index is reachable" >&2; exit 1; }
 	@touch $@
 
 # --strict: what the index cannot say anything about is a failure too, not silence.
-security-check: setup $(CHECKERS)/.installed ## risky code (bandit), licences of all packages (out/licences.md), known vulnerabilities (pip-audit)
+audit: setup $(CHECKERS)/.installed ## risky code (bandit), licences of all packages (out/licences.md), known vulnerabilities (pip-audit)
 	@$(CHECKERS)/bin/bandit -q -ll -c pyproject.toml -r services trainer loadgen local
 	@mkdir -p out && $(CHECKERS)/bin/pip-licenses --python=$(PY) --format=markdown --with-urls --output-file=out/licences.md
 	@$(CHECKERS)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r constraints.txt
@@ -178,9 +178,6 @@ status: | $(INSTALLED) ## what runs where
 
 logs: | $(INSTALLED) ## the ends of the logs (ARGS="-f ranking" follows one)
 	@$(PY) -m local logs $(ARGS)
-
-audit: | $(INSTALLED) ## recompute the figures of the last run from its evidence
-	@$(PY) -m local audit $(ARGS)
 
 doctor: | $(INSTALLED) ## is everything here?
 	@$(PY) -m local doctor $(ARGS)
