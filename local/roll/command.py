@@ -40,6 +40,8 @@ RATE, LEAD_S, BETWEEN_S, AFTER_S = 20.0, 3.0, 0.5, 2.0
 LOAD_S = 1_800
 # For the clicks that are still to come, and until they are samples.
 END_S = 180.0
+# For what it said before it ended; a grandchild of it may hold the pipe open.
+WORDS_S = 2.0
 
 
 def main(argv: list[str]) -> int:
@@ -76,6 +78,8 @@ def _under_load(
     paths: RunPaths, folder: Path, names: list[str], rate: float, rest: list[str]
 ) -> list[dict[str, Any]]:
     own = control.ask(paths.control, "environment", module="loadgen")
+    # A former roll's: whether this one's load wrote its figures is told by their being there.
+    (folder / "demo.json").unlink(missing_ok=True)
     load = subprocess.Popen(
         [
             *guard(), sys.executable, "-m", "loadgen",
@@ -104,6 +108,7 @@ def _under_load(
         if load.poll() is None:
             load.kill()
             load.wait()
+        told.end()
     if not (folder / "demo.json").is_file():
         raise LocalError(f"the load ended with status {load.returncode}:\n{told.tail()}")
     return replaced
@@ -116,16 +121,18 @@ class _Told:
         self._load = load
         self._lines: list[str] = []
         self._asking = threading.Event()
-        threading.Thread(target=self._read, name="load's words", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="load's words", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._load.stderr is not None
-        for line in self._load.stderr:
-            self._lines = [*self._lines[-20:], line.rstrip()]
-            if line.startswith(("simulate:", "  ")):
-                say(line.rstrip())
-            if "requests/s for" in line:
-                self._asking.set()
+        with self._load.stderr as words:
+            for line in words:
+                self._lines = [*self._lines[-20:], line.rstrip()]
+                if line.startswith(("simulate:", "  ")):
+                    say(line.rstrip())
+                if "requests/s for" in line:
+                    self._asking.set()
 
     def until_asking(self) -> None:
         """Until the first request. LocalError when it ends instead."""
@@ -136,6 +143,10 @@ class _Told:
         """LocalError with its last words."""
         if self._load.poll() is not None:
             raise LocalError(f"the load ended with status {self._load.returncode}:\n{self.tail()}")
+
+    def end(self) -> None:
+        """Until its last word, once it has ended."""
+        self._reader.join(WORDS_S)
 
     def tail(self) -> str:
         """Its last lines."""

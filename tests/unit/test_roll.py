@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
@@ -17,7 +18,9 @@ from local import control
 from local.audit import Line
 from local.errors import LocalError
 from local.evidence import TABLES, Evidence
+from local.paths import RunPaths
 from local.processes import LOOP, PAGE
+from local.roll import command
 from local.roll.command import _arguments, in_order, summary
 from local.roll.replace import BESIDE, Replaced
 from local.roll.verdict import report
@@ -116,6 +119,17 @@ def test_what_stands_behind_two_dashes_is_the_loads():
 
 
 # -- the launcher is asked
+
+
+def test_a_load_that_leaves_no_figures_is_not_judged_by_those_of_a_former_roll(tmp_path, monkeypatch):
+    (tmp_path / "demo.json").write_text("{}")
+    asking = "import sys, time; print('20 requests/s for 9 s', file=sys.stderr, flush=True); time.sleep(60)"
+    monkeypatch.setattr(command, "guard", lambda: (sys.executable, "-c", asking))
+    monkeypatch.setattr(command.control, "ask", lambda *_args, **_named: {})
+    for pause in ("LEAD_S", "AFTER_S"):
+        monkeypatch.setattr(command, pause, 0.0)
+    with pytest.raises(LocalError, match="the load ended with status -15"):
+        command._under_load(RunPaths(tmp_path / "run"), tmp_path, [], 20.0, [])
 
 
 @pytest.fixture
