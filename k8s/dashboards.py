@@ -325,7 +325,7 @@ SAMPLES = Dashboard(
             "ops",
             tuple(
                 (rate(f"recloop_{who}_dead_letters_total", by="topic"), f"{who} {{{{topic}}}}")
-                for who in ("ranking", "recall", "feature")
+                for who in ("ranking", "recall", "feature", "trainer")
             ),
         ),
         Graph(

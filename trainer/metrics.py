@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.contract import topics
 from services.contract.times import MICROS
 from services.runtime.telemetry import STAGE_BUCKETS, counter, gauge, histogram, observe_all
 from trainer.core import Plan, TrainerCore
@@ -41,6 +42,7 @@ class Metrics:
         self._corrections = counter(
             "trainer_corrections", "Positives trained after their negative.", ["lineage"]
         ).labels(lineage)
+        self._dead_letters = counter("trainer_dead_letters", "Records sent to dead-letters.", ["topic"])
         self._events = counter("trainer_events", "What the core counts, by name.", ["name"])
         self._deltas = counter("trainer_deltas", "Deltas acknowledged.")
         self._delta_rows = counter("trainer_delta_rows", "Rows in acknowledged deltas.")
@@ -84,6 +86,7 @@ class Metrics:
         """After an acknowledgement."""
         held = [(now_us - step.finished_at_us) / MICROS for step in plan.header.steps]
         observe_all(self._held_seconds, held)
+        self._dead_letters.labels(topics.SAMPLES.name).inc(len(plan.rejected))
         self._deltas.inc()
         self._delta_rows.inc(plan.rows)
         self._delta_bytes.inc(len(plan.value))

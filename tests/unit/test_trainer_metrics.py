@@ -7,6 +7,7 @@ from prometheus_client import REGISTRY
 
 from tests.trainer_kit import START_US, World, new_core
 from trainer.metrics import Metrics
+from trainer.samples import RawRecord
 
 SECOND = 1_000_000
 
@@ -29,3 +30,15 @@ def test_samples_wait_to_be_trained_and_steps_to_be_published():
     assert plan is not None and len(plan.header.steps) == 2
     metrics.published(plan, START_US + 2 * SECOND)
     assert told("trainer_held_seconds", "77/waits") == (2, pytest.approx(3.0))
+
+
+def test_a_record_that_cannot_be_used_is_told_once_it_is_on_dead_letters():
+    def letters() -> float:
+        return REGISTRY.get_sample_value("recloop_trainer_dead_letters_total", {"topic": "samples"}) or 0.0
+
+    metrics, core, before = Metrics("77/letters"), new_core(), letters()
+    core.train([RawRecord(0, 0, b"\xff\xff")], START_US)
+    plan = core.build(START_US)
+    assert plan is not None and letters() == before
+    metrics.published(plan, START_US)
+    assert letters() == before + 1
