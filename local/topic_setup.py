@@ -102,11 +102,14 @@ async def _without_leader(admin: AIOKafkaAdminClient, wanted: Sequence[topics.To
     return waiting
 
 
-def main() -> int:
+def main(suffixes: Sequence[str]) -> int:
     """0 = every topic is there and has leaders; 1 = said in one line why not."""
+    if {"-h", "--help"} & {*suffixes}:
+        print(__doc__)
+        return 0
     kafka = Connections().kafka
     try:
-        beside = [topics.suffixed(topic, suffix) for suffix in sys.argv[1:] for topic in topics.JOINED]
+        beside = [topics.suffixed(topic, suffix) for suffix in suffixes for topic in topics.JOINED]
         create_topics(kafka, [*topics.ALL, *beside])
     except (LocalError, LoopError, ValueError) as error:
         print(f"topics: {error}", file=sys.stderr)
@@ -116,4 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
