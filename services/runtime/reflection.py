@@ -2,7 +2,7 @@
 
 The library serves v1alpha only; older tools ask for that, newer ones for v1 first. The messages are the
 same on the wire, so v1 is v1alpha's servicer under the other name, plus a file descriptor that describes
-the other name.
+the other name. And it finds no file by the name of a method, which a symbol may be (ghz asks so).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection as alpha
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -41,6 +42,22 @@ def _describe_v1() -> None:
         pool.AddSerializedFile(described.SerializeToString())
 
 
+class _Pool:
+    """The default pool, which finds the file of a method too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(descriptor_pool.Default(), name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        """KeyError when there is none."""
+        pool = descriptor_pool.Default()
+        try:
+            return pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            return pool.FindServiceByName(service).methods_by_name[method].containing_service.file
+
+
 def _rename_types(message: descriptor_pb2.DescriptorProto) -> None:
     for member in message.field:
         if member.type_name:
@@ -57,7 +74,8 @@ def add_reflection(server: Any, service_names: Sequence[str], *, asynchronous: b
     """Registers both versions on a server (grpc.aio when ``asynchronous``)."""
     _describe_v1()
     names = (*service_names, V1ALPHA, V1)
-    servicer = alpha.aio.ReflectionServicer(names) if asynchronous else alpha.ReflectionServicer(names)
+    servicers = alpha.aio if asynchronous else alpha
+    servicer = servicers.ReflectionServicer(names, _Pool())
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

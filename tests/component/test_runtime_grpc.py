@@ -161,6 +161,9 @@ async def test_reflection_lists_and_describes_every_service(make: Callable, vers
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=WORKER),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=name),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{WORKER}.GetWorkerStatus"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{WORKER}.Nothing"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="Nothing"),
     ]
     call = rig.channel.stream_stream(
         f"/{name}/ServerReflectionInfo",
@@ -172,6 +175,8 @@ async def test_reflection_lists_and_describes_every_service(make: Callable, vers
     assert {WORKER, RANKING, "grpc.health.v1.Health", name} <= listed
     assert len(answers[1].file_descriptor_response.file_descriptor_proto) >= 2
     assert version.encode() in answers[2].file_descriptor_response.file_descriptor_proto[0]
+    assert answers[3].file_descriptor_response == answers[1].file_descriptor_response, "by a method's name"
+    assert [one.error_response.error_code for one in answers[4:]] == [grpc.StatusCode.NOT_FOUND.value[0]] * 2
 
 
 @pytest.mark.parametrize(

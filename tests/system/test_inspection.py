@@ -22,14 +22,14 @@ from tests.system.conftest import REPOSITORY, Loop, seeded_loop
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 PAGES = ("README.md", "docs/inspect.md", "docs/deploy.md")
-# What a fresh stack refuses, as the page says: requests without their fields, a generation that nobody has
-# registered, and a watch that its caller ends.
+# What a fresh stack refuses, as the page says: requests without their fields, a generation, lineage or order
+# that nobody has registered, and a watch that its caller ends.
 REFUSED = {
     "RankingService/Rank": "InvalidArgument",
     "RankingService/WatchApplied": "DeadlineExceeded",
     "ReleaseService/RegisterGeneration": "InvalidArgument",
-    "ReleaseService/RegisterBase": "InvalidArgument",
-    "ReleaseService/ReportRollback": "InvalidArgument",
+    "ReleaseService/RegisterBase": "NotFound",
+    "ReleaseService/ReportRollback": "NotFound",
     "ReleaseService/GateGeneration": "NotFound",
     "ReleaseService/StepGeneration": "NotFound",
     "ReleaseService/HoldGeneration": "NotFound",
@@ -52,13 +52,16 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     with seeded_loop(tmp_path_factory.mktemp("stack"), (*LOOP, "lake")) as seeded:
         load = seeded.simulate("--rate", "5", "--duration-s", "600")
         assert load.stdout is not None
-        threading.Thread(target=load.stdout.read, daemon=True).start()
+        words = threading.Thread(target=load.stdout.read, daemon=True)
+        words.start()
         try:
             Loop.wait_until(lambda: asking(seeded), 60, "the load asks")
             yield seeded
         finally:
             load.send_signal(signal.SIGKILL)
             load.wait(10)
+            words.join(5)
+            load.stdout.close()
 
 
 def asking(loop: Loop) -> bool:
