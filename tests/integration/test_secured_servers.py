@@ -204,7 +204,8 @@ async def test_redis_lets_each_do_what_its_rules_say(house: House) -> None:
             await client.set("f:user_activity.1:x", b"forged")
         with pytest.raises(NoPermissionError):
             await client.get("p:mark:0")
-    async with redis_client.connect(RedisSettings(url=house.redis.url)) as client:
+    ca_file = house.security.redis("recall", house.redis.url).ca_file
+    async with redis_client.connect(RedisSettings(url=house.redis.url, ca_file=ca_file)) as client:
         with pytest.raises(AuthenticationError):
             await client.get("f:user_activity.1:x")
 
