@@ -17,6 +17,7 @@ from services.runtime.heartbeats import HeartbeatWriter
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process, run
 from services.runtime.settings import load
+from services.runtime.telemetry import freeze_after_load
 
 SERVICE = "rec.v1.CollectorService"
 
@@ -45,6 +46,9 @@ async def main(settings: CollectorSettings, process: Process) -> None:
     newest = await newest_event_us(settings.kafka, settings.name)
     if newest is not None:
         run_clock.observe(newest)
+    # Thousands of events wait for Kafka at any time: the garbage collector, which they keep busy, would walk
+    # over everything that was imported again and again.
+    freeze_after_load()
     process.spawn(heartbeats.run(), "heartbeats")
     process.spawn(_report_readiness(settings, producer, server), "readiness")
 

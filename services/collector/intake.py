@@ -9,27 +9,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
 
 from services.collector.records import Record
-from services.contract.errors import Overloaded, Unavailable
-from services.runtime.kafka_producer import Producer
+from services.contract.errors import LoopError, Overloaded, Unavailable
+from services.runtime.kafka_producer import Producer, RecordMetadata
 from services.runtime.telemetry import counter, gauge, histogram
 
-Acks = Sequence["asyncio.Future[object]"]
+
+class Acks:
+    """Of a batch of ``count`` records: ``late`` have no answer yet, ``failure`` is the first bad one."""
+
+    def __init__(self, count: int) -> None:
+        self.count = self.late = count
+        self.failure: LoopError | None = None
+        self.answered = asyncio.Event()
 
 
 class Intake:
-    """Bounded writes. ``wrote`` is told of every record handed to Kafka ((topic, partition))."""
+    """Bounded writes. ``wrote`` is told where the records of a batch went ((topic, partition))."""
 
-    def __init__(
-        self, producer: Producer, max_in_flight: int, wrote: Callable[[tuple[str, int]], None]
-    ) -> None:
+    def __init__(self, producer: Producer, max_in_flight: int, wrote: Callable[..., None]) -> None:
         self._producer = producer
         self._limit = max_in_flight
         self._wrote = wrote
         self._in_flight = 0
-        self._acked = counter("collector_records_acknowledged", "Records acknowledged.", ["topic"])
+        self._acked = cache(
+            counter("collector_records_acknowledged", "Records acknowledged.", ["topic"]).labels
+        )
         self._refused = counter("collector_batches_refused", "Batches not acknowledged.", ["reason"])
         self._seconds = histogram("collector_ack_seconds", "From writing a batch to its acknowledgement.")
         gauge("collector_in_flight_events", "Written, not yet answered by Kafka.").set_function(
@@ -49,31 +57,34 @@ class Intake:
         if self._in_flight + len(records) > self._limit:
             self._refused.labels("overloaded").inc()
             raise Overloaded(f"{self._in_flight} events wait for Kafka, {self._limit} may")
-        return [self._write_one(record) for record in records]
+        acks = Acks(len(records))
+        self._producer.send_each(records, partial(self._answered, acks))
+        self._in_flight += len(records)
+        self._wrote(*{(record.topic, record.partition) for record in records})
+        return acks
 
-    def _write_one(self, record: Record) -> asyncio.Future[object]:
-        sent = self._producer.send_nowait(
-            record.topic, record.value, key=record.key, partition=record.partition
-        )
-        self._in_flight += 1
-        sent.add_done_callback(partial(self._answered, record.topic))
-        self._wrote((record.topic, record.partition))
-        return sent
-
-    def _answered(self, topic: str, sent: asyncio.Future[object]) -> None:
+    def _answered(
+        self, acks: Acks, topic: str, metadata: RecordMetadata | None, error: LoopError | None
+    ) -> None:
         self._in_flight -= 1
-        if not sent.cancelled() and sent.exception() is None:
-            self._acked.labels(topic).inc()
+        acks.late -= 1
+        if error is None:
+            self._acked(topic).inc()
+        elif acks.failure is None:
+            acks.failure = error
+        if not acks.late:
+            acks.answered.set()
 
     async def acknowledged(self, acks: Acks, timeout_s: float) -> None:
         """Returns when Kafka has acknowledged every record; Unavailable when it did not in time.
 
         Waiting ends without cancelling: what has been written stays written."""
         began = time.perf_counter()
-        done, late = await asyncio.wait(acks, timeout=timeout_s) if acks else (set(), set())
-        failure = next((sent.exception() for sent in done if sent.exception() is not None), None)
-        if late or failure is not None:
+        if acks.late:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(acks.answered.wait(), timeout_s)
+        if acks.late or acks.failure is not None:
             self._refused.labels("unavailable").inc()
-            why = f"{len(late)} of {len(acks)} not acknowledged within {timeout_s:.3f} s"
-            raise Unavailable(str(failure) if failure is not None else why)
+            why = f"{acks.late} of {acks.count} not acknowledged within {timeout_s:.3f} s"
+            raise Unavailable(str(acks.failure or why))
         self._seconds.observe(time.perf_counter() - began)

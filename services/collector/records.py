@@ -9,9 +9,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rec.events.v1 import events_pb2
 from services.contract import topics
+from services.contract.join_wire import head_of
 from services.contract.times import from_us, to_us
 
 BARRIER_TOPICS = (topics.IMPRESSIONS, topics.ACTIONS)
+_IMPRESSION = events_pb2.EventRecord.IMPRESSION_FIELD_NUMBER
+_ACTION = events_pb2.EventRecord.ACTION_FIELD_NUMBER
 
 
 class Record(NamedTuple):
@@ -27,16 +30,9 @@ def event_records(
     impressions: Iterable[events_pb2.Impression], actions: Iterable[events_pb2.Action]
 ) -> list[Record]:
     """Impressions, then actions, each with its event time cut to microseconds (in place)."""
-    records = []
-    for impression in impressions:
-        _truncate(impression.occurred_at)
-        value = events_pb2.EventRecord(impression=impression).SerializeToString()
-        records.append(_keyed(topics.IMPRESSIONS, topics.request_key(impression.request_id), value))
-    for action in actions:
-        _truncate(action.occurred_at)
-        value = events_pb2.EventRecord(action=action).SerializeToString()
-        records.append(_keyed(topics.ACTIONS, topics.request_key(action.request_id), value))
-    return records
+    places: dict[str, tuple[int, bytes]] = {}
+    shown = [_event_record(topics.IMPRESSIONS.name, _IMPRESSION, event, places) for event in impressions]
+    return shown + [_event_record(topics.ACTIONS.name, _ACTION, event, places) for event in actions]
 
 
 def item_records(items: Iterable[events_pb2.Item]) -> list[Record]:
@@ -83,9 +79,27 @@ def record_time_us(value: bytes) -> int | None:
     return to_us(event.occurred_at)
 
 
+def _event_record(
+    topic: str,
+    field: int,
+    event: events_pb2.Impression | events_pb2.Action,
+    places: dict[str, tuple[int, bytes]],
+) -> Record:
+    """``places``: partition and key of each request of the batch; the event topics are co-partitioned."""
+    _truncate(event.occurred_at)
+    request_id = event.request_id
+    if request_id not in places:
+        key = topics.request_key(request_id)
+        places[request_id] = topics.partition_of(key, topics.EVENT_PARTITIONS), key
+    # The bytes of EventRecord(<field>=event), which would copy the event before it serialises it.
+    payload = event.SerializeToString()
+    return Record(topic, *places[request_id], head_of(field, len(payload)) + payload)
+
+
 def _keyed(topic: topics.Topic, key: bytes, value: bytes) -> Record:
     return Record(topic.name, topics.partition_of(key, topic.partitions), key, value)
 
 
 def _truncate(stamp: Timestamp) -> None:
-    stamp.nanos -= stamp.nanos % 1000
+    if finer := stamp.nanos % 1000:
+        stamp.nanos -= finer

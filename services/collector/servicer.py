@@ -48,7 +48,7 @@ class CollectorServicer(collector_pb2_grpc.CollectorServiceServicer):
         await self._intake.acknowledged(acks, self._patience_s(context))
         self._count(request.impressions, request.actions)
         return collector_pb2.LogEventsResponse(
-            accepted=len(acks), acknowledged_at=from_us(self._wall_clock.now_us())
+            accepted=acks.count, acknowledged_at=from_us(self._wall_clock.now_us())
         )
 
     async def StreamEvents(
@@ -81,9 +81,9 @@ class CollectorServicer(collector_pb2_grpc.CollectorServiceServicer):
             validation.check_items(request.items)
         acks = self._intake.write(records.item_records(request.items))
         await self._intake.acknowledged(acks, self._patience_s(context))
-        self._accepted.labels("item").inc(len(acks))
+        self._accepted.labels("item").inc(acks.count)
         return collector_pb2.PublishItemsResponse(
-            accepted=len(acks), acknowledged_at=from_us(self._wall_clock.now_us())
+            accepted=acks.count, acknowledged_at=from_us(self._wall_clock.now_us())
         )
 
     async def EmitBarrier(
@@ -115,7 +115,7 @@ class CollectorServicer(collector_pb2_grpc.CollectorServiceServicer):
         acks, request = waiting.popleft()
         await self._intake.acknowledged(acks, self._patience_s(context))
         self._count(request.impressions, request.actions)
-        return len(acks)
+        return acks.count
 
     def _count(
         self, impressions: Iterable[events_pb2.Impression], actions: Iterable[events_pb2.Action]

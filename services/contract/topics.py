@@ -7,6 +7,7 @@ co-partitioned by request_id, so that one joiner task owns partition p of all of
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field, replace
 
 EVENT_PARTITIONS = 4
@@ -198,20 +199,15 @@ def murmur2(data: bytes) -> int:
     """Kafka's murmur2 (Java client's Utils.murmur2), as a positive 31-bit number.
 
     Use ``partition_of`` rather than this."""
-    length = len(data)
     mask = 0xFFFFFFFF
     m = 0x5BD1E995
-    h = (0x9747B28C ^ length) & mask
-    end = length & ~3
-    for start in range(0, end, 4):
-        k = int.from_bytes(data[start : start + 4], "little")
-        k = (k * m) & mask
-        k ^= k >> 24
-        k = (k * m) & mask
-        h = ((h * m) & mask) ^ k
-    tail = data[end:]
-    if tail:
-        h ^= int.from_bytes(tail, "little")
+    words, rest = divmod(len(data), 4)
+    h = 0x9747B28C ^ len(data)
+    for word in struct.unpack_from(f"<{words}I", data):
+        k = (word * m) & mask
+        h = ((h * m) ^ ((k ^ (k >> 24)) * m)) & mask
+    if rest:
+        h ^= int.from_bytes(data[-rest:], "little")
         h = (h * m) & mask
     h ^= h >> 13
     h = (h * m) & mask

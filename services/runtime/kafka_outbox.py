@@ -11,9 +11,9 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka.structs import RecordMetadata
 
@@ -31,7 +31,22 @@ if TYPE_CHECKING:
 Headers = Sequence[tuple[str, bytes]]
 # Sends one record; gives the future of its acknowledgement.
 Hand = Callable[["Outgoing"], Awaitable["asyncio.Future[RecordMetadata]"]]
+# Told of a record's end, once: its topic, and its metadata or its error.
+Ended = Callable[[str, RecordMetadata | None, LoopError | None], None]
 _ENVELOPE_BYTES = 512
+
+
+class Placed(Protocol):
+    """A record whose partition is known."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -43,9 +58,9 @@ class Outgoing:
     key: bytes | None
     headers: Headers | None
     partition: int | None
-    future: asyncio.Future[RecordMetadata]
+    ended: Ended
     size: int
-    since_s: float = field(default_factory=time.monotonic)
+    since_s: float
 
 
 class Outbox:
@@ -62,7 +77,10 @@ class Outbox:
         self._idle.set()
         self._on_error: Callable[[BaseException], None] | None = None
         self._spans = _spans()
-        self._acked = counter("kafka_records_acknowledged", "Records acknowledged by Kafka.", ["topic"])
+        # Looking a label up costs more than counting does.
+        self._acked = cache(
+            counter("kafka_records_acknowledged", "Records acknowledged by Kafka.", ["topic"]).labels
+        )
         self._failed = counter("kafka_records_failed", "Records that Kafka did not take.", ["topic", "error"])
         self._refused = counter("kafka_records_refused", "Records refused: too many pending.", ["topic"])
         gauge("kafka_pending_records", "Sent, not yet acknowledged.", ["client"]).labels(client).set_function(
@@ -95,26 +113,48 @@ class Outbox:
         """Queues a record; its future ends with metadata or a LoopError. Raises Overloaded, or InvalidInput
         when the record is larger than any topic takes.
         """
-        size = len(value or b"") + len(key or b"") + _ENVELOPE_BYTES
-        if size > MAX_RECORD_BYTES:
-            raise InvalidInput.one(f"record for {topic}", f"{size} bytes", f"at most {MAX_RECORD_BYTES}")
-        if (
-            len(self._pending) >= self._settings.max_pending_records
-            or self._bytes + size > self._settings.max_pending_bytes
-        ):
-            self._refused.labels(topic).inc()
-            raise Overloaded(f"{len(self._pending)} records ({self._bytes} bytes) wait for Kafka")
+        size = _size(topic, value, key)
+        self._admit([topic], size)
         future = asyncio.get_running_loop().create_future()
         if self._spans is not None and headers is None and (span := self._spans.sending(topic, key)):
             headers = [self._spans.header_of(span)]
             self._spans.when_sent(span, future)
-        record = Outgoing(topic, value, key, headers, partition, future, size)
+        ended = partial(_end, future)
+        self._queue_one(Outgoing(topic, value, key, headers, partition, ended, size, time.monotonic()))
+        return future
+
+    def put_each(self, records: Sequence[Placed], ended: Ended) -> None:
+        """Queues records as ``put`` does, all or none. ``ended`` is told of each: a future and its callback
+        for each would cost as much again."""
+        sizes = [_size(record.topic, record.value, record.key) for record in records]
+        self._admit([record.topic for record in records], sum(sizes))
+        if self._spans is not None:
+            for record in records:
+                sent = self.put(record.topic, record.value, record.key, None, record.partition)
+                sent.add_done_callback(partial(_tell, record.topic, ended))
+            return
+        now_s = time.monotonic()
+        for record, size in zip(records, sizes, strict=True):
+            self._queue_one(
+                Outgoing(record.topic, record.value, record.key, None, record.partition, ended, size, now_s)
+            )
+
+    def _admit(self, topics: Sequence[str], size: int) -> None:
+        """Overloaded when records of these topics do not fit, all together."""
+        if (
+            len(self._pending) + len(topics) > self._settings.max_pending_records
+            or self._bytes + size > self._settings.max_pending_bytes
+        ):
+            for topic in topics:
+                self._refused.labels(topic).inc()
+            raise Overloaded(f"{len(self._pending)} records ({self._bytes} bytes) wait for Kafka")
+
+    def _queue_one(self, record: Outgoing) -> None:
         self._pending[id(record)] = record
-        self._bytes += size
+        self._bytes += record.size
         self._idle.clear()
         self._queue.append(record)
         self._wake.set()
-        return future
 
     async def pump(self) -> None:
         """Hands records over, one after another, until cancelled."""
@@ -148,16 +188,13 @@ class Outbox:
         if not self._pending:
             self._idle.set()
         if error is None:
-            self._acked.labels(record.topic).inc()
-            if not record.future.done():
-                record.future.set_result(metadata)
+            self._acked(record.topic).inc()
+            record.ended(record.topic, metadata, None)
             return
         self._failed.labels(record.topic, type(error).__name__).inc()
         if self._on_error is not None:
             self._on_error(error)
-        if not record.future.done():
-            record.future.set_exception(self._translated(error, record))
-            record.future.exception()  # seen: a sender that does not wait relies on the counter
+        record.ended(record.topic, None, loop_error(error, f"send to {record.topic}"))
 
     def batch_ended(self, topic: str, count: int, answer: asyncio.Future[RecordMetadata]) -> None:
         """Counts the records of a batch that was sent beside the queue."""
@@ -165,13 +202,9 @@ class Outbox:
             return
         error = answer.exception()
         if error is None:
-            self._acked.labels(topic).inc(count)
+            self._acked(topic).inc(count)
         else:
             self._failed.labels(topic, type(error).__name__).inc(count)
-
-    @staticmethod
-    def _translated(error: BaseException, record: Outgoing) -> LoopError:
-        return loop_error(error, f"send to {record.topic}")
 
     def fail_all(self, error: BaseException) -> None:
         """Ends everything pending with an error (the client behind it is gone)."""
@@ -182,6 +215,34 @@ class Outbox:
     async def flush(self) -> None:
         """Returns when nothing is pending; whether it was acknowledged is in each record's future."""
         await self._idle.wait()
+
+
+def _size(topic: str, value: bytes | None, key: bytes | None) -> int:
+    size = len(value or b"") + len(key or b"") + _ENVELOPE_BYTES
+    if size > MAX_RECORD_BYTES:
+        raise InvalidInput.one(f"record for {topic}", f"{size} bytes", f"at most {MAX_RECORD_BYTES}")
+    return size
+
+
+def _end(
+    future: asyncio.Future[RecordMetadata],
+    topic: str,
+    metadata: RecordMetadata | None,
+    error: LoopError | None,
+) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(metadata)
+    else:
+        future.set_exception(error)
+        future.exception()  # seen: a sender that does not wait relies on the counter
+
+
+def _tell(topic: str, ended: Ended, sent: asyncio.Future[RecordMetadata]) -> None:
+    error = sent.exception()
+    assert error is None or isinstance(error, LoopError)  # as put says
+    ended(topic, None if error else sent.result(), error)
 
 
 def _spans() -> SentRecords | None:

@@ -10,6 +10,7 @@ pending and rebuilds the client.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -18,7 +19,7 @@ from aiokafka.structs import RecordMetadata
 from services.contract.errors import Unavailable
 from services.runtime.kafka_connect import connected, drop
 from services.runtime.kafka_errors import is_fatal
-from services.runtime.kafka_outbox import Headers, Outbox, Outgoing, client_options
+from services.runtime.kafka_outbox import Ended, Headers, Outbox, Outgoing, Placed, client_options
 from services.runtime.kafka_transactions import TransactionalProducer
 from services.runtime.settings import KafkaSettings
 from services.runtime.telemetry import counter, get_logger
@@ -87,6 +88,13 @@ class Producer:
             raise Unavailable("the producer is not started")
         return self._outbox.put(topic, value, key, headers, partition)
 
+    def send_each(self, records: Sequence[Placed], ended: Ended) -> None:
+        """Queues records in order, all or none; ``ended`` is told of each record once, instead of a future.
+        Raises as ``send_nowait`` does."""
+        if not self._tasks:
+            raise Unavailable("the producer is not started")
+        self._outbox.put_each(records, ended)
+
     async def send(
         self,
         topic: str,
@@ -124,16 +132,13 @@ class Producer:
         if client is not None:
             await drop(client)
 
-    async def _hand(self, record: Outgoing) -> asyncio.Future[RecordMetadata]:
+    def _hand(self, record: Outgoing) -> Awaitable[asyncio.Future[RecordMetadata]]:
         if self._client is None:
             raise Unavailable("the producer is being rebuilt")
-        return await self._client.send(
-            record.topic,
-            record.value,
-            key=record.key,
-            headers=record.headers,
-            partition=record.partition,
+        sent: Awaitable[asyncio.Future[RecordMetadata]] = self._client.send(
+            record.topic, record.value, record.key, record.partition, None, record.headers
         )
+        return sent
 
     def _on_error(self, error: BaseException) -> None:
         sender = self._client._sender.sender_task if self._client is not None else None

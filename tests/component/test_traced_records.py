@@ -10,6 +10,7 @@ import pytest
 from aiokafka.structs import RecordMetadata
 from prometheus_client import REGISTRY
 
+from services.collector.records import Record
 from services.contract import topics
 from services.contract.delta import Header
 from services.contract.trace_ids import TRACEPARENT, SpanRef, parse, root_of, traceparent
@@ -113,6 +114,25 @@ async def test_a_record_that_kafka_did_not_take_is_a_failed_span(broker, active,
     await broker.put(SHOWN, b"r-1")
     active.flush()
     assert receiver.named(f"send {SHOWN}").failed
+
+
+async def test_records_sent_together_have_a_span_each_and_are_told_all_the_same(
+    broker, active, receiver
+) -> None:
+    pump, ended = asyncio.create_task(broker.outbox.pump()), asyncio.Queue()
+    records = [Record(SHOWN, 1, b"r-1", b"value"), Record(SHOWN, 1, b"r-2", b"value")]
+    broker.outbox.put_each(records, lambda *how: ended.put_nowait(how))
+    told = [await ended.get() for _ in records]
+    broker.fails = True
+    broker.outbox.put_each([Record(SAMPLES, 1, b"r-3", b"value")], lambda *how: ended.put_nowait(how))
+    failed = await ended.get()
+    pump.cancel()
+    active.flush()
+    assert [(topic, placed.offset, error) for topic, placed, error in told] == [(SHOWN, 17, None)] * 2
+    assert (failed[:2], str(failed[2])) == ((SAMPLES, None), "send to samples: ConnectionError('gone')")
+    assert receiver.named(f"send {SAMPLES}").failed
+    parents = {span.parent for span in receiver.spans if span.name == f"send {SHOWN}"}
+    assert parents == {root_of("r-1").span_id, root_of("r-2").span_id}
 
 
 async def test_off_no_record_has_a_header() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 import pytest
 from aiokafka import errors as kafka
 
-from services.contract.errors import Conflict, InvalidInput, Overloaded, Unavailable
+from services.contract.errors import Conflict, InvalidInput, LoopError, Overloaded, Unavailable
 from services.contract.topics import MAX_RECORD_BYTES
 from services.runtime.kafka_outbox import Outbox, Outgoing
 from services.runtime.settings import KafkaSettings
@@ -147,4 +148,73 @@ async def test_everything_pending_fails_when_the_client_is_gone(rigs) -> None:
             await one
     rig.broker.answers[0].set_result("too late")
     await rig.turn()
+    assert rig.outbox.pending == 0
+
+
+class Told:
+    """Remembers how records ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, object, LoopError | None]] = []
+
+    def __call__(self, topic: str, metadata: object, error: LoopError | None) -> None:
+        self.ends.append((topic, metadata, error))
+
+
+class Placed(NamedTuple):
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes
+
+
+async def test_records_put_together_keep_their_order_among_others_and_are_told_one_by_one(rigs) -> None:
+    rig, told = rigs(), Told()
+    rig.put(b"before")
+    rig.outbox.put_each([Placed("a", 3, b"k", b"0"), Placed("b", 1, None, b"1")], told)
+    rig.put(b"after")
+    await rig.turn()
+    taken = [(record.topic, record.partition, record.key, record.value) for record in rig.broker.taken]
+    assert taken == [
+        ("t", None, None, b"before"),
+        ("a", 3, b"k", b"0"),
+        ("b", 1, None, b"1"),
+        ("t", None, None, b"after"),
+    ]
+    assert (rig.outbox.pending, told.ends) == (4, [])
+    rig.broker.answers[2].set_result("metadata")
+    await rig.turn()
+    assert (rig.outbox.pending, told.ends) == (3, [("b", "metadata", None)])
+    rig.broker.answers[1].set_exception(kafka.NotEnoughReplicasError())
+    await rig.turn()
+    topic, metadata, error = told.ends[1]
+    assert (topic, metadata, type(error)) == ("a", None, Unavailable)
+    assert rig.outbox.pending == 2
+
+
+@pytest.mark.parametrize("limits", [{"max_pending_records": 3}, {"max_pending_bytes": 2_000}])
+async def test_records_put_together_are_refused_together(rigs, limits: dict[str, int]) -> None:
+    rig, told = rigs(**limits), Told()
+    rig.outbox.put_each([Placed("t", 0, None, b"x")] * 2, told)
+    with pytest.raises(Overloaded, match="2 records"):
+        rig.outbox.put_each([Placed("t", 0, None, b"x")] * 2, told)
+    assert rig.outbox.pending == 2
+    rig.outbox.put_each([Placed("t", 0, None, b"x")], told)
+
+
+async def test_of_records_put_together_one_too_large_keeps_all_out(rigs) -> None:
+    rig, told = rigs(), Told()
+    with pytest.raises(InvalidInput, match="record for t"):
+        rig.outbox.put_each([Placed("t", 0, None, b"x"), Placed("t", 0, None, b"x" * MAX_RECORD_BYTES)], told)
+    assert (rig.outbox.pending, told.ends) == (0, [])
+
+
+async def test_records_put_together_are_told_once_when_the_client_is_gone(rigs) -> None:
+    rig, told = rigs(), Told()
+    rig.outbox.put_each([Placed("t", 0, None, b"x")] * 3, told)
+    await rig.turn()
+    rig.outbox.fail_all(Unavailable("gone"))
+    rig.broker.answers[0].set_result("too late")
+    await rig.turn()
+    assert [str(error) for _, _, error in told.ends] == ["gone"] * 3
     assert rig.outbox.pending == 0
