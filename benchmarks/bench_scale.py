@@ -40,6 +40,10 @@ CURVES: dict[str, Curve] = {
 }
 
 
+# More do not fit into the 8 MB of a delta.
+MAX_DELTA_ROWS = 30_000
+
+
 def sizes(smallest: int, largest: int) -> list[int]:
     """1, 3, 10, 30, ... times the smallest, up to the largest."""
     found, step = [], smallest
@@ -92,13 +96,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--candidates", type=int, default=10_000, help="of a request, at most")
     parser.add_argument("--items", type=int, default=1_000_000, help="of the catalogue, at most")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of a table, at most")
-    parser.add_argument("--delta-rows", type=int, default=100_000, help="touched, at most")
+    parser.add_argument("--delta-rows", type=int, default=MAX_DELTA_ROWS, help="touched, at most")
     parser.add_argument("--known-items", type=int, default=100_000, help="that candidates are taken from")
     parser.add_argument("--known-rows", type=int, default=1_000_000, help="that deltas change")
     parser.add_argument("--requests", type=int, default=20_000, help="of the join's log")
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/benchmarks.md")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out")
     given = parser.parse_args(argv)
+    if not 0 < given.delta_rows <= MAX_DELTA_ROWS:
+        parser.error(f"--delta-rows {given.delta_rows}: 1 to {MAX_DELTA_ROWS}")
     torch.set_num_threads(1)
     id_table.warm_up()
     item_lists.warm_up()
