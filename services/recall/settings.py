@@ -84,11 +84,11 @@ class RecallSettings(ProcessSettings):
     """Without any release recall serves after this, the source named as unavailable: it has others."""
     vectors_stale_ms: int = Field(default=10_000, gt=0)
     """A model that has been repairing its chain for longer is named as stale."""
-    lists_from_items: int = Field(default=200_000, gt=0)
-    """From so many items on a search looks into lists of near items instead of through everything, which
-    takes a few milliseconds at most below; `make bench-scale` says where the two cross."""
+    lists_from_items: int = Field(default=400_000, gt=0)
+    """From so many items on a search looks into lists of near items instead of through everything: where the
+    two cross by `make bench-scale`, which finds 389,000 on two cores (1 to 2 ms)."""
     list_check_ms: int = Field(default=1_000, gt=0)
-    """How often an answer out of lists is compared with one through everything (12 ms of another thread for a
+    """How often an answer out of lists is compared with one through everything (5 ms of another thread for a
     million items), and whether they are still good is looked at."""
     catalog_poll_records: int = Field(default=2_000, gt=0)
     """Records of the catalogue taken in between two requests: about 10 ms of work."""
