@@ -86,7 +86,7 @@ class RecallSettings(ProcessSettings):
     """A model that has been repairing its chain for longer is named as stale."""
     lists_from_items: int = Field(default=400_000, gt=0)
     """From so many items on a search looks into lists of near items instead of through everything: where the
-    two cross by `make bench-scale`, which finds 389,000 on two cores (1 to 2 ms)."""
+    two cross by `make bench-scale`: 389,000 and 536,000 in two runs on two cores (1 to 2 ms)."""
     list_check_ms: int = Field(default=1_000, gt=0)
     """How often an answer out of lists is compared with one through everything (5 ms of another thread for a
     million items), and whether they are still good is looked at."""
