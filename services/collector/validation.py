@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rec.events.v1 import events_pb2
 from services.collector.time_bounds import TimeBounds
 from services.contract.errors import FieldViolation, InvalidInput
 from services.contract.ids import MAX_EVENT_ID_CHARS, MAX_REQUEST_ID_CHARS, hash_key
-from services.contract.times import MICROS, to_us
+from services.contract.times import to_us
 
 MAX_EVENTS = 1_000
 MAX_ITEMS_SHOWN = 500
@@ -76,53 +75,12 @@ def check_events(
         violations.add(path + "events", len(shown) + len(acted), f"1 to {MAX_EVENTS} together")
     else:
         for index, impression in enumerate(shown):
-            if not good_impression(impression, bounds):
-                violations.path = f"{path}impressions[{index}]."
-                _check_impression(violations, impression, bounds)
+            violations.path = f"{path}impressions[{index}]."
+            _check_impression(violations, impression, bounds)
         for index, action in enumerate(acted):
-            if not good_action(action, bounds):
-                violations.path = f"{path}actions[{index}]."
-                _check_action(violations, action, bounds)
+            violations.path = f"{path}actions[{index}]."
+            _check_action(violations, action, bounds)
     violations.raise_if_any()
-
-
-def good_impression(impression: events_pb2.Impression, bounds: TimeBounds) -> bool:
-    """Whether nothing is wrong, by few reads: nearly all events are good. False says nothing yet."""
-    items, positions = impression.item_ids, impression.positions
-    if not 0 < len(items) <= MAX_ITEMS_SHOWN:
-        return False
-    # A slice is a list, read at once.
-    distinct = set(items[:])
-    return (
-        _good_common(impression, bounds)
-        and len(distinct) == len(items)
-        and 0 not in distinct
-        and (not positions or (len(positions) == len(items) and max(positions) <= MAX_POSITION))
-    )
-
-
-def good_action(action: events_pb2.Action, bounds: TimeBounds) -> bool:
-    """Whether nothing is wrong, by few reads. False says nothing yet."""
-    return (
-        _good_common(action, bounds)
-        and action.item_id != 0
-        and action.kind in _KINDS
-        and (not action.HasField("dwell") or _good_dwell(action.dwell))
-    )
-
-
-def _good_common(event: events_pb2.Impression | events_pb2.Action, bounds: TimeBounds) -> bool:
-    stamp = event.occurred_at
-    seconds, nanos = stamp.seconds, stamp.nanos
-    # Seconds above 0 also say that there is a time.
-    return (
-        0 < seconds <= _MAX_SECONDS
-        and 0 <= nanos < _NANOS
-        and bounds.earliest_us <= seconds * MICROS + nanos // 1000 <= bounds.latest_us
-        and 0 < len(event.event_id) <= MAX_EVENT_ID_CHARS
-        and 0 < len(event.request_id) <= MAX_REQUEST_ID_CHARS
-        and event.user_id != 0
-    )
 
 
 def _check_common(
@@ -155,12 +113,8 @@ def _check_action(violations: _Violations, action: events_pb2.Action, bounds: Ti
     if action.kind not in _KINDS:
         violations.add("kind", action.kind, f"one of {sorted(_KINDS)}")
     dwell = action.dwell
-    if not _good_dwell(dwell):
+    if dwell.seconds < 0 or dwell.nanos < 0 or dwell.nanos >= _NANOS:
         violations.add("dwell", f"{dwell.seconds} s {dwell.nanos} ns", "not negative")
-
-
-def _good_dwell(dwell: Duration) -> bool:
-    return dwell.seconds >= 0 and 0 <= dwell.nanos < _NANOS
 
 
 def check_items(items: Iterable[events_pb2.Item]) -> None:

@@ -59,7 +59,7 @@ async def test_a_batch_is_acknowledged_when_every_record_is_and_each_is_in_fligh
     waiting = asyncio.create_task(rig.intake.acknowledged(acks, 5.0))
     for left in (2, 1):
         rig.kafka.answer()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         assert (rig.intake.in_flight, waiting.done()) == (left, False)
     rig.kafka.answer()
     await waiting
@@ -74,7 +74,7 @@ async def test_one_failed_record_fails_its_batch_once_the_others_are_answered() 
     waiting = asyncio.create_task(rig.intake.acknowledged(failed, 5.0))
     rig.kafka.answer(Unavailable("send to impressions: gone"))
     rig.kafka.answer(Unavailable("a later one"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
     assert not waiting.done()
     rig.kafka.answer()
     with pytest.raises(Unavailable, match="send to impressions: gone"):
