@@ -3,14 +3,11 @@ cache. A test that wants one which is neither there nor to be built is skipped, 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from k8s.checks.definitions import FetchFailed, module
+from k8s.checks.definitions import FetchFailed, build_program
 from local.paths import cache_dir
 
 # Module and, in it, the program's package.
@@ -26,24 +23,11 @@ BUILD_S = 300
 def tool(name: str) -> Path:
     """The program, of the pinned version."""
     source, package = TOOLS[name]
-    home = cache_dir() / "tools"
-    program = home / f"{name}-{source.partition('@')[2]}" / name
+    program = cache_dir() / "tools" / f"{name}-{source.partition('@')[2]}" / name
     if program.is_file():
         return program
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home) as staging:
-        made = Path(staging) / name
-        try:
-            done = subprocess.run(
-                ["go", "build", "-o", str(made), package],
-                cwd=module(source), env={**os.environ, "GOWORK": "off"},
-                capture_output=True, text=True, timeout=BUILD_S, check=False,
-            )  # fmt: skip
-        except (FetchFailed, subprocess.TimeoutExpired) as error:
-            pytest.skip(f"{name}: not to be built from {source}: {error}")
-        if done.returncode:
-            pytest.skip(f"{name}: not to be built from {source}: {done.stderr.strip()[-300:]}")
-        program.parent.mkdir(exist_ok=True)
-        # Whole or not at all.
-        made.rename(program)
+    try:
+        build_program(source, package, program, BUILD_S)
+    except FetchFailed as error:
+        pytest.skip(f"{name}: not to be built: {error}")
     return program

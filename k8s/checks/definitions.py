@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -150,6 +151,26 @@ def module(name: str) -> Path:
     if done.returncode != 0:
         raise FetchFailed(f"{name}: {answer.get('Error') or done.stderr.strip()}")
     return Path(answer["Dir"])
+
+
+def build_program(source: str, package: str, target: Path, timeout_s: float, *flags: str) -> None:
+    """Builds the program of a package of a Go module (path@version) as ``target``, whole or not at all.
+    Raises FetchFailed."""
+    folder = module(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as staging:
+        made = Path(staging) / target.name
+        try:
+            done = subprocess.run(
+                ["go", "build", *flags, "-o", str(made), package],
+                cwd=folder, env={**os.environ, "GOWORK": "off"},
+                capture_output=True, text=True, timeout=timeout_s, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise FetchFailed(f"{package} of {source}: not built within {timeout_s:.0f} s") from error
+        if done.returncode:
+            raise FetchFailed(f"{package} of {source}: {done.stderr.strip()[-500:]}")
+        made.rename(target)
 
 
 def _jar(pin: kafka_jars.Pin, scratch: Path) -> Path:

@@ -8,7 +8,6 @@ checks are left out, and that is said.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from k8s import dashboards
-from k8s.checks.definitions import FetchFailed, Say, module
+from k8s.checks.definitions import Say, build_program
 from local.paths import cache_dir
 
 # As a Go module; 3.13.5 to everybody else.
@@ -39,20 +38,8 @@ def tool(say: Say, *, build: bool) -> Path | None:
         return None
     if shutil.which("go") is None:
         return None
-    source = module(MODULE)
     say(f"building promtool of {MODULE}, once: some minutes")
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cached.parent) as staging:
-        made = Path(staging) / "promtool"
-        done = subprocess.run(
-            ["go", "build", "-tags", "remove_all_sd", "-o", str(made), "./cmd/promtool"],
-            cwd=source, env={**os.environ, "GOWORK": "off"},
-            capture_output=True, text=True, timeout=BUILD_S, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise FetchFailed(f"promtool of {MODULE}: {done.stderr.strip()[-500:]}")
-        # Whole or not at all.
-        made.rename(cached)
+    build_program(MODULE, "./cmd/promtool", cached, BUILD_S, "-tags", "remove_all_sd")
     return cached
 
 
