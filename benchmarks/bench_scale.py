@@ -38,8 +38,6 @@ CURVES: dict[str, Curve] = {
     "partitions": scale_state.OF_PARTITIONS,
     "processes": scale_state.OF_REPLICAS,
 }
-
-
 # More do not fit into the 8 MB of a delta.
 MAX_DELTA_ROWS = 30_000
 

@@ -54,8 +54,7 @@ class _Pool:
         try:
             return pool.FindFileContainingSymbol(symbol)
         except KeyError:
-            service, _, method = symbol.rpartition(".")
-            return pool.FindServiceByName(service).methods_by_name[method].containing_service.file
+            return pool.FindMethodByName(symbol).containing_service.file
 
 
 def _rename_types(message: descriptor_pb2.DescriptorProto) -> None:

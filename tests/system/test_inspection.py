@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from local.ports import Ports
+from local.ports import SCENARIOS, Ports
 from local.processes import LOOP
 from tests.go_tools import TOOLS, tool
 from tests.system.conftest import REPOSITORY, Loop, seeded_loop
@@ -51,26 +49,13 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """A stack with the lake, and a load whose world can be switched."""
     with seeded_loop(tmp_path_factory.mktemp("stack"), (*LOOP, "lake")) as seeded:
         load = seeded.simulate("--rate", "5", "--duration-s", "600")
-        assert load.stdout is not None
-        words = threading.Thread(target=load.stdout.read, daemon=True)
-        words.start()
+        switches = f"grpcurl -plaintext 127.0.0.1:{SCENARIOS} list"
         try:
-            Loop.wait_until(lambda: asking(seeded), 60, "the load asks")
+            Loop.wait_until(lambda: run(switches, seeded).returncode == 0, 60, "the load's switches")
             yield seeded
         finally:
-            load.send_signal(signal.SIGKILL)
-            load.wait(10)
-            words.join(5)
-            load.stdout.close()
-
-
-def asking(loop: Loop) -> bool:
-    """Whether the page's switches are there."""
-    done = subprocess.run(
-        [str(tool("grpcurl")), "-plaintext", f"127.0.0.1:{loop.stack.config.ports.scenarios}", "list"],
-        capture_output=True, check=False, timeout=20,
-    )  # fmt: skip
-    return done.returncode == 0
+            load.kill()
+            load.communicate(timeout=10)
 
 
 def moved(command: str, ports: Ports) -> str:
