@@ -22,7 +22,9 @@ def test_a_view_joins_a_running_stack_with_its_past(tmp_path: Path) -> None:
     assert found["mismatches"] == found["missing"] == found["extra"] == 0
     assert found["states_filled"] > 1_000 and found["trainable_rows"] > 190_000
     assert 0 < found["forward_logging"]["rows"] < found["trainable_rows"]
-    # Which past teaches more is not known from a few hundred clicks (one run: 0.52 and, of shuffled labels,
-    # 0.53; another: 0.65 and 0.54): the full demo judges that. Here each has been learned from and judged.
-    assert all(0.4 < of["mean"] < 0.8 for of in found["auc"].values())
-    assert found["auc"]["backfilled"]["rows"] == found["auc"]["without"]["rows"] > 190_000
+    auc = found["auc"]
+    assert auc["backfilled"]["rows"] == auc["without"]["rows"] > 190_000
+    # Who learned from day 0 knows something. What a few hundred clicks teach, and shuffled ones, can be
+    # anything (runs: 0.52 beside 0.53, 0.65 beside 0.54, 0.63 beside 0.38): the full demo judges that.
+    assert all(0.55 < auc[of]["mean"] < 0.8 for of in ("backfilled", "without", "defaults")), auc
+    assert all(0 < of["mean"] < 1 for of in auc.values()), auc

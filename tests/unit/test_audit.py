@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from loadgen.live import Live
 from loadgen.rows import (
     ROW_TYPES,
     AckRow,
@@ -128,6 +129,24 @@ def run(out: Path) -> int:
 def test_honest_figures_agree(tmp_path, capsys):
     write(tmp_path, GOOD, STATED)
     assert run(tmp_path) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("requests", [1, 2, 10, 149, 150, 151])
+def test_latencies_agree_with_the_load_generators_histogram_of_a_few_requests(tmp_path, capsys, requests):
+    live = Live(start_us=S)
+    rows = []
+    for i in range(requests):
+        # Each takes half as long again as the one before, up to a minute: between two there is no telling.
+        answered_us = S + int(1_000 * 1.5 ** (i % 28))
+        rows.append(replace(REQUEST, request_id=f"r{i}", answered_us=answered_us))
+        live.request(rows[-1])
+    stated = {"latency_ms": live.latency_ms()}
+    write(tmp_path, GOOD | {RequestRow: rows, AckRow: [], SampleRow: []}, stated)
+    assert run(tmp_path) == 0, capsys.readouterr().out
+    wrong = {"latency_ms": {"p50": stated["latency_ms"]["p50"], "p99": stated["latency_ms"]["p99"] * 1.002}}
+    (tmp_path / "demo.json").write_text(json.dumps(wrong))
+    assert run(tmp_path) == 1
+    assert "latency_ms.p99" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
