@@ -57,6 +57,9 @@ setup: $(FETCHED) ## virtual environment, packages, Kafka's jars, Redis, Java, t
 demo: setup ## the whole loop for two minutes under load; out/demo.json, .html
 	@$(PY) -m local demo $(ARGS)
 
+# A replay waits for a barrier on every partition, and has one process of each service.
+replay freshness: export RECLOOP_EVENT_PARTITIONS ?= 1
+
 replay: setup ## make replay DATA=<ml-100k folder, .csv or .parquet> [BARRIER=<event seconds>]; out/replay.json
 	@if [ -z "$(DATA)" ]; then echo "replay: DATA: needed, the events to replay. Mend it with: make replay DATA=<folder of ml-100k>" >&2; exit 1; fi
 	@$(PY) -m local replay --data "$(DATA)" $(if $(BARRIER),--barrier-s $(BARRIER)) $(ARGS)

@@ -6,11 +6,26 @@ co-partitioned by request_id, so that one joiner task owns partition p of all of
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-EVENT_PARTITIONS = 4
+MAX_PARTITIONS = 256
+
+
+def event_partitions(environ: Mapping[str, str] = os.environ) -> int:
+    """RECLOOP_EVENT_PARTITIONS, the one number of the contract that a deployment chooses: as many processes
+    can share a topic, and a barrier costs as many records. The same for every process of it; each compares it
+    with Kafka's own when it connects (runtime.kafka_connect). SystemExit when it is none."""
+    given = environ.get("RECLOOP_EVENT_PARTITIONS", "4")
+    if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MAX_PARTITIONS):
+        raise SystemExit(f"RECLOOP_EVENT_PARTITIONS={given[:100]}: allowed: 1 to {MAX_PARTITIONS}")
+    return int(given)
+
+
+EVENT_PARTITIONS = event_partitions()
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS

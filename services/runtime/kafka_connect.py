@@ -11,7 +11,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
-from services.contract.errors import Forbidden, Unavailable
+from services.contract import topics
+from services.contract.errors import FieldViolation, Forbidden, InvalidInput, Unavailable
 from services.runtime.kafka_errors import loop_error
 from services.runtime.secrets import read_password, signed_by
 from services.runtime.settings import KafkaSettings
@@ -20,6 +21,7 @@ from services.runtime.telemetry import get_logger
 log = get_logger(__name__)
 _DROP_S = 2.0
 _LOG_EVERY = 10
+_CHOICE = "(RECLOOP_EVENT_PARTITIONS says how many the event topics have)"
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -40,7 +42,7 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
 
 async def connected(settings: KafkaSettings, make: Callable[[], Any], what: str) -> Any:
     """A started client, after as many tries as ``connect_timeout_ms`` allows; then Unavailable. Forbidden:
-    the broker's rules do not let it start.
+    the broker's rules do not let it start. InvalidInput: a topic has other partitions than ours.
 
     Each try is a client of its own, since one that failed to start cannot be started again."""
     deadline = time.monotonic() + settings.connect_timeout_ms / 1000
@@ -50,6 +52,7 @@ async def connected(settings: KafkaSettings, make: Callable[[], Any], what: str)
         try:
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                 await client.start()
+                await _check_partitions(client)
             return client
         except (TimeoutError, OSError, kafka.KafkaError) as error:
             await _stop(client)
@@ -66,6 +69,25 @@ async def connected(settings: KafkaSettings, make: Callable[[], Any], what: str)
             raise
         await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
         tries += 1
+
+
+async def _check_partitions(client: Any) -> None:
+    """With another number a key would lie in another partition than its writer and its readers think.
+    Topics that do not exist yet, or may not be seen, say nothing."""
+    if isinstance(client, AIOKafkaAdminClient):
+        return
+    network = client.client if isinstance(client, AIOKafkaProducer) else client._client
+    try:
+        cluster = await network.fetch_all_metadata()
+    except kafka.KafkaError as error:
+        raise kafka.KafkaConnectionError(f"no metadata: {error!r}") from error
+    wrong = [
+        FieldViolation(f"partitions of topic {topic.name}", str(len(found)), f"{topic.partitions} {_CHOICE}")
+        for topic in topics.ALL
+        if (found := cluster.partitions_for_topic(topic.name)) and len(found) != topic.partitions
+    ]
+    if wrong:
+        raise InvalidInput(wrong)
 
 
 async def _stop(client: Any) -> None:

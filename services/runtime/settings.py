@@ -5,7 +5,8 @@ Secrets are never settings: a setting names the file that holds one (runtime.sec
 Precedence: command line (``--grpc.port 7051``), environment (``RECLOOP_GRPC__PORT``; also the customary
 ``KAFKA_BOOTSTRAP_SERVERS``, ``REDIS_URL`` and OpenTelemetry's names), a TOML file of one process
 (``RECLOOP_SETTINGS_FILE``; groups are its tables), default. The text under a field is its reason and is what
-``--help`` prints. No other file reads ``os.environ``.
+``--help`` prints. No other file reads ``os.environ``, but for the number of partitions,
+on which the contract itself depends (contract.topics).
 """
 
 from __future__ import annotations

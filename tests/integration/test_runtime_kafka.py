@@ -6,11 +6,13 @@ import asyncio
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from services.contract import topics
 from services.contract.errors import Conflict, InvalidInput, NotFound, Overloaded, Unavailable
 from services.contract.topics import MAX_RECORD_BYTES, partition_of
 from services.runtime.kafka_consumer import GroupReader, LogReader, TopicPartition
@@ -67,6 +69,36 @@ async def read(reader: LogReader, topic: str, partition: int = 0, at_least: int 
         while len(values) < at_least:
             values += [record.value for record in (await reader.poll(timeout_ms=200)).get(where, [])]
     return values
+
+
+async def nothing(_partitions: set[TopicPartition]) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda settings: Producer(settings, "p"),
+        lambda settings: TransactionalProducer(settings, "t"),
+        lambda settings: LogReader(settings, "r"),
+        lambda settings: GroupReader(settings, "r", "g", ["t"], on_assigned=nothing, on_revoked=nothing),
+    ],
+    ids=["producer", "transactions", "reader", "group"],
+)
+async def test_no_client_starts_where_a_topic_has_other_partitions(
+    settings: KafkaSettings,
+    reader: LogReader,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[KafkaSettings], Any],
+) -> None:
+    assert len(await reader.partitions(topic)) == 2, "the broker knows it"
+    monkeypatch.setattr(topics, "ALL", (replace(topics.SAMPLES, name=topic, partitions=3),))
+    with pytest.raises(InvalidInput, match=rf"partitions of topic {topic}=2: 3 \(RECLOOP_EVENT_PARTITIONS"):
+        await make(settings).start()
+    monkeypatch.setattr(topics, "ALL", (replace(topics.SAMPLES, name=topic, partitions=2),))
+    await (client := make(settings)).start()
+    await client.stop()
 
 
 async def test_records_keep_their_order_and_land_where_the_contract_says(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from aiokafka.partitioner import murmur2 as murmur2_of_the_client
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -55,6 +56,14 @@ def test_a_record_has_the_bytes_that_protobuf_gives_it_and_the_partition_of_its_
 
 def test_the_event_topics_share_their_partitions() -> None:
     assert topics.IMPRESSIONS.partitions == topics.ACTIONS.partitions == topics.EVENT_PARTITIONS
+
+
+def test_a_deployment_chooses_the_partitions_of_event_topics() -> None:
+    assert topics.event_partitions({}) == 4
+    assert topics.event_partitions({"RECLOOP_EVENT_PARTITIONS": "12"}) == 12
+    for bad in ("", "0", "257", "-1", "4_0", "four", "\u0664"):
+        with pytest.raises(SystemExit, match=f"^RECLOOP_EVENT_PARTITIONS={bad}: allowed: 1 to 256$"):
+            topics.event_partitions({"RECLOOP_EVENT_PARTITIONS": bad})
 
 
 @given(st.binary(max_size=300))
