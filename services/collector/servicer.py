@@ -142,6 +142,5 @@ class CollectorServicer(collector_pb2_grpc.CollectorServiceServicer):
         )
 
     def _patience_s(self, context: grpc.aio.ServicerContext) -> float:
-        return remaining_s(
-            context, self._settings.ack_timeout_ms / 1000, self._settings.ack_reserve_ms / 1000
-        )
+        settings = self._settings
+        return remaining_s(context, settings.ack_timeout_ms / 1000, reserve_s=settings.ack_reserve_ms / 1000)

@@ -74,8 +74,8 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         asked = query.parse(request, self._wall.now_us())
         degraded: str | None = None
         try:
-            limit_s = self._default_s if context.time_remaining() is None else self._max_s
-            reading = await self._store.read(asked, remaining_s(context, limit_s) * self._share)
+            left_s = remaining_s(context, self._default_s, longest_s=self._max_s)
+            reading = await self._store.read(asked, left_s * self._share)
         except DeadlineSpent:
             reading, degraded = self._store.nothing(asked), "deadline"
         except Unavailable:

@@ -86,10 +86,11 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         )
 
     def _budget(self, context: grpc.aio.ServicerContext) -> Budget:
-        given = context.time_remaining() is not None
-        limit_ms = self._settings.max_deadline_ms if given else self._settings.default_deadline_ms
-        left_s = remaining_s(context, limit_ms / 1000)
-        return Budget(time.monotonic() + left_s, self._settings.reserve_ms / 1000)
+        settings = self._settings
+        left_s = remaining_s(
+            context, settings.default_deadline_ms / 1000, longest_s=settings.max_deadline_ms / 1000
+        )
+        return Budget(time.monotonic() + left_s, settings.reserve_ms / 1000)
 
     def _parse(self, request: RecommendRequest) -> validation.Wish:
         run_us = self._run_clock.now_us()

@@ -101,9 +101,10 @@ class RankingServicer(ranking_pb2_grpc.RankingServiceServicer):
         return answer
 
     def _patience_s(self, context: grpc.aio.ServicerContext) -> float:
-        given = context.time_remaining() is not None
-        limit_ms = self._settings.max_deadline_ms if given else self._settings.default_deadline_ms
-        return remaining_s(context, limit_ms / 1000)
+        settings = self._settings
+        return remaining_s(
+            context, settings.default_deadline_ms / 1000, longest_s=settings.max_deadline_ms / 1000
+        )
 
     def _arm_for(self, request: ranking_pb2.RankRequest) -> tuple[str, list[provenance_pb2.Degradation]]:
         """The arm to serve, and what is to be said about it: no user suffers from an arm that was drawn for

@@ -54,9 +54,13 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
             raise Unavailable("the catalogue or the vectors are still being loaded")
         if request.HasField("occurred_at"):
             self._run_clock.observe(times.to_us(request.occurred_at))
-        given = context.time_remaining() is not None
-        limit_ms = self._settings.max_deadline_ms if given else self._settings.default_deadline_ms
-        budget_s = remaining_s(context, limit_ms / 1000, self._settings.reserve_ms / 1000)
+        settings = self._settings
+        budget_s = remaining_s(
+            context,
+            settings.default_deadline_ms / 1000,
+            longest_s=settings.max_deadline_ms / 1000,
+            reserve_s=settings.reserve_ms / 1000,
+        )
         found = await self._retriever.retrieve(request.request_id, request.user_id, request.n, budget_s)
         return RetrieveResponse(
             item_ids=columns.encode(found.ids, columns.U64),

@@ -120,14 +120,21 @@ def service_config(
     return config
 
 
-def remaining_s(context: grpc.aio.ServicerContext, default_s: float, reserve_s: float = 0.002) -> float:
+def remaining_s(
+    context: grpc.aio.ServicerContext,
+    default_s: float,
+    *,
+    longest_s: float | None = None,
+    reserve_s: float = 0.002,
+) -> float:
     """Seconds that a call made for this caller may take: what is left of its deadline minus ``reserve_s``
-    (for the way back), at most ``default_s``; DeadlineSpent when nothing is left.
+    (for the way back), at most ``longest_s``; DeadlineSpent when nothing is left. A caller without a deadline
+    has ``default_s``, which is also what None as ``longest_s`` means.
     """
     left = context.time_remaining()
     if left is None:
         return default_s
-    usable = min(default_s, left - reserve_s)
+    usable = min(default_s if longest_s is None else longest_s, left - reserve_s)
     if usable <= 0:
         raise DeadlineSpent(f"{left * 1000:.1f} ms are left, {reserve_s * 1000:.1f} ms of them reserved")
     return usable

@@ -317,11 +317,18 @@ async def test_a_taken_port_is_named(make: Callable) -> None:
 async def test_what_is_left_of_a_deadline_is_passed_on(make: Callable) -> None:
     rig = await make()
     seen: list[float] = []
-    rig.worker.behave = lambda context: seen.append(remaining_s(context, default_s=9.0, reserve_s=0.1))
-    await rig.call(timeout=2.0)
-    await rig.stub.GetWorkerStatus(worker_pb2.GetWorkerStatusRequest())
-    assert 1.0 < seen[0] <= 1.9
-    assert seen[1] == 9.0
+
+    async def left(timeout: float | None, **limits: float) -> float:
+        rig.worker.behave = lambda context: seen.append(remaining_s(context, **limits))
+        await rig.call(timeout=timeout)
+        return seen[-1]
+
+    assert 1.0 < await left(2.0, default_s=9.0, reserve_s=0.1) <= 1.9
+    assert await left(None, default_s=9.0) == 9.0
+    assert await left(2.0, default_s=0.5) == 0.5, "as long as one without a deadline, and no longer"
+    assert 1.0 < await left(2.0, default_s=0.5, longest_s=9.0) < 3.0
+    assert await left(2.0, default_s=0.5, longest_s=0.7) == 0.7
+    assert await left(None, default_s=0.5, longest_s=9.0) == 0.5
 
 
 async def test_a_spent_deadline_is_an_error_not_a_negative_timeout(make: Callable) -> None:
