@@ -23,6 +23,8 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import uvloop
@@ -53,25 +55,27 @@ LOAD_FIGURES = (
 )  # fmt: skip
 
 
-def under_load(stage: Stage, rate: float, seconds: float) -> tuple[dict[str, Any], list[float]]:
-    """Figures of an open-loop run, and by delta the milliseconds from its creation to its being served."""
+def under_load(stage: Stage, rate: float, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Figures of an open-loop run, and its rows."""
     load = stage.start_load(rate, seconds)
     await_load(load, seconds + LOAD_GRACE_S)
     folder = stage.folder / "load"
-    applied = pq.read_table(folder / "evidence" / "applied.parquet").to_pydict()
-    took_ms = [
-        (served - created) / 1000
-        for arm, created, served, size in zip(
-            *(applied[name] for name in ("arm", "created_us", "applied_us", "bytes")), strict=True
-        )
-        if arm == loop_world.ARM and size
-    ]
+    requests = pq.read_table(folder / "evidence" / "requests.parquet")
+    answers = _took(requests.filter(pc.field("status") == "OK"), "intended_us", "answered_us")
+    applied = pq.read_table(folder / "evidence" / "applied.parquet")
+    # A base is applied too, and has no bytes.
+    deltas = applied.filter((pc.field("arm") == loop_world.ARM) & (pc.field("bytes") > 0))
     demo = json.loads((folder / "demo.json").read_text())
-    if not took_ms or demo["freshness_s"]["p99"] is None:
+    if not len(deltas) or demo["freshness_s"]["p99"] is None:
         raise StartFailed(
             "the load ended, and no click had come back in an answer: let it run longer (--load-s)"
         )
-    return demo, took_ms
+    return demo, loop_figures.under_load(demo, answers, _took(deltas, "created_us", "applied_us"))
+
+
+def _took(table: pa.Table, began: str, ended: str) -> loop_figures.Timed:
+    took_us = pc.subtract(table[ended], table[began]).to_numpy()
+    return loop_figures.Timed(table[began].to_numpy(), took_us / 1000)
 
 
 class Rounds:
@@ -146,11 +150,10 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     prepare("simulate")
     config = stack_config(RunPaths(folder / "run"), Ports.free(), "simulate", None, os.environ)
     with staged(folder, config) as stage:
-        found: list[dict[str, Any]] = []
         load: dict[str, Any] = {}
+        found: list[dict[str, Any]] = []
         if given.load_s:
-            demo, took_ms = under_load(stage, given.rate, given.load_s)
-            found += loop_figures.under_load(demo, took_ms)
+            demo, found = under_load(stage, given.rate, given.load_s)
             load = {name: demo[name] for name in LOAD_FIGURES}
         rounds, here = closed(stage, given)
         memory = stage.stack.peak_memory_mb()

@@ -97,11 +97,29 @@ def test_the_calibration_ranks_and_says_how_long_it_took() -> None:
     assert calibrate(calls=3).rank_ms > 0
 
 
-def test_rows_under_load_are_those_of_the_run() -> None:
-    demo = {"latency_ms": {"p99": 24.0}, "freshness_s": {"p50": 0.5, "p99": 3.0}}
-    found = loop_figures.under_load(demo, [10.0] * 98 + [90.0, 400.0])
+def timed(*took_ms: tuple[float, float], begin_s: int = 1_000) -> loop_figures.Timed:
+    """(seconds since the begin, milliseconds) each."""
+    return loop_figures.Timed(
+        [int((begin_s + at_s) * 1e6) for at_s, _ in took_ms], [took for _, took in took_ms]
+    )
+
+
+def test_rows_under_load_are_by_windows_behind_the_warm_up() -> None:
+    demo = {"freshness_s": {"p50": 0.5, "p99": 3.0}}
+    warm_up = [(at_s, 900.0) for at_s in range(20)]
+    answers = timed(*warm_up, (20, 10.0), (39.9, 10.0), (40, 30.0), (59, 30.0), (60, 20.0), (80, 20.0))
+    applied = timed((3, 800.0), *[(25, 10.0)] * 98, (25, 90.0), (26, 400.0), (79, 80.0), (81, 900.0))
+    found = loop_figures.under_load(demo, answers, applied)
     assert [one["holds"] for one in found] == [True, True, False, True]
-    assert found[3]["ours"]["median"] == pytest.approx(93.1)
+    assert found[0]["ours"] == {"median": 20.0, "min": 10.0, "max": 30.0}
+    assert found[3]["ours"]["median"] == pytest.approx((93.1 + 80) / 2), "no delta in the second window"
+
+
+def test_a_run_too_short_for_a_window_is_one() -> None:
+    demo = {"freshness_s": {"p50": 0.5, "p99": 1.0}}
+    found = loop_figures.under_load(demo, timed((0, 40.0), (39, 40.0)), timed((1, 9.0)))
+    assert found[0]["ours"] == {"median": 40.0, "min": 40.0, "max": 40.0}
+    assert found[3]["ours"]["median"] == 9.0
 
 
 def test_the_model_of_the_peers_has_the_shape_of_the_loops(world) -> None:
