@@ -32,6 +32,8 @@ from local.up import say
 BARRIER_S, SHORT_BARRIER_S = 600, 60
 INTERVALS_S = (3_600, 18_000, 86_400, 604_800)
 SEEDS, QUICK_EVENTS = 3, 20_000
+# What all may take: the world has as many seeds as there is time for.
+IN_ALL_S = 3_600
 # The log whose figures are known, complete.
 WHOLE = ("ml-100k", 100_000)
 RESULT = "freshness.json"
@@ -47,7 +49,7 @@ def planned(seeds: int, *, quick: bool) -> list[Pass]:
 
 def main(argv: list[str]) -> int:
     """Runs the command."""
-    arguments = _arguments(argv)
+    began, arguments = time.monotonic(), _arguments(argv)
     out: Path = arguments.out
     ports = Ports.free if arguments.free_ports else lambda: Ports.shifted(arguments.port_offset)
     where = Where(out / "freshness", arguments.run_dir.resolve(), ports)
@@ -59,7 +61,8 @@ def main(argv: list[str]) -> int:
             return found
         figures = found
     if arguments.world:
-        world = _world(where, QUICK if arguments.quick else FULL)
+        left_s = IN_ALL_S - (time.monotonic() - began)
+        world = _world(where, QUICK if arguments.quick else FULL, left_s)
         if isinstance(world, int):
             return world
         figures |= {"world": world}
@@ -87,9 +90,9 @@ def _log(arguments: argparse.Namespace, where: Where) -> dict[str, Any] | int:
     }
 
 
-def _world(where: Where, size: Size) -> dict[str, Any] | int:
+def _world(where: Where, size: Size, left_s: float) -> dict[str, Any] | int:
     began = time.monotonic()
-    found = run_world(where, size)
+    found = run_world(where, size, left_s)
     if isinstance(found, int):
         return found
     figures, passes = found

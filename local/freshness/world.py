@@ -37,8 +37,8 @@ INTERVALS_S = (120, 300, 600, 1_200)
 WINDOWS_S = (600, 1_200, 0)
 EVERY_S = 300
 LOG, SAMPLES = "log.parquet", "samples.parquet"
-# Wall time of all passes; and models of each window.
-BUDGET_S, WINDOW_SEEDS = 500, 3
+# Wall time of all passes at most; of the windows' models, about; and models of each window.
+BUDGET_S, WINDOWS_TAKE_S, WINDOW_SEEDS = 500, 60, 3
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ PLACE = (
 )
 
 
-def run_world(where: Where, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]] | int:
+def run_world(where: Where, size: Size, left_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]] | int:
     """(figures by world, all passes), or the status with which to end. Each seed's passes are made side by
-    side; another seed begins only when it will be done within the budget."""
-    began = time.monotonic()
+    side; another seed begins only when it will be done within the budget, and within ``left_s``."""
+    began, budget_s = time.monotonic(), min(BUDGET_S, left_s - WINDOWS_TAKE_S)
     folders = {name: where.folder / "world" / name for name in WORLDS}
     passes: dict[str, list[dict[str, Any]]] = {name: [] for name in WORLDS}
     for name, folder in folders.items():
         _write_log(WORLDS[name], folder / LOG, size)
     for seed in range(1, size.seeds + 1):
-        if not in_budget(elapsed_s := time.monotonic() - began, seed - 1):
+        if not in_budget(elapsed_s := time.monotonic() - began, seed - 1, budget_s):
             say(f"world: no time for seed {seed}: {seed - 1} took {elapsed_s:.0f} s")
             break
         for name, folder in folders.items():
@@ -87,9 +87,9 @@ def run_world(where: Where, size: Size) -> tuple[dict[str, Any], list[dict[str, 
     return figures, [one for made in passes.values() for one in made]
 
 
-def in_budget(elapsed_s: float, done: int) -> bool:
-    """Whether one more seed, as long as those that are done, ends within the budget."""
-    return not done or elapsed_s * (done + 1) <= BUDGET_S * done
+def in_budget(elapsed_s: float, done: int, budget_s: float) -> bool:
+    """Whether one more seed, as long as those that are done, ends within the budget. The first is made."""
+    return not done or elapsed_s * (done + 1) <= budget_s * done
 
 
 def world_failures(world: Mapping[str, Any]) -> list[str]:

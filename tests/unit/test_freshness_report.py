@@ -142,7 +142,7 @@ def test_the_pass_waits_for_exactly_the_arms_that_publish(before: int, after: in
 )
 def test_another_seed_of_the_world_begins_only_when_it_will_end_in_time(elapsed_s, done, more) -> None:
     assert world.BUDGET_S == 500
-    assert world.in_budget(elapsed_s, done) is more
+    assert world.in_budget(elapsed_s, done, world.BUDGET_S) is more
 
 
 def test_the_world_is_told_apart_where_its_loop_did_not_close() -> None:
