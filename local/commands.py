@@ -29,9 +29,9 @@ REPLAY = "replay:"
 # The others (release, the lake) do as ever; the machine is the barrier's.
 REPLAY_WRITERS = {"RECLOOP_KAFKA__LINGER_MS": "0"}
 REPLAY_READER = {"RECLOOP_KAFKA__FETCH_MIN_BYTES": "1"}
-# A finished log has no junk ids to keep out, and few events per id: each is admitted when it is first seen, and
-# stays (on MovieLens 100K forgetting after 30 days costs 0.0016 of AUC). What waited for a barrier is learned
-# in small steps, as it would have been when it came (256 rows: 0.0011 less).
+# A finished log has no junk ids to keep out, and few events per id: each is admitted when it is first seen,
+# and stays (on MovieLens 100K forgetting after 30 days costs 0.0016 of AUC). What waited for a barrier is
+# learned in small steps, as it would have been when it came (256 rows: 0.0011 less).
 REPLAY_TRAINER = {
     **REPLAY_READER,
     "RECLOOP_GATHER_MS": "0",
