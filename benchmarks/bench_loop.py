@@ -56,7 +56,7 @@ LOAD_FIGURES = (
 
 
 def under_load(stage: Stage, rate: float, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Figures of an open-loop run, and its rows."""
+    """What is kept of an open-loop run, and its rows."""
     load = stage.start_load(rate, seconds)
     await_load(load, seconds + LOAD_GRACE_S)
     folder = stage.folder / "load"
@@ -70,7 +70,8 @@ def under_load(stage: Stage, rate: float, seconds: float) -> tuple[dict[str, Any
         raise StartFailed(
             "the load ended, and no click had come back in an answer: let it run longer (--load-s)"
         )
-    return demo, loop_figures.under_load(demo, answers, _took(deltas, "created_us", "applied_us"))
+    rows_of = loop_figures.under_load(demo, answers, _took(deltas, "created_us", "applied_us"))
+    return {name: demo[name] for name in LOAD_FIGURES} | {"by_in_flight": answers.by_in_flight()}, rows_of
 
 
 def _took(table: pa.Table, began: str, ended: str) -> loop_figures.Timed:
@@ -153,8 +154,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         load: dict[str, Any] = {}
         found: list[dict[str, Any]] = []
         if given.load_s:
-            demo, found = under_load(stage, given.rate, given.load_s)
-            load = {name: demo[name] for name in LOAD_FIGURES}
+            load, found = under_load(stage, given.rate, given.load_s)
         rounds, here = closed(stage, given)
         memory = stage.stack.peak_memory_mb()
     return {

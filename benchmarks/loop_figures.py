@@ -19,6 +19,8 @@ ALONE, MANY = 1, 8
 FLOOR_REQUESTS_PER_S = {BARE: 220.0, ASSEMBLED: 25.0}
 # Of the open-loop run: what is not judged (Kafka's JVM compiles), and how long a window is (1,200 requests).
 LOAD_WARM_UP_S, WINDOW_S = 20.0, 20.0
+# Of its table by requests in progress: the last line, and what is too few for one.
+MOST_IN_FLIGHT, FEWEST_REQUESTS = 8, 50
 
 # By side and concurrency, the phases of the rounds in order.
 Phases = Mapping[tuple[str, int], Sequence[Phase]]
@@ -94,6 +96,21 @@ class Timed:
         parts = [took[number == each] for each in range(windows)] if windows > 0 else [took]
         return [float(np.percentile(part, 99)) for part in parts if len(part)]
 
+    def by_in_flight(self) -> list[dict[str, float]]:
+        """Of those that found 0, 1, ... others in progress: how many, p50 and p99. What a busy machine adds
+        to each is the time between one line and the next."""
+        began = np.asarray(self.at_us)
+        took = np.asarray(self.took_ms)
+        before = np.searchsorted(np.sort(began), began, side="left")
+        others = before - np.searchsorted(np.sort(began + took * 1000), began, side="right")
+        found = []
+        for count in range(MOST_IN_FLIGHT + 1):
+            part = took[others == count]
+            if len(part) >= FEWEST_REQUESTS:
+                p50, p99 = np.percentile(part, [50, 99]).round(1).tolist()
+                found.append({"in_flight": count, "requests": len(part), "p50_ms": p50, "p99_ms": p99})
+        return found
+
 
 def under_load(demo: Mapping[str, Any], answers: Timed, applied: Timed) -> list[dict[str, Any]]:
     """The rows of the open-loop run: p99 of its ``answers`` and of its ``applied`` deltas by window, and the
@@ -125,6 +142,12 @@ def show(result: Mapping[str, Any]) -> str:
             cell(of["cpu_ms_per_request"]["servers"], 2, " ms"),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if queue := result["load"].get("by_in_flight"):
+        lines += ["", "| in progress when it came | requests | p50 | p99 |", "|---|---|---|---|"]
+        lines += [
+            f"| {one['in_flight']} | {one['requests']:,} | {one['p50_ms']} ms | {one['p99_ms']} ms |"
+            for one in queue
+        ]
     for name, of in result["sides"].items():
         used = sorted(of["cpu_ms_per_request"].items(), key=lambda one: -one[1]["median"])
         said = ", ".join(f"{process} {one['median']:.2f}" for process, one in used if one["median"] >= 0.01)

@@ -115,6 +115,17 @@ def test_rows_under_load_are_by_windows_behind_the_warm_up() -> None:
     assert found[3]["ours"]["median"] == pytest.approx((93.1 + 80) / 2), "no delta in the second window"
 
 
+def test_requests_are_told_apart_by_how_many_were_in_progress_when_they_came(monkeypatch) -> None:
+    monkeypatch.setattr(loop_figures, "FEWEST_REQUESTS", 1)
+    # 0 to 100 ms; while it runs, two more; behind all of them one that ends where the next begins.
+    answers = timed((0, 100.0), (0.05, 30.0), (0.06, 50.0), (1, 20.0), (1.02, 5.0))
+    assert answers.by_in_flight() == [
+        {"in_flight": 0, "requests": 3, "p50_ms": 20.0, "p99_ms": pytest.approx(98.4)},
+        {"in_flight": 1, "requests": 1, "p50_ms": 30.0, "p99_ms": 30.0},
+        {"in_flight": 2, "requests": 1, "p50_ms": 50.0, "p99_ms": 50.0},
+    ]
+
+
 def test_a_run_too_short_for_a_window_is_one() -> None:
     demo = {"freshness_s": {"p50": 0.5, "p99": 1.0}}
     found = loop_figures.under_load(demo, timed((0, 40.0), (39, 40.0)), timed((1, 9.0)))
