@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from services.contract import id_table, model_store
+from services.contract import model_store
 from services.contract.errors import LoopError
 from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
+from trainer import adagrad
 from trainer.evaluate import Rolling
 from trainer.rows import initial_dense
 from trainer.samples import Bad, RawRecord, decode
@@ -112,7 +113,7 @@ def main(argv: list[str]) -> int:
     """Exit code: 0, or 1 when nothing could be trained or written."""
     args = _arguments(argv)
     torch.set_num_threads(args.threads)
-    id_table.warm_up()
+    adagrad.warm_up()
     learning = LearningSettings(minibatch_rows=args.minibatch_rows, seed=args.seed)
     admission = AdmissionSettings(min_count_item=args.min_count_item)
     state = new_state(shape_of(FEATURE_SETS[args.feature_set]), learning)

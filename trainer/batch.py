@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from services.contract import id_table, model_store
+from services.contract import model_store
 from services.contract.errors import InvalidInput, LoopError
 from services.contract.lake_files import scan
 from services.contract.model_schema import ModelShape, shape_of
@@ -36,7 +36,7 @@ from services.contract.signature import Signer, Trusted
 from services.contract.times import MICROS
 from services.runtime.settings import load
 from services.runtime.telemetry import get_logger
-from trainer import fit
+from trainer import adagrad, fit
 from trainer.base import new_state
 from trainer.batch_release import quarantined_by, register
 from trainer.batch_settings import BatchSettings
@@ -189,7 +189,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(settings: BatchSettings, ranks: Ranks) -> SavedBase:
-    id_table.warm_up()
+    adagrad.warm_up()
     quarantined: list[Range] = []
     if settings.register_model:
         quarantined = ranks.from_first(lambda: asyncio.run(quarantined_by(settings)))

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from services.contract import model_net, model_schema
 from services.contract.model_state import ModelState
+from trainer import adagrad
 from trainer import rows as working
 from trainer.loss import row_loss
 from trainer.ranks import ALONE, Ranks, Share
@@ -31,6 +31,7 @@ from trainer.settings import AdmissionSettings, LearningSettings
 
 _RANK = slice(0, model_schema.RANK_WIDTH)
 _RECALL = slice(model_schema.RANK_WIDTH, model_schema.ROW_WIDTH)
+_RECALL_FACTORS, _RECALL_BIAS = model_schema.RECALL.slice, model_schema.RECALL_BIAS.slice
 # A constant, not the rows of the step: with the mean gradient a handful of early clicks, which reach the
 # trainer before their negatives, would move the tower as far as a full batch does.
 DENSE_UNIT_ROWS = 256
@@ -182,17 +183,16 @@ def _recall_gradients(
         return
     place = np.full(len(items.ids), -1)
     place[classes] = np.arange(len(classes))
-    query = _recall_leaf(users.rows[users.inverse[positive]])
-    target = _recall_leaf(items.rows[classes])
-    width = model_schema.RECALL_FACTORS
-    log_q = np.log(items.counts[classes] / max(1, seen))
-    logits = query[:, :width] @ target[:, :width].T + target[:, width]
-    logits = logits - torch.from_numpy(log_q.astype(np.float32))
-    wanted = torch.from_numpy(place[items.inverse[positive]])
-    loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
-    to_query, to_target = torch.autograd.grad(loss, [query, target])
-    np.add.at(by_row["user"][:, _RECALL], users.inverse[positive], to_query.numpy())
-    by_row["item"][classes, _RECALL] += to_target.numpy()
+    query = torch.from_numpy(users.rows[users.inverse[positive], _RECALL_FACTORS])
+    target, bias = (torch.from_numpy(items.rows[classes, part]) for part in (_RECALL_FACTORS, _RECALL_BIAS))
+    log_q = np.log(items.counts[classes] / max(1, seen)).astype(np.float32)
+    # The gradient of cross-entropy by its logits: softmax, less 1 at what was clicked. By hand: autograd goes
+    # over positives x items several times more.
+    error = torch.softmax(torch.addmm(bias[:, 0] - torch.from_numpy(log_q), query, target.T), dim=1)
+    error[torch.arange(len(positive)), torch.from_numpy(place[items.inverse[positive]])] -= 1
+    np.add.at(by_row["user"][:, _RECALL_FACTORS], users.inverse[positive], (error @ target).numpy())
+    by_row["item"][classes, _RECALL_FACTORS] += (error.T @ query).numpy()
+    by_row["item"][classes, _RECALL_BIAS] += error.sum(0)[:, None].numpy()
 
 
 def _recall_positives(
@@ -204,26 +204,21 @@ def _recall_positives(
     return positive[share.of(len(positive))]
 
 
-def _recall_leaf(rows: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(rows[:, _RECALL])).requires_grad_()
-
-
 def _learn_rows(work: WorkingRows, gradient: NDArray[np.float32], learning: LearningSettings) -> None:
-    """Row-wise Adagrad on the working copies: a row's group moves by rate x gradient / sqrt(start + sum of
-    mean squares)."""
+    """Row-wise Adagrad on the working copies; uses the gradient up."""
     rates = np.full(model_schema.ROW_WIDTH, learning.factor_rate, np.float32)
     rates[model_schema.BIAS.slice] = learning.bias_rate
     rates[_RECALL] = learning.recall_rate
     for group, part in enumerate((_RANK, _RECALL)):
-        grad = gradient[:, part]
-        moved = (grad != 0).any(axis=1)
-        if learning.row_decay:
-            grad = grad + learning.row_decay * work.rows[:, part] * moved[:, None]
-        norm = np.sqrt((grad * grad).sum(axis=1))
-        grad = grad * np.minimum(1, learning.row_clip / np.maximum(norm, 1e-12))[:, None]
-        work.optimizer[:, group] += (grad * grad).mean(axis=1)
-        scale = 1 / np.sqrt(learning.row_start + work.optimizer[:, group])
-        work.rows[:, part] -= rates[part] * grad * scale[:, None]
+        adagrad.learn(
+            work.rows[:, part],
+            work.optimizer[:, group],
+            gradient[:, part],
+            rates[part],
+            decay=learning.row_decay,
+            clip=learning.row_clip,
+            start=learning.row_start,
+        )
 
 
 def _learned_dense(

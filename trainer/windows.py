@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from services.contract import id_table
 from services.contract.errors import InvalidInput
 from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
 from services.contract.quality import auc, log_loss
 from services.contract.times import MICROS
+from trainer import adagrad
 from trainer.base import new_state
 from trainer.holdout import predict, trained
 from trainer.sample_table import batch_of, in_order
@@ -149,7 +149,7 @@ def main(argv: list[str]) -> int:
     """Exit code: 0, or 1 when the file cannot be learned from or judged by."""
     arguments = _arguments(argv)
     torch.set_num_threads(arguments.threads)
-    id_table.warm_up()
+    adagrad.warm_up()
     shape = shape_of(FEATURE_SETS[arguments.feature_set])
     seeds = range(1, arguments.seeds + 1)
     try:

@@ -13,13 +13,12 @@ import torch
 
 from rec.model.v1 import model_pb2
 from rec.v1 import worker_pb2_grpc
-from services.contract import id_table
 from services.runtime.grpc_client import channel
 from services.runtime.grpc_server import GrpcServer
 from services.runtime.kafka_consumer import LogReader
 from services.runtime.process import Process
 from services.runtime.telemetry import freeze_after_load
-from trainer import recovery
+from trainer import adagrad, recovery
 from trainer.line import TrainedLine, open_line
 from trainer.lineages import Line, Lineages
 from trainer.orders import Orders
@@ -41,7 +40,7 @@ async def serve(process: Process, settings: OnlineSettings) -> None:
     reader = LogReader(settings.kafka, settings.name, slow=True)
     await reader.start()
     process.push_close("release reader", reader.stop)
-    await asyncio.to_thread(id_table.warm_up)
+    await asyncio.to_thread(adagrad.warm_up)
     to_release = channel(settings.release_target, settings.grpc_client, settings.tls)
     process.push_close("release channel", to_release.close)
     # One thread for all lineages: what one learns aside takes turns with what serves.

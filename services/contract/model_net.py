@@ -58,10 +58,11 @@ def training_logits(dense: Dense, user: Tensor, item: Tensor, category: Tensor, 
     logit = dense["bias"] + (inputs @ dense["linear.weight"].T).squeeze(1)
     logit = logit + (user[:, bias] + item[:, bias] + category[:, bias]).squeeze(1)
     logit = logit + (u * (i + c) + i * c).sum(1)
-    hidden = torch.relu(
-        torch.addmm(dense["hidden1.bias"], torch.cat((u, i, c, inputs), 1), dense["hidden1.weight"].T)
-    )
-    hidden = torch.relu(torch.addmm(dense["hidden2.bias"], hidden, dense["hidden2.weight"].T))
+    # Features and factors apart: nobody asks for the gradient of features.
+    weight = dense["hidden1.weight"]
+    hidden = torch.addmm(dense["hidden1.bias"], inputs, weight[:, 3 * _F :].T)
+    hidden = torch.addmm(hidden, torch.cat((u, i, c), 1), weight[:, : 3 * _F].T).relu_()
+    hidden = torch.addmm(dense["hidden2.bias"], hidden, dense["hidden2.weight"].T).relu_()
     return logit + (hidden @ dense["output.weight"].T).squeeze(1)
 
 
