@@ -86,7 +86,7 @@ async def _check_partitions(admin: AIOKafkaAdminClient, existing: Sequence[topic
         if count not in (0, topic.partitions):
             raise StartFailed(
                 f"topic {topic.name} has {count} partitions, {topic.partitions} are wanted: delete it, or "
-                "set RECLOOP_EVENT_PARTITIONS"
+                f"set {topics.PARTITIONS_VARIABLE}"
             )
 
 

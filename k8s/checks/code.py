@@ -31,7 +31,7 @@ from trainer.batch_settings import BatchSettings
 from trainer.settings import OnlineSettings
 
 # Read by every process beside what begins with the prefix (services.runtime.settings).
-CUSTOMARY = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL")
+CUSTOMARY = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", topics.PARTITIONS_VARIABLE)
 
 
 @dataclass(frozen=True)

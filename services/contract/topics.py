@@ -12,16 +12,17 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+PARTITIONS_VARIABLE = "RECLOOP_EVENT_PARTITIONS"
 MAX_PARTITIONS = 256
 
 
 def event_partitions(environ: Mapping[str, str] = os.environ) -> int:
-    """RECLOOP_EVENT_PARTITIONS, the one number of the contract that a deployment chooses: as many processes
+    """PARTITIONS_VARIABLE, the one number of the contract that a deployment chooses: as many processes
     can share a topic, and a barrier costs as many records. The same for every process of it; each compares it
     with Kafka's own when it connects (runtime.kafka_connect). SystemExit when it is none."""
-    given = environ.get("RECLOOP_EVENT_PARTITIONS", "4")
+    given = environ.get(PARTITIONS_VARIABLE, "4")
     if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MAX_PARTITIONS):
-        raise SystemExit(f"RECLOOP_EVENT_PARTITIONS={given[:100]}: allowed: 1 to {MAX_PARTITIONS}")
+        raise SystemExit(f"{PARTITIONS_VARIABLE}={given[:100]}: allowed: 1 to {MAX_PARTITIONS}")
     return int(given)
 
 

@@ -21,7 +21,7 @@ from services.runtime.telemetry import get_logger
 log = get_logger(__name__)
 _DROP_S = 2.0
 _LOG_EVERY = 10
-_CHOICE = "(RECLOOP_EVENT_PARTITIONS says how many the event topics have)"
+_CHOICE = f"({topics.PARTITIONS_VARIABLE} says how many the event topics have)"
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0)
 
 
