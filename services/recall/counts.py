@@ -35,7 +35,7 @@ def ranked(
     ids = np.concatenate([part.ids for part in counted])
     totals = np.concatenate([part.counts * weight for part, weight in zip(counted, weights, strict=True)])
     if without:
-        listed = ~np.isin(ids, np.array(without, np.uint64))
+        listed = kernel.absent(ids, np.array(without, np.uint64))
         ids, totals = ids[listed], totals[listed]
     distinct, sums = kernel.summed(ids, totals)
     return distinct[np.lexsort((distinct, -sums))[:keep]]

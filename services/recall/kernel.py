@@ -39,6 +39,15 @@ def _slot(slots, ids, wanted):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _table(ids):  # type: ignore[no-untyped-def]
+    """The table of all ids."""
+    slots = _slots(ids.shape[0])
+    for place in range(ids.shape[0]):
+        slots[_slot(slots, ids, ids[place])] = place
+    return slots
+
+
+@_compiled
 def interleaved(ids, ends, shares, tags):  # type: ignore[no-untyped-def]
     """Sources' ids one source after the other ([n] uint64, source s ends at ``ends[s]``) -> (distinct ids,
     bits [m] uint8) by their places (rank + 1/2) / shares[s], the smaller s first where places are equal; the
@@ -72,9 +81,7 @@ def interleaved(ids, ends, shares, tags):  # type: ignore[no-untyped-def]
 @_compiled
 def without(ids, taken, limit):  # type: ignore[no-untyped-def]
     """The first ``limit`` of ``ids`` that are not among ``taken``, in their order."""
-    slots = _slots(taken.shape[0])
-    for place in range(taken.shape[0]):
-        slots[_slot(slots, taken, taken[place])] = place
+    slots = _table(taken)
     kept = np.empty(min(limit, ids.shape[0]), np.uint64)
     found = 0
     for place in range(ids.shape[0]):
@@ -84,6 +91,16 @@ def without(ids, taken, limit):  # type: ignore[no-untyped-def]
             kept[found] = ids[place]
             found += 1
     return kept[:found]
+
+
+@_compiled
+def absent(ids, taken):  # type: ignore[no-untyped-def]
+    """[n] bool: which of ``ids`` are not among ``taken``."""
+    slots = _table(taken)
+    found = np.empty(ids.shape[0], np.bool_)
+    for place in range(ids.shape[0]):
+        found[place] = slots[_slot(slots, taken, ids[place])] < 0
+    return found
 
 
 @_compiled
@@ -108,4 +125,5 @@ def warm_up() -> None:
     ids: Any = np.arange(2, dtype=np.uint64)
     interleaved(ids, np.array([1, 2]), np.ones(2), np.ones(2, np.uint8))
     without(ids, ids, 1)
+    absent(ids, ids)
     summed(ids, np.ones(2))

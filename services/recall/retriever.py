@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from services.recall import merge, metrics
+from services.recall import kernel, merge, metrics
 from services.recall.catalogue import Catalogue
 from services.recall.co_click import CoClicks
 from services.recall.popular import PopularItems
@@ -94,7 +94,7 @@ class Retriever:
 
     def _listed(self, ids: Ids) -> Ids:
         withdrawn = self._catalogue.withdrawn
-        return ids[~np.isin(ids, withdrawn)] if len(withdrawn) else ids
+        return ids[kernel.absent(ids, withdrawn)] if len(withdrawn) else ids
 
     def _begin_vectors(
         self, user_id: int, n: int, degraded: dict[Source, str]

@@ -44,6 +44,8 @@ def test_sources_are_interleaved_by_place(sources: list[tuple[list[int], float]]
 def test_what_is_taken_is_left_out(ids: list[int], taken: list[int], limit: int) -> None:
     kept = kernel.without(np.array(ids, np.uint64), np.array(taken, np.uint64), limit)
     assert kept.tolist() == [item_id for item_id in ids if item_id not in taken][:limit]
+    listed = kernel.absent(np.array(ids, np.uint64), np.array(taken, np.uint64))
+    assert listed.dtype == np.bool_ and listed.tolist() == [item_id not in taken for item_id in ids]
 
 
 @given(st.lists(st.tuples(IDS, st.floats(-10, 10))))
