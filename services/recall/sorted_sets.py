@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -58,6 +59,5 @@ class SortedSets:
             raise
         ids = np.frombuffer(members, "<u8").astype(np.uint64)
         counts = np.array(scores.split(), np.float64) if scores else NOTHING.counts
-        ends = np.cumsum([int(size) for size in sizes.split()])[:-1]
-        parts = zip(np.split(ids, ends), np.split(counts, ends), strict=True)
-        return [Counted(*part) for part in parts], int(bad)
+        ends = [0, *accumulate(int(size) for size in sizes.split())]
+        return [Counted(ids[begin:end], counts[begin:end]) for begin, end in pairwise(ends)], int(bad)
