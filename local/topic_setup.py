@@ -79,15 +79,14 @@ async def _create_missing(admin: AIOKafkaAdminClient, wanted: Sequence[topics.To
 
 
 async def _check_partitions(admin: AIOKafkaAdminClient, existing: Sequence[topics.Topic]) -> None:
-    """A key would lie in another partition than its writer and its readers think."""
-    for topic in existing:
-        (found,) = await admin.describe_topics([topic.name])
-        count = len(found["partitions"])
-        if count not in (0, topic.partitions):
-            raise StartFailed(
-                f"topic {topic.name} has {count} partitions, {topic.partitions} are wanted: delete it, or "
-                f"set {topics.PARTITIONS_VARIABLE}"
-            )
+    # Asked for none, Kafka describes all.
+    described = await admin.describe_topics([topic.name for topic in existing]) if existing else ()
+    counts = {found["topic"]: len(found["partitions"]) for found in described}
+    for topic, count in topics.miscounted(existing, counts):
+        raise StartFailed(
+            f"topic {topic.name} has {count} partitions, {topic.partitions} are wanted: delete it, or "
+            f"set {topics.PARTITIONS_VARIABLE}"
+        )
 
 
 async def _without_leader(admin: AIOKafkaAdminClient, wanted: Sequence[topics.Topic]) -> list[str]:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from services.contract import id_table, model_net, model_schema
+from services.contract import model_net, model_schema
 from services.contract.errors import InvalidInput
 from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.feature_view import view_from
@@ -32,6 +32,7 @@ from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
 from services.contract.quality import auc, log_loss
 from services.contract.view_registry import FeatureSet
+from trainer import adagrad
 from trainer.base import new_state
 from trainer.ranks import ALONE, Ranks
 from trainer.sample_table import batch_of, in_order
@@ -167,7 +168,7 @@ def main(argv: list[str]) -> int:
     """Exit code: 0, or 1 when a file cannot be learned from or judged by."""
     arguments = _arguments(argv)
     torch.set_num_threads(arguments.threads)
-    id_table.warm_up()
+    adagrad.warm_up()
     try:
         sets = {
             name: pq.read_table(path) for name, _, path in (one.partition("=") for one in arguments.train)

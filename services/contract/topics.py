@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 PARTITIONS_VARIABLE = "RECLOOP_EVENT_PARTITIONS"
@@ -155,6 +155,17 @@ ALL = (
     RELEASE_EVENTS,
     CATALOG,
 )
+
+
+def miscounted(wanted: Iterable[Topic], counts: Mapping[str, int]) -> list[tuple[Topic, int]]:
+    """The wanted topics that stand with another number of partitions, and which: a key would lie in another
+    one than its writer and its readers think. Of ``counts`` by name, 0 or none is one that is not there."""
+    return [
+        (topic, count)
+        for topic in wanted
+        if (count := counts.get(topic.name, 0)) not in (0, topic.partitions)
+    ]
+
 
 # What joiners write.
 JOINED = (SAMPLES, LATE_EVENTS, DEAD_LETTERS)

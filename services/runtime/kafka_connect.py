@@ -72,8 +72,7 @@ async def connected(settings: KafkaSettings, make: Callable[[], Any], what: str)
 
 
 async def _check_partitions(client: Any) -> None:
-    """With another number a key would lie in another partition than its writer and its readers think.
-    Topics that do not exist yet, or may not be seen, say nothing."""
+    """Of all topics that there are, and that this process may see."""
     if isinstance(client, AIOKafkaAdminClient):
         return
     network = client.client if isinstance(client, AIOKafkaProducer) else client._client
@@ -81,10 +80,10 @@ async def _check_partitions(client: Any) -> None:
         cluster = await network.fetch_all_metadata()
     except kafka.KafkaError as error:
         raise kafka.KafkaConnectionError(f"no metadata: {error!r}") from error
+    counts = {name: len(cluster.partitions_for_topic(name) or ()) for name in cluster.topics()}
     wrong = [
-        FieldViolation(f"partitions of topic {topic.name}", str(len(found)), f"{topic.partitions} {_CHOICE}")
-        for topic in topics.ALL
-        if (found := cluster.partitions_for_topic(topic.name)) and len(found) != topic.partitions
+        FieldViolation(f"partitions of topic {topic.name}", str(count), f"{topic.partitions} {_CHOICE}")
+        for topic, count in topics.miscounted(topics.ALL, counts)
     ]
     if wrong:
         raise InvalidInput(wrong)
