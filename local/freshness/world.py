@@ -61,13 +61,13 @@ PLACE = (
 def run_world(where: Where, size: Size, left_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]] | int:
     """(figures by world, all passes), or the status with which to end. Each seed's passes are made side by
     side; another seed begins only when it will be done within the budget, and within ``left_s``."""
-    began, budget_s = time.monotonic(), min(BUDGET_S, left_s - WINDOWS_TAKE_S)
+    began = time.monotonic()
     folders = {name: where.folder / "world" / name for name in WORLDS}
     passes: dict[str, list[dict[str, Any]]] = {name: [] for name in WORLDS}
     for name, folder in folders.items():
         _write_log(WORLDS[name], folder / LOG, size)
     for seed in range(1, size.seeds + 1):
-        if not in_budget(elapsed_s := time.monotonic() - began, seed - 1, budget_s):
+        if not in_budget(elapsed_s := time.monotonic() - began, seed - 1, left_s):
             say(f"world: no time for seed {seed}: {seed - 1} took {elapsed_s:.0f} s")
             break
         for name, folder in folders.items():
@@ -87,8 +87,10 @@ def run_world(where: Where, size: Size, left_s: float) -> tuple[dict[str, Any], 
     return figures, [one for made in passes.values() for one in made]
 
 
-def in_budget(elapsed_s: float, done: int, budget_s: float) -> bool:
-    """Whether one more seed, as long as those that are done, ends within the budget. The first is made."""
+def in_budget(elapsed_s: float, done: int, left_s: float) -> bool:
+    """Whether one more seed, as long as those that are done, ends within the budget, and leaves of ``left_s``
+    what comes behind it. The first is made."""
+    budget_s = min(BUDGET_S, left_s - WINDOWS_TAKE_S)
     return not done or elapsed_s * (done + 1) <= budget_s * done
 
 

@@ -137,12 +137,17 @@ def test_the_pass_waits_for_exactly_the_arms_that_publish(before: int, after: in
 
 
 @pytest.mark.parametrize(
-    ("elapsed_s", "done", "more"),
-    [(900, 0, True), (249, 1, True), (251, 1, False), (333, 2, True), (334, 2, False)],
-)
-def test_another_seed_of_the_world_begins_only_when_it_will_end_in_time(elapsed_s, done, more) -> None:
-    assert world.BUDGET_S == 500
-    assert world.in_budget(elapsed_s, done, world.BUDGET_S) is more
+    ("elapsed_s", "done", "left_s", "more"),
+    [
+        (900, 0, 3_600, True), (249, 1, 3_600, True), (251, 1, 3_600, False), (333, 2, 3_600, True),
+        (334, 2, 3_600, False), (900, 0, -50, True), (119, 1, 300, True), (121, 1, 300, False),
+    ],
+)  # fmt: skip
+def test_another_seed_of_the_world_begins_only_when_it_will_end_in_time(
+    elapsed_s, done, left_s, more
+) -> None:
+    assert (world.BUDGET_S, world.WINDOWS_TAKE_S) == (500, 60)
+    assert world.in_budget(elapsed_s, done, left_s) is more
 
 
 def test_the_world_is_told_apart_where_its_loop_did_not_close() -> None:
