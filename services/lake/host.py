@@ -178,9 +178,10 @@ class LakeHost:
 
     async def _on_assigned(self, assigned: set[TopicPartition]) -> None:
         log.info("assigned", partitions=len(assigned))
-        for where in assigned:
-            self.parts.pop(where, None)
-            self._fenced.pop(where, None)
+        # All of them, not only these: between the group's two words, revoked and assigned, the client still
+        # names the old partitions, and one that was opened then belongs to somebody else now.
+        self.parts.clear()
+        self._fenced.clear()
         self.assigned.set()
 
     async def _on_revoked(self, revoked: set[TopicPartition]) -> None:
