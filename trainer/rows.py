@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.contract import model_schema
+from services.contract.id_table import IdTable
 from services.contract.model_schema import ModelShape
 from services.contract.model_state import zero_dense
 from services.contract.model_table import TableState
@@ -54,7 +55,11 @@ def take(
     init_scale: float,
 ) -> WorkingRows:
     """The working rows of sample ids [n]; changes nothing."""
-    distinct, inverse, seen = np.unique(ids, return_inverse=True, return_counts=True)
+    # Numbered as they come: a third of what sorting them for np.unique takes.
+    inverse = IdTable(len(ids)).insert(ids)
+    seen = np.bincount(inverse)
+    distinct = np.empty(len(seen), np.uint64)
+    distinct[inverse] = ids
     last = np.zeros(len(distinct), np.int64)
     np.maximum.at(last, inverse, occurred_us)
     slots = held.slots(distinct)
@@ -77,7 +82,7 @@ def take(
     counts[over] = 0
     last = np.maximum(last, np.where(there, held.last_seen_us[slots], pending_last))
     return WorkingRows(
-        table, distinct, inverse.astype(np.int64), live, slots, rows, optimizer, counts, last,
+        table, distinct, inverse, live, slots, rows, optimizer, counts, last,
         refused + int(over.sum()),
     )  # fmt: skip
 

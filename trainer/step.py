@@ -183,16 +183,20 @@ def _recall_gradients(
         return
     place = np.full(len(items.ids), -1)
     place[classes] = np.arange(len(classes))
-    query = torch.from_numpy(users.rows[users.inverse[positive], _RECALL_FACTORS])
-    target, bias = (torch.from_numpy(items.rows[classes, part]) for part in (_RECALL_FACTORS, _RECALL_BIAS))
+    clickers = users.inverse[positive]
+    query = torch.from_numpy(users.rows[clickers, _RECALL_FACTORS])
+    held = items.rows[classes]
+    target = torch.from_numpy(held[:, _RECALL_FACTORS])
     log_q = np.log(items.counts[classes] / max(1, seen)).astype(np.float32)
+    bias = torch.from_numpy(held[:, _RECALL_BIAS.start] - log_q)
     # The gradient of cross-entropy by its logits: softmax, less 1 at what was clicked. By hand: autograd goes
     # over positives x items several times more.
-    error = torch.softmax(torch.addmm(bias[:, 0] - torch.from_numpy(log_q), query, target.T), dim=1)
-    error[torch.arange(len(positive)), torch.from_numpy(place[items.inverse[positive]])] -= 1
-    np.add.at(by_row["user"][:, _RECALL_FACTORS], users.inverse[positive], (error @ target).numpy())
+    error = torch.softmax(torch.addmm(bias, query, target.T), dim=1)
+    error.numpy()[np.arange(len(positive)), place[items.inverse[positive]]] -= 1
+    of_user = torch.from_numpy(by_row["user"])[:, _RECALL_FACTORS]
+    of_user.index_add_(0, torch.from_numpy(clickers), error @ target)
     by_row["item"][classes, _RECALL_FACTORS] += (error.T @ query).numpy()
-    by_row["item"][classes, _RECALL_BIAS] += error.sum(0)[:, None].numpy()
+    by_row["item"][classes, _RECALL_BIAS.start] += error.sum(0).numpy()
 
 
 def _recall_positives(
