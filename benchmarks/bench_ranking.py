@@ -44,6 +44,8 @@ CANDIDATES, SERVED = 1_000, 100
 REQUESTS = 200
 # The release of a swap is written so long after its window has begun.
 RELEASED_AFTER_S = 0.5
+# What a process does that reads a large model: hashes and copies.
+BUSY = "import hashlib; held = bytes(range(256)) * 160_000\nwhile True: hashlib.sha256(held); bytearray(held)"
 # A model of next to nothing: what a ranking process takes without tables.
 EMPTY = Sizes(users=10, items=CANDIDATES, batches=1)
 
@@ -142,6 +144,16 @@ class Ranking:
             raise ValueError(f"generation {generation} did not take over within {self._given.swap_s} s")
         return sent, min(served)
 
+    async def beside_busy(self) -> list[Sent]:
+        """A window in which nothing changes, but another process has one of the cores."""
+        busy = await asyncio.create_subprocess_exec(sys.executable, "-c", BUSY)
+        try:
+            await asyncio.sleep(RELEASED_AFTER_S)
+            return await self.quiet(self._given.seconds)
+        finally:
+            busy.kill()
+            await busy.wait()
+
     def close(self) -> None:
         """Ends both processes."""
         self._service.close()
@@ -170,7 +182,8 @@ async def paired(
 
 
 async def windows(ranking: Ranking, given: argparse.Namespace) -> dict[str, Any]:
-    """All pairs: first the deltas, then the swaps, whose generations have no deltas."""
+    """All pairs: first the deltas, then the swaps, whose generations have no deltas; then beside a process
+    that is nothing to ranking."""
     deltas = await paired(ranking.with_deltas, lambda: ranking.quiet(given.seconds), given.pairs)
     # In partitions of model-deltas without the deltas of the first.
     others = (one for one in itertools.count(FIRST + 1) if partition_of(one) != partition_of(FIRST))
@@ -182,7 +195,8 @@ async def windows(ranking: Ranking, given: argparse.Namespace) -> dict[str, Any]
         return sent
 
     swaps = await paired(swap, lambda: ranking.quiet(given.swap_s), given.pairs)
-    return {"deltas": deltas, "swaps": swaps, "swap_s": took[1:]}
+    busy = await paired(ranking.beside_busy, lambda: ranking.quiet(given.seconds), given.pairs)
+    return {"deltas": deltas, "swaps": swaps, "swap_s": took[1:], "busy": busy}
 
 
 def table_bytes(state: ModelState) -> int:
@@ -207,6 +221,13 @@ def figures(found: dict[str, Any]) -> list[dict[str, Any]]:
         for side in (0, 1)
     ]
     return [rows.row("rank_p99_with_deltas", *p99), rows.row("rank_p99_full_swap", *p95)]
+
+
+def beside_busy(found: dict[str, Any], percent: float) -> dict[str, float]:
+    """Latency beside the busy process over latency without: what is left of a core costs that much, whatever
+    ranking does."""
+    pairs = [[percentile(side, percent) for side in one] for one in found["busy"]]
+    return spread([busy / quiet for busy, quiet in pairs], 2)
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -236,6 +257,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     return {
         "rows": [*figures(found), held],
         "swap_s": spread(found["swap_s"], 2),
+        "beside_busy": {"p95": beside_busy(found, 95), "p99": beside_busy(found, 99)},
         "memory_mb": {name: round(of / 1e6, 1) for name, of in memory.items()},
         "rate": given.rate,
         "rows_per_s": given.rows_per_s,
@@ -278,7 +300,13 @@ def main(argv: list[str]) -> int:
         print(f"bench-ranking: FAILED: {error}", file=sys.stderr)
         return 1
     result["missed"] = rows.missed(result["rows"])
-    held = f"memory {result['memory_mb']}; a swap takes {result['swap_s']['median']} s"
+    beside = ", ".join(
+        f"{name} {of['median']} ({of['min']} to {of['max']})" for name, of in result["beside_busy"].items()
+    )
+    held = (
+        f"memory {result['memory_mb']}; a swap takes {result['swap_s']['median']} s\n"
+        f"beside a busy process, over without: {beside}"
+    )
     return leave("bench-ranking", result, given.out, f"{rows.table(result['rows'])}\n\n{held}")
 
 

@@ -29,5 +29,6 @@ def test_ranking_serves_every_delta_and_every_generation_of_its_benchmark(tmp_pa
     names = ["rank_p99_with_deltas", "rank_p99_full_swap", "ranking_memory_ratio"]
     assert [row["name"] for row in result["rows"]] == names
     assert 0 < result["swap_s"]["median"] < 4
+    assert all(of["min"] > 0 for of in result["beside_busy"].values())
     memory = result["memory_mb"]
     assert memory["peak_of_swaps"] >= memory["peak_of_load"] >= memory["loaded"] > memory["tables"] > 0
