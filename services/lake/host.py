@@ -171,8 +171,9 @@ class LakeHost:
             log.info("partition opened", topic=where.topic, partition=where.partition, offset=first)
 
     def _leave_to_another(self, where: TopicPartition, error: Conflict) -> None:
-        part = self.parts.pop(where)
-        metrics.FENCED.labels(part.writer.table).inc()
+        # The group may have said its word while the flush was at work: then it is no longer there.
+        self.parts.pop(where, None)
+        metrics.FENCED.labels(TABLE_OF[where.topic]).inc()
         self._fenced[where] = time.monotonic() + self._settings.fenced_retry_ms / 1000
         log.warning("another writer has the partition", partition=str(where), error=str(error))
 

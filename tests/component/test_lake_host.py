@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
+from services.contract.errors import Conflict
+from services.contract.lake_rows import LogRecord
 from services.contract.lake_store import LakeStore
 from services.contract.topics import ACTIONS
 from services.lake.host import LakeHost
@@ -48,3 +52,27 @@ async def test_a_partition_opened_while_the_group_shares_out_is_not_kept_when_so
     await host._open_new()
     assert set(host.parts) == {KEPT}
     assert host.ready, "or it would never serve again"
+
+
+async def test_a_flush_that_is_refused_after_the_group_has_shared_out_anew_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    host = LakeHost(Settings(lake_uri=str(tmp_path)), LakeStore(str(tmp_path)))
+    host.reader = Group(KEPT)
+    await host._on_assigned({KEPT})
+    await host._open_new()
+    part, begun, shared_out = host.parts[KEPT], threading.Event(), threading.Event()
+
+    def refused(_records: list[LogRecord], _first: int) -> None:
+        begun.set()
+        assert shared_out.wait(10)
+        raise Conflict("another writer")
+
+    part.writer.flush = refused
+    part.buffer.add(LogRecord(0, 0, 0, b""), 0.0)
+    flush = asyncio.create_task(host._flush(KEPT, "age"))
+    assert await asyncio.to_thread(begun.wait, 10)
+    await host._on_assigned({KEPT})
+    shared_out.set()
+    await flush
+    assert not host.parts
