@@ -71,11 +71,19 @@ def two(lake: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return finish(start(2, lake, tmp_path_factory.mktemp("two")))
 
 
+def words_of(process: psutil.Process) -> Sequence[str]:
+    """Its command line; nothing of one that has just ended (importing torch asks ldconfig and the like)."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie is one too
+        return ()
+
+
 def ranks_of(process: subprocess.Popen[str], count: int) -> Sequence[psutil.Process]:
     """The trainers that torchrun has started."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
-        found = [one for one in psutil.Process(process.pid).children() if "trainer" in one.cmdline()]
+        found = [one for one in psutil.Process(process.pid).children() if "trainer" in words_of(one)]
         if len(found) == count:
             return sorted(found, key=lambda one: one.pid)
         time.sleep(0.01)
