@@ -24,7 +24,7 @@ import uvloop
 from benchmarks import rows
 from benchmarks.closed_loop import grpc_caller
 from benchmarks.command import command_parser, leave
-from benchmarks.figures import spread
+from benchmarks.figures import cell, spread
 from benchmarks.open_loop import Sent, open_loop
 from benchmarks.peer import Peer
 from benchmarks.ranking_chain import FIRST, partition_of
@@ -168,8 +168,8 @@ async def paired(
     that is not whole."""
 
     async def window(of: Callable[[], Awaitable[list[Sent]]]) -> list[Sent]:
-        # A full collection of this process, with torch and all former answers, is a stall of 150 ms that
-        # would count as ranking's.
+        # A full collection of this process, with torch and all former answers, is a stall of 80 ms or more
+        # that would count as ranking's.
         freeze_after_load()
         return await of()
 
@@ -308,9 +308,7 @@ def main(argv: list[str]) -> int:
         print(f"bench-ranking: FAILED: {error}", file=sys.stderr)
         return 1
     result["missed"] = rows.missed(result["rows"])
-    beside = ", ".join(
-        f"{name} {of['median']} ({of['min']} to {of['max']})" for name, of in result["beside_busy"].items()
-    )
+    beside = ", ".join(f"{name} {cell(of, 2)}" for name, of in result["beside_busy"].items())
     held = (
         f"memory {result['memory_mb']}; a swap takes {result['swap_s']['median']} s\n"
         f"beside a busy process, over without: {beside}"
