@@ -30,7 +30,7 @@ from services.contract.feature_sets import FEATURE_SETS, WORLD
 from services.contract.feature_view import view_from
 from services.contract.model_schema import ModelShape, shape_of
 from services.contract.model_state import ModelState
-from services.contract.quality import auc, log_loss
+from services.contract.quality import auc, auc_error, log_loss
 from services.contract.view_registry import FeatureSet
 from trainer import adagrad
 from trainer.base import new_state
@@ -82,8 +82,8 @@ def predict(state: ModelState, rows: Batch) -> NDArray[np.float32]:
 
 
 def judged(state: ModelState, truth: Batch, ranks: Ranks = ALONE) -> dict[str, float]:
-    """AUC, log loss, and calibration: the mean prediction / the share of positives (1 = right). ``ranks``
-    with the same state foretell a share of the rows each, and get the same figures."""
+    """AUC and its standard error, log loss, calibration: the mean prediction / the share of positives (1 =
+    right). ``ranks`` with the same state foretell a share of the rows each, and get the same figures."""
     part = ranks.share.of(len(truth))
     given = np.zeros(len(truth), np.float32)
     given[part] = predict(state, truth.rows(part.start, part.stop))
@@ -91,6 +91,7 @@ def judged(state: ModelState, truth: Batch, ranks: Ranks = ALONE) -> dict[str, f
     rate = float((truth.labels > 0).mean())
     return {
         "auc": auc(truth.labels, given),
+        "auc_error": auc_error(truth.labels, given),
         "log_loss": log_loss(truth.labels, given),
         "calibration": float(given.mean()) / rate if rate else float("nan"),
     }
@@ -99,7 +100,8 @@ def judged(state: ModelState, truth: Batch, ranks: Ranks = ALONE) -> dict[str, f
 def compare(
     sets: dict[str, pa.Table], truth: pa.Table, shape: ModelShape, cut_us: int, seeds: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
-    """Figures by name of the set, and of SHUFFLED: {auc, log_loss, calibration: {mean, min, max}, rows}.
+    """Figures by name of the set, and of SHUFFLED: {auc, auc_error, log_loss, calibration: {mean, min,
+    max}, rows}.
 
     InvalidInput when there is nothing to learn or to judge by."""
     truth = in_order(truth)

@@ -81,7 +81,7 @@ def _summary(found: dict[str, Any]) -> str:
         for name, one in audited.items()
     ]
     learned = [
-        (name, one["rows"], *(round(one[key], 4) for key in ("mean", "min", "max")))
+        (name, one["rows"], *(round(one[key], 4) for key in ("mean", "min", "max", "error")))
         for name, one in found["auc"].items()
     ]
     forward, served = found["forward_logging"], found["served_audit"]
@@ -92,7 +92,7 @@ def _summary(found: dict[str, Any]) -> str:
             f"trainable after {found['trainable_s']:.1f} s ({steps}): {found['trainable_rows']:,} rows",
             f"forward logging: {forward['rows']:,} rows by then; as many after "
             f"{forward['seconds_to_as_many']:,} s at {forward['samples_per_s']:.0f} samples/s",
-            table(("trained on", "rows", "AUC", "min", "max"), learned),
+            table(("trained on", "rows", "AUC", "min", "max", "error"), learned),
             f"served meanwhile: {served['requests']} requests, {served['rows']:,} values audited: "
             f"{served['mismatches']} mismatches, {served['missing']} missing, {served['extra']} extra; "
             f"states at most {served['behind_ms_max']:.0f} ms behind",

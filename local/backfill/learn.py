@@ -36,8 +36,8 @@ SHUFFLED = "shuffled_labels"
 
 
 def learn(folder: Path, run: Run, set_name: str, seeds: int) -> dict[str, Any]:
-    """{auc: {set: {mean, min, max, rows}}, held_out: {rows, clicks, cut_us, seeds}}. LocalError: nothing to
-    judge by."""
+    """{auc: {set: {mean, min, max, error, rows}}, held_out: {rows, clicks, cut_us, seeds}}. LocalError:
+    nothing to judge by."""
     features = feature_set(set_name)
     wide = pq.read_table(folder / "samples.parquet")
     cut_us = run.trainable_us
@@ -65,7 +65,12 @@ def learn(folder: Path, run: Run, set_name: str, seeds: int) -> dict[str, Any]:
     found |= holdout(paths["truth"], {name: paths[name] for name in WIDE}, cut_us, seeds, [*options, *added])
     return {
         "auc": {
-            name: {**found[name]["auc"], "rows": found[name]["rows"]} for name in (*NARROW, *WIDE, SHUFFLED)
+            name: {
+                **found[name]["auc"],
+                "error": found[name]["auc_error"]["mean"],
+                "rows": found[name]["rows"],
+            }
+            for name in (*NARROW, *WIDE, SHUFFLED)
         },
         "log_loss": {name: found[name]["log_loss"]["mean"] for name in (*NARROW, *WIDE)},
         "held_out": {

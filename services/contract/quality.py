@@ -14,15 +14,30 @@ _EDGE = 1e-7
 
 def auc(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
     """Area under the ROC curve, ties counted as one half; NaN when only one class is there."""
-    positives = float((labels > 0).sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
+    positive = labels > 0
+    if positive.all() or not positive.any():
         return float("nan")
+    return float((_ranks(scores)[positive] - _ranks(scores[positive])).mean() / (~positive).sum())
+
+
+def auc_error(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
+    """Standard error of ``auc`` (DeLong, DeLong and Clarke-Pearson 1988); rows count as independent, which
+    those of one user are not quite. NaN when a class has fewer than two rows."""
+    positive = labels > 0
+    if min(positive.sum(), (~positive).sum()) < 2:
+        return float("nan")
+    ranks, variance = _ranks(scores), 0.0
+    for of, others in ((positive, ~positive), (~positive, positive)):
+        # Of each row of one class: the share of the other class below it.
+        below = (ranks[of] - _ranks(scores[of])) / others.sum()
+        variance += float(below.var(ddof=1)) / len(below)
+    return variance**0.5
+
+
+def _ranks(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """1 for the lowest; ties share the middle of theirs."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    rank = last - (counts - 1) / 2
-    above = float(rank[inverse[labels > 0]].sum()) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def log_loss(

@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from local.backfill import command
+from local.backfill.run import Run
+from local.backfill.view import USER_LATELY
+from services.contract.feature_sets import WORLD, feature_set
+from services.contract.model_schema import shape_of
+from services.contract.view_registry import FeatureSet
+from trainer.holdout import SHUFFLED, compare
+from trainer.sample_table import in_order
 
 pytestmark = pytest.mark.system
 
@@ -24,7 +33,17 @@ def test_a_view_joins_a_running_stack_with_its_past(tmp_path: Path) -> None:
     assert 0 < found["forward_logging"]["rows"] < found["trainable_rows"]
     auc = found["auc"]
     assert auc["backfilled"]["rows"] == auc["without"]["rows"] > 190_000
-    # Who learned from day 0 knows something. What a few hundred clicks teach, and shuffled ones, can be
-    # anything (runs: 0.52 beside 0.53, 0.65 beside 0.54, 0.63 beside 0.38): the full demo judges that.
-    assert all(0.55 < auc[of]["mean"] < 0.8 for of in ("backfilled", "without", "defaults")), auc
-    assert all(0 < of["mean"] < 1 for of in auc.values()), auc
+    # Of a few hundred clicks behind the trend of minutes, AUC can be anything (models of day 0: 0.55, 0.62).
+    assert all(0 < of["mean"] < 1 and 0 < of["error"] < 0.05 for of in auc.values()), auc
+    _assert_the_past_teaches(tmp_path / "out" / "backfill")
+
+
+def _assert_the_past_teaches(folder: Path) -> None:
+    """Of day 0, with the columns that were recomputed, four fifths foretell the last."""
+    samples = pq.read_table(folder / "samples.parquet")
+    day0 = in_order(samples.filter(pc.less(samples["impressed_us"], Run.load(folder).began_us)))
+    cut_us = day0["impressed_us"][day0.num_rows * 4 // 5].as_py()
+    shape = shape_of(FeatureSet((*feature_set(WORLD).views, USER_LATELY)))
+    found = compare({"past": day0}, day0, shape, cut_us, [1])
+    assert found["past"]["auc"]["mean"] > 0.62, found
+    assert 0.4 < found[SHUFFLED]["auc"]["mean"] < 0.56, found

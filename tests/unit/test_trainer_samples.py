@@ -7,7 +7,7 @@ import pytest
 
 from rec.events.v1.events_pb2 import SampleRecord, TrainingSample
 from services.contract import columns
-from services.contract.quality import auc, log_loss
+from services.contract.quality import auc, auc_error, log_loss
 from tests.feature_kit import FEATURES, SHAPE
 from tests.trainer_kit import World, barrier_bytes, sample_bytes
 from trainer.evaluate import Rolling
@@ -190,6 +190,19 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     scores = random.integers(0, 20, 200).astype(np.float32)
     above = scores[labels > 0][:, None] - scores[labels == 0][None, :]
     assert auc(labels, scores) == pytest.approx(((above > 0) + 0.5 * (above == 0)).mean())
+
+
+def test_the_error_of_an_auc_is_how_far_it_strays() -> None:
+    random = np.random.default_rng(1)
+    found, said = [], []
+    for _ in range(400):
+        labels = (random.random(1_000) < 0.1).astype(np.float32)
+        scores = np.round(random.normal(0.5 * labels, 1 + labels), 1).astype(np.float32)
+        found.append(auc(labels, scores))
+        said.append(auc_error(labels, scores))
+    # 400 draws know a deviation to 3.5 %.
+    assert np.mean(said) == pytest.approx(np.std(found), rel=0.12)
+    assert np.isnan(auc_error(np.array([1, 0, 0], np.float32), np.zeros(3, np.float32)))
 
 
 def test_the_rolling_figures_forget_the_oldest_rows() -> None:
