@@ -159,6 +159,7 @@ class JoinHost:
         self.assigned.set()
 
     async def _on_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.assigned.clear()
         await self._release({where.partition for where in revoked})
 
     async def _release(self, partitions: set[int]) -> None:

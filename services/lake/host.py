@@ -179,13 +179,11 @@ class LakeHost:
 
     async def _on_assigned(self, assigned: set[TopicPartition]) -> None:
         log.info("assigned", partitions=len(assigned))
-        # All of them, not only these: between the group's two words, revoked and assigned, the client still
-        # names the old partitions, and one that was opened then belongs to somebody else now.
-        self.parts.clear()
         self._fenced.clear()
         self.assigned.set()
 
     async def _on_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.assigned.clear()
         await self._release(revoked)
 
     async def _release(self, partitions: set[TopicPartition]) -> None:

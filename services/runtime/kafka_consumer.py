@@ -201,8 +201,10 @@ class GroupReader(_Reader):
         client.subscribe(self._topics, listener=self._listener)
 
     def assigned(self) -> set[TopicPartition]:
-        """The partitions that this member owns now."""
-        return set(self._started().assignment())
+        """The partitions that this member owns now: none from the end of ``on_revoked`` to ``on_assigned``,
+        while the group shares them out anew."""
+        client = self._started()
+        return set(client.assignment()) if self._listener.settled else set()
 
     async def commit(self, offsets: Mapping[TopicPartition, int | tuple[int, str]]) -> None:
         """Commits next offsets to read, optionally with metadata. Conflict when the partitions have moved
@@ -229,17 +231,23 @@ def _commit_error(error: kafka.KafkaError) -> LoopError:
 
 
 class _Listener(ConsumerRebalanceListener):
-    """Passes rebalances on; aiokafka waits for both."""
+    """Passes rebalances on; aiokafka waits for both. ``settled``: not between the two, while aiokafka itself
+    still names the old partitions."""
 
     def __init__(self, on_assigned: OnPartitions, on_revoked: OnPartitions) -> None:
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
+        self.settled = False
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """New partitions, before their first record."""
+        self.settled = True
         await self._on_assigned(set(assigned))
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Partitions about to go."""
-        if revoked:
-            await self._on_revoked(set(revoked))
+        try:
+            if revoked:
+                await self._on_revoked(set(revoked))
+        finally:
+            self.settled = False

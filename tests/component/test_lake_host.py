@@ -17,13 +17,13 @@ from services.runtime.kafka_consumer import TopicPartition
 KEPT, LOST = TopicPartition(ACTIONS.name, 0), TopicPartition(ACTIONS.name, 1)
 
 
-class Group:
-    """A reader of empty partitions, as aiokafka's is: between revoked and assigned it names the old ones."""
+class Client:
+    """aiokafka's, of empty partitions: between revoked and assigned it still names the old ones."""
 
     def __init__(self, *owned: TopicPartition) -> None:
         self.owned = set(owned)
 
-    def assigned(self) -> set[TopicPartition]:
+    def assignment(self) -> set[TopicPartition]:
         return self.owned
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
@@ -35,31 +35,56 @@ class Group:
         assert where in self.owned and offset == 0
 
 
-async def test_a_partition_opened_while_the_group_shares_out_is_not_kept_when_somebody_else_gets_it(
-    tmp_path: Path,
-) -> None:
-    host = LakeHost(Settings(lake_uri=str(tmp_path)), LakeStore(str(tmp_path)))
-    group = host.reader = Group(KEPT, LOST)
-    await host._on_assigned({KEPT, LOST})
+def host_of(lake: Path) -> LakeHost:
+    settings = Settings(lake_uri=str(lake), release_timeout_ms=50)
+    return LakeHost(settings, LakeStore(str(lake)))
+
+
+async def test_nothing_is_opened_while_the_group_shares_out(tmp_path: Path) -> None:
+    host = host_of(tmp_path)
+    client = host.reader._client = Client(KEPT, LOST)
+    group = host.reader._listener
+    await group.on_partitions_assigned({KEPT, LOST})
     await host._open_new()
     assert host.ready and set(host.parts) == {KEPT, LOST}
 
-    await host._on_revoked({KEPT, LOST})
-    # The host's own task goes on meanwhile, and opens what the client still names.
+    await group.on_partitions_revoked({KEPT, LOST})
+    # The host's own task goes on meanwhile, and the client still names both.
     await host._open_new()
-    group.owned = {KEPT}
-    await host._on_assigned({KEPT})
+    assert not host.parts and not host.ready
+    client.owned = {KEPT}
+    await group.on_partitions_assigned({KEPT})
+    assert not host.ready
     await host._open_new()
-    assert set(host.parts) == {KEPT}
-    assert host.ready, "or it would never serve again"
+    assert host.ready and set(host.parts) == {KEPT}
+
+
+async def test_what_was_being_opened_when_it_went_is_not_kept(tmp_path: Path) -> None:
+    host = host_of(tmp_path)
+    client = host.reader._client = Client(LOST)
+    group, asked, answer = host.reader._listener, asyncio.Event(), asyncio.Event()
+
+    async def slow(partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        asked.set()
+        await answer.wait()
+        return dict.fromkeys(partitions, 0)
+
+    client.end_offsets = slow
+    await group.on_partitions_assigned({LOST})
+    opening = asyncio.create_task(host._open_new())
+    await asked.wait()
+    await group.on_partitions_revoked({LOST})
+    answer.set()
+    await opening
+    assert not host.parts
 
 
 async def test_a_flush_that_is_refused_after_the_group_has_shared_out_anew_ends_nothing(
     tmp_path: Path,
 ) -> None:
-    host = LakeHost(Settings(lake_uri=str(tmp_path)), LakeStore(str(tmp_path)))
-    host.reader = Group(KEPT)
-    await host._on_assigned({KEPT})
+    host = host_of(tmp_path)
+    host.reader._client = Client(KEPT)
+    await host.reader._listener.on_partitions_assigned({KEPT})
     await host._open_new()
     part, begun, shared_out = host.parts[KEPT], threading.Event(), threading.Event()
 
@@ -72,7 +97,8 @@ async def test_a_flush_that_is_refused_after_the_group_has_shared_out_anew_ends_
     part.buffer.add(LogRecord(0, 0, 0, b""), 0.0)
     flush = asyncio.create_task(host._flush(KEPT, "age"))
     assert await asyncio.to_thread(begun.wait, 10)
-    await host._on_assigned({KEPT})
+    # It lets go in time, though the flush is still at work.
+    await host.reader._listener.on_partitions_revoked({KEPT})
     shared_out.set()
     await flush
     assert not host.parts
