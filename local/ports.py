@@ -6,14 +6,18 @@ A stack can have every port shifted by an offset, or any free ports, so that sev
 from __future__ import annotations
 
 import errno
+import fcntl
 import random
 import socket
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import psutil
 
 from local.errors import PortBusy
+from local.paths import cache_dir
 
 HOST = "127.0.0.1"
 # On the loopback interface as well (all of 127.0.0.0/8 is, on Linux): a process that replaces another one
@@ -46,6 +50,8 @@ ADMIN_ABOVE = 100
 METRICS_ABOVE = 200
 # As above.
 FREE_RANGE = range(20_000, 30_000)
+# How long a free port is given to who asked for it.
+GIVEN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -147,13 +153,23 @@ def listeners(ports: Iterable[int]) -> dict[int, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that nobody listens on now. Another program could still take one before its use."""
-    found: list[int] = []
-    for port in random.sample(FREE_RANGE, len(FREE_RANGE)):
-        if len(found) == count:
-            break
-        if is_free(port):
-            found.append(port)
-    if len(found) < count:
-        raise PortBusy(f"fewer than {count} free ports in {FREE_RANGE.start}..{FREE_RANGE.stop - 1}")
+    """Distinct ports that nobody listens on now, and that nobody else who asks here gets within a minute, by
+    when who asked listens. Another program could still take one."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with (cache_dir() / "ports").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        now_s = time.time()
+        pairs = (line.split() for line in file)
+        given = {int(port): float(until_s) for port, until_s in pairs if float(until_s) > now_s}
+        found = list(islice(filter(is_free, _in_any_order(given)), count))
+        if len(found) < count:
+            raise PortBusy(f"fewer than {count} free ports in {FREE_RANGE.start}..{FREE_RANGE.stop - 1}")
+        given |= dict.fromkeys(found, now_s + GIVEN_S)
+        file.truncate(0)
+        file.writelines(f"{port} {until_s}\n" for port, until_s in given.items())
     return found
+
+
+def _in_any_order(but: Container[int]) -> Iterator[int]:
+    return (port for port in random.sample(FREE_RANGE, len(FREE_RANGE)) if port not in but)

@@ -7,13 +7,15 @@ import os
 import socket
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from local import doctor, kafka_jars
+from local import doctor, kafka_jars, ports
 from local.child import Identity, current_identity, describe_exit, tail
 from local.commands import run_loadgen, seed_arguments, stack_config
 from local.errors import LocalError, PortBusy
@@ -168,6 +170,20 @@ def test_a_busy_port_is_one_line_with_port_owner_and_what_to_do():
     assert str(raised.value).startswith(f"port {port} (kafka) is used by pid {os.getpid()} (")
     assert "--port-offset" in str(raised.value) and "\n" not in str(raised.value)
     require_free({"kafka": port})
+
+
+def test_a_free_port_is_given_to_one_only_until_it_has_had_time_to_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(ports, "FREE_RANGE", range(20_000, 20_040))
+    with ThreadPoolExecutor(4) as pool:
+        given = [port for some in pool.map(free_ports, [5] * 4) for port in some]
+    assert len(set(given)) == 20
+    with pytest.raises(PortBusy, match=r"fewer than 25 free ports in 20000\.\.20039"):
+        free_ports(25)
+    monkeypatch.setattr(time, "time", lambda: (tmp_path / "recloop" / "ports").stat().st_mtime + 61)
+    assert len(free_ports(25)) == 25
 
 
 def test_requests_stop_before_what_serves_them_and_the_servers_last():
