@@ -296,7 +296,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a window with deltas, and without")
-    parser.add_argument("--swap-s", type=float, default=8.0, help="of a window with a swap, and without")
+    parser.add_argument("--swap-s", type=float, default=16.0, help="of a window with a swap, and without")
     parser.add_argument("--rows-per-s", type=float, default=10_000, help="touched rows")
     parser.add_argument("--every-s", type=float, default=0.5, help="between two deltas")
     parser.add_argument("--table-rows", type=int, default=1_000_000)

@@ -138,14 +138,14 @@ class Chain:
     def release(
         self, arm: str, revision: int, base: model_pb2.BaseRef | None = None, **more: object
     ) -> model_pb2.Release:
-        return model_pb2.Release(
-            arm=arm,
-            lineage=LINEAGE,
-            base=base or self.base,
-            state=model_pb2.RELEASE_STATE_SERVING,
-            revision=revision,
-            **more,
-        )
+        wanted = {
+            "arm": arm,
+            "lineage": LINEAGE,
+            "base": base or self.base,
+            "state": model_pb2.RELEASE_STATE_SERVING,
+            "revision": revision,
+        }
+        return model_pb2.Release(**(wanted | more))
 
 
 class MemoryLog:

@@ -135,7 +135,7 @@ class IdTable:
     def insert(self, ids: Ids) -> Rows:
         """The row of each id; new ids get a free row. Repeats within ``ids`` share one row."""
         ids = _as_ids(ids)
-        self._reserve(len(self) + ids.shape[0])
+        self.reserve(len(self) + ids.shape[0])
         out = np.empty(ids.shape[0], dtype=np.int64)
         _insert(self._slots, self._shift, ids, out, self._free, self._counters)
         return out
@@ -169,7 +169,8 @@ class IdTable:
         self._slots = np.zeros((1 << bits, 2), dtype=np.uint64)
         self._shift = np.uint64(64 - bits)
 
-    def _reserve(self, ids: int) -> None:
+    def reserve(self, ids: int) -> None:
+        """Room for so many ids in all."""
         if ids * 2 <= self._slots.shape[0]:
             return
         old = self._slots

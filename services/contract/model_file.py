@@ -6,7 +6,7 @@ Written and read some thousand rows at a time, so neither needs memory for a sec
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from services.contract import columns, model_schema, tensor_file
 from services.contract.delta import Body, DenseChange, TableChange, check_body, check_shapes
@@ -29,9 +29,9 @@ def pieces(frozen: Frozen) -> Iterator[memoryview]:
     return tensor_file.pieces(_tensors(frozen))
 
 
-def read_into(state: ModelState, source: Source) -> None:
-    """Fills an empty state. MalformedRecord when the file is none of a model or a column is wrong, BadDelta
-    when a row is not finite or a tensor of another shape."""
+def read_into(state: ModelState, source: Source, breathe: Callable[[], None] = lambda: None) -> None:
+    """Fills an empty state; ``breathe`` is called between two pieces of work. MalformedRecord when the file
+    is none of a model or a column is wrong, BadDelta for a row that is not finite or another shape."""
     file = TensorFile(source)
     dense = tuple(
         DenseChange(name, file.rows(f"dense.{name}"), file.rows(f"dense_optimizer.{name}"))
@@ -43,11 +43,11 @@ def read_into(state: ModelState, source: Source) -> None:
         state.dense[tensor.name][...] = tensor.values
         state.dense_optimizer[tensor.name][...] = tensor.optimizer
     for name, table in state.tables.items():
-        # All at once, so that the table is made as large as it has to be.
-        table.add(file.rows(f"{name}.ids"))
+        table.reserve(file.shape(f"{name}.ids")[0])
         for change in _changes(file, name):
             check_body(Body((change,)))
             table.apply(change)
+            breathe()
 
 
 def _tensors(frozen: Frozen) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ seconds is frozen first.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -153,12 +153,13 @@ def advance(state: ModelState, header: Header, delta_hash: bytes) -> None:
     state.open_barriers = dict(header.open_barriers)
 
 
-def digest(state: ModelState | Frozen) -> bytes:
+def digest(state: ModelState | Frozen, breathe: Callable[[], None] = lambda: None) -> bytes:
     """SHA-256 over the canonical form: the shape's hash, every table by ascending id with optimizer, counts,
     times and pending ids, every dense tensor with its optimizer, sequence, sample offsets, samples trained,
     event clock, open barriers.
 
-    Lineage, epoch and chain hash are the chain's to prove, and stay out.
+    Lineage, epoch and chain hash are the chain's to prove, and stay out. ``breathe`` is called between two
+    pieces of work.
     """
     frozen = Frozen(state) if isinstance(state, ModelState) else state
     head = frozen.head
@@ -169,6 +170,7 @@ def digest(state: ModelState | Frozen) -> bytes:
         for part in PARTS:
             for values in frozen.part(name, part):
                 out.update(values.data)
+                breathe()
     for name in model_schema.DENSE:
         for values in (head.dense[name], head.dense_optimizer[name]):
             out.update(np.ascontiguousarray(values, dtype=columns.F32).data)

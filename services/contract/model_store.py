@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,11 @@ def load_base(
     root: str | None = None,
     manifest_digest: bytes | None = None,
     trusted: Trusted | None = None,
+    breathe: Callable[[], None] = lambda: None,
 ) -> tuple[ModelState, SavedBase]:
     """The state of a base, with every digest checked (the manifest's too when it is given), and the signature
-    where keys are trusted. ``shape``: what it must be; None takes what the manifest says.
+    where keys are trusted. ``shape``: what it must be; None takes what the manifest says. ``breathe`` is
+    called between two pieces of work, each of a few milliseconds.
 
     NotFound when a file is missing, BadSignature, MalformedRecord when a digest or a column is wrong or a row
     not finite, SchemaMismatch when it sees other features than ``shape`` says, or is of another shape.
@@ -119,11 +121,11 @@ def load_base(
     _check_shape(manifest, shape)
     files, path = _open(saved.manifest_uri)
     with _opened(files, f"{path.rpartition('/')[0]}/{manifest['file']}") as source:
-        if _sha256(_read_pieces(source)) != manifest["file_sha256"]:
+        if _sha256(_read_pieces(source), breathe) != manifest["file_sha256"]:
             raise MalformedRecord.one("file_sha256", saved.manifest_uri, "the digest in the manifest")
         state = _empty_state(manifest, shape, saved.manifest_digest)
-        model_file.read_into(state, source)
-    if digest(state).hex() != manifest["digest"]:
+        model_file.read_into(state, source, breathe)
+    if digest(state, breathe).hex() != manifest["digest"]:
         raise MalformedRecord.one("digest", saved.manifest_uri, "the state digest in the manifest")
     return state, saved
 
@@ -260,10 +262,11 @@ def _read_pieces(source: Any) -> Iterator[bytes]:
         yield piece
 
 
-def _sha256(parts: Iterable[bytes]) -> str:
+def _sha256(parts: Iterable[bytes], breathe: Callable[[], None] = lambda: None) -> str:
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
+        breathe()
     return found.hexdigest()
 
 

@@ -103,6 +103,13 @@ class TableState:
         found += 1
         return found
 
+    def reserve(self, rows: int) -> None:
+        """Makes the table as large as so many rows need, at once."""
+        self._index.reserve(rows)
+        if rows >= len(self.rows):
+            with self.lock:
+                self._grow(rows + 1)
+
     def add(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The row number of each id; a new id gets a row of zeros."""
         slots = self._index.insert(ids) + 1

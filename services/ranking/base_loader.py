@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rec.model.v1 import model_pb2
 from services.contract import model_store
 from services.contract.chain import Position
@@ -22,7 +24,9 @@ def load(
     base: model_pb2.BaseRef,
     sets: ServedSets,
     root: str,
+    *,
     trusted: Trusted | None = None,
+    breathe: Callable[[], None] = lambda: None,
 ) -> tuple[ModelState, FeatureSet]:
     """Reads and verifies a base (blocking, seconds for a large one); with the features that it sees.
 
@@ -42,7 +46,12 @@ def load(
     shape = model_store.shape_in(manifest)
     features = sets.features(shape)
     state, saved = model_store.load_base(
-        base.manifest_uri, shape, root=root, manifest_digest=base.manifest_digest, trusted=trusted
+        base.manifest_uri,
+        shape,
+        root=root,
+        manifest_digest=base.manifest_digest,
+        trusted=trusted,
+        breathe=breathe,
     )
     if saved.sequence != base.sequence or saved.chain_hash != base.chain_hash:
         raise MalformedRecord.one(

@@ -195,9 +195,9 @@ class Follower:
         return True
 
     async def _load(self, base: model_pb2.BaseRef) -> bool:
-        metrics = self._tools.metrics
+        metrics, throttle = self._tools.metrics, self._tools.throttle(self.release)
         try:
-            state, features = await asyncio.to_thread(self._tools.load_base, self.release, base)
+            state, features = await asyncio.to_thread(self._tools.load_base, self.release, base, throttle)
             model = ArmModel(self.arm, state, features, self._tools.clock.now_us())
             await asyncio.to_thread(model.warm_up)
         except (LoopError, OSError) as error:
@@ -205,6 +205,9 @@ class Follower:
             log.error("base not loaded", arm=self.arm, uri=base.manifest_uri, error=str(error))
             self.settled.set()
             return False
+        finally:
+            # A thread cannot be cancelled; it would go on for nobody, and a process that ends wait for it.
+            throttle.stop()
         self.slot.model_hash = state.shape.model_hash
         self.slot.base_loaded(position_of(base))
         self._reread_s = 0.0

@@ -13,12 +13,13 @@ from services.ranking.delta_feed import DeltaFeed, FeedRecord
 from services.ranking.metrics import Metrics
 from services.ranking.scorer import Scorer
 from services.runtime.clock import WallClock
+from services.runtime.throttle import Throttle
 from services.runtime.traced_deltas import AppliedDeltas
 
 if TYPE_CHECKING:
     from services.ranking.follower import Follower
 
-LoadBase = Callable[[model_pb2.Release, model_pb2.BaseRef], tuple[ModelState, FeatureSet]]
+LoadBase = Callable[[model_pb2.Release, model_pb2.BaseRef, Throttle], tuple[ModelState, FeatureSet]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Applied:
 class Tools:
     """What a follower works with.
 
+    ``throttle(release)``: how fast a base of it is to be loaded now.
     ``unserved(arm)``: no model of that arm serves yet. ``on_served(follower)`` swaps the served reference,
     ``on_applied(follower, applied)`` tells what a served model holds, ``on_bad(record, partition, reason)``
     gets records that are no deltas.
     """
 
     load_base: LoadBase
+    throttle: Callable[[model_pb2.Release], Throttle]
     open_feed: Callable[[str], DeltaFeed]
     scorer: Scorer
     clock: WallClock

@@ -39,6 +39,7 @@ from services.runtime.heartbeats import HeartbeatWriter
 from services.runtime.kafka_producer import Producer
 from services.runtime.process import Process
 from services.runtime.telemetry import get_logger
+from services.runtime.throttle import Throttle
 from services.runtime.traced_deltas import applied_deltas
 
 if TYPE_CHECKING:
@@ -136,9 +137,15 @@ class Replica:
 
     def _follow(self, release: model_pb2.Release) -> Follower:
         tools = Tools(
-            load_base=lambda wish, base: base_loader.load(
-                wish, base, self.sets, self.settings.model_store_uri, self._trusted
+            load_base=lambda wish, base, throttle: base_loader.load(
+                wish,
+                base,
+                self.sets,
+                self.settings.model_store_uri,
+                trusted=self._trusted,
+                breathe=throttle,
             ),
+            throttle=self._throttle,
             open_feed=self._open_feed,
             scorer=self.scorer,
             clock=self._clock,
@@ -153,6 +160,13 @@ class Replica:
             traces=self._traces,
         )
         return Follower(release, tools)
+
+    def _throttle(self, wish: model_pb2.Release) -> Throttle:
+        """A newer model has time while requests are served; a first one, a repair and a way back have not."""
+        serving = self.arms.serving.get(wish.arm)
+        newer = serving is None or wish.lineage.generation > serving.state.generation
+        has_time = self.server.health.serving and newer and not wish.HasField("pinned_sequence")
+        return Throttle(self.settings.load_share if has_time else 1.0)
 
     def _on_served(self, follower: Follower) -> None:
         self.arms.served(follower)

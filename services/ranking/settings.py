@@ -46,6 +46,9 @@ class Settings(ProcessSettings):
     """Pause before a base that could not be loaded, or a log that did not help, is tried again."""
     load_wait_ms: int = Field(default=30_000, gt=0)
     """How long a start waits for the other arms when the default arm is loaded already."""
+    load_share: float = Field(default=0.1, gt=0, le=1)
+    """Of one core, while requests are served: what reading and checking a newer model may take (a million
+    rows: 12 s). A first one, a repair and a way back to an older one are read as fast as it goes."""
     heartbeat_idle_ms: int = Field(default=200, gt=0)
     """A partition of feature-snapshots without a record for this long gets a heartbeat."""
     max_snapshots_pending: int = Field(default=2_000, ge=1)

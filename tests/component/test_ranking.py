@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
@@ -26,9 +27,11 @@ from rec.model.v1 import model_pb2
 from rec.v1 import ranking_pb2
 from services.contract import model_net, times, topics
 from services.contract.model_state import ModelState
+from services.ranking import base_loader
 from services.ranking.request_check import check
 from services.ranking.top import best
 from services.runtime.grpc_errors import reason_of, violations_of
+from services.runtime.throttle import Throttle
 from tests.feature_kit import FEATURES, SHAPE
 
 
@@ -55,6 +58,10 @@ async def refused(call) -> grpc.aio.AioRpcError:
 
 def both_arms(chain: Chain) -> list[model_pb2.Release]:
     return [chain.release("online", 1), chain.release("frozen", 2, pinned_sequence=0)]
+
+
+def lineage(generation: int) -> model_pb2.Lineage:
+    return model_pb2.Lineage(generation=generation, policy="online")
 
 
 async def status_of(stub, arm: str = "online") -> ranking_pb2.ArmStatus:
@@ -351,6 +358,60 @@ async def test_an_arm_on_a_new_pin_is_built_aside_and_swapped_once_caught_up(cha
         replica.arms.take(retired)
         error = await refused(stub.Rank(rank_request(arm="frozen")))
         assert error.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_only_a_newer_model_is_loaded_slowly_and_only_beside_one_that_serves(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    def noted(share: float) -> Throttle:
+        shares.append(share)
+        return Throttle(share)
+
+    monkeypatch.setattr("services.ranking.replica.Throttle", noted)
+    log, settings = MemoryLog(), settings_for(chain.store, load_share=0.5)
+    async with running(settings, log, MemoryProducer(), [chain.release("online", 1)]) as (replica, _):
+        assert shares == [1.0], "the first one: nobody is served yet"
+
+        def generation() -> int:
+            return replica.arms.serving["online"].state.generation
+
+        replica.arms.take(chain.release("online", 2, lineage=lineage(2)))
+        await until(lambda: generation() == 2)
+        replica.arms.take(chain.release("candidate", 3))
+        await until(lambda: "candidate" in replica.arms.serving)
+        assert shares[1:] == [0.5, 0.5], "a day's model, and one to compare with"
+        replica.arms.take(chain.release("online", 4, lineage=lineage(1)))
+        await until(lambda: generation() == 1)
+        replica.arms.take(chain.release("candidate", 5, pinned_sequence=0))
+        await until(lambda: replica.arms.followers["candidate"].release.revision == 5)
+        assert shares[3:] == [1.0, 1.0], "ways back"
+
+
+async def test_a_load_that_nobody_waits_for_any_more_ends(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, begun, ended = base_loader.load, threading.Event(), threading.Event()
+
+    def endless(wish: model_pb2.Release, *of: object, breathe: Throttle, **more: object) -> object:
+        if wish.lineage.generation != 2:
+            return load(wish, *of, breathe=breathe, **more)
+        try:
+            while True:
+                begun.set()
+                breathe()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(base_loader, "load", endless)
+    settings = settings_for(chain.store)
+    async with running(settings, MemoryLog(), MemoryProducer(), [chain.release("online", 1)]) as (replica, _):
+        replica.arms.take(chain.release("online", 2, lineage=lineage(2)))
+        assert await asyncio.to_thread(begun.wait, 10)
+        replica.arms.take(chain.release("online", 3, lineage=lineage(3)))
+        assert await asyncio.to_thread(ended.wait, 10)
+        await until(lambda: replica.arms.serving["online"].state.generation == 3)
 
 
 async def test_base_with_a_wrong_digest_is_never_served(chain: Chain) -> None:

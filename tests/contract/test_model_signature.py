@@ -144,7 +144,7 @@ def test_rows_that_are_not_finite_are_not_saved(tmp_path):
 
 def of_ranking(base: model_pb2.BaseRef, root: str, trusted: Trusted) -> None:
     sets = ServedSets(GrowingSet(WORLD, FEATURES))
-    base_loader.load(model_pb2.Release(lineage=LINEAGE, base=base), base, sets, root, trusted)
+    base_loader.load(model_pb2.Release(lineage=LINEAGE, base=base), base, sets, root, trusted=trusted)
 
 
 def of_recall(base: model_pb2.BaseRef, root: str, trusted: Trusted) -> None:
