@@ -165,8 +165,7 @@ class Replica:
         """A newer model has time while requests are served; a first one, a repair and a way back have not."""
         serving = self.arms.serving.get(wish.arm)
         newer = serving is None or wish.lineage.generation > serving.state.generation
-        has_time = self.server.health.serving and newer and not wish.HasField("pinned_sequence")
-        return Throttle(self.settings.load_share if has_time else 1.0)
+        return Throttle(self.settings.load_share if newer and self.server.health.serving else 1.0)
 
     def _on_served(self, follower: Follower) -> None:
         self.arms.served(follower)

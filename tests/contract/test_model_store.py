@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 import pytest
 
-from services.contract import delta, model_state, model_store
-from services.contract.errors import LoopError, MalformedRecord, NotFound, SchemaMismatch
+from services.contract import delta, model_file, model_frozen, model_state, model_store
+from services.contract.errors import LoopError, MalformedRecord, NotFound, SchemaMismatch, Unavailable
 from services.contract.feature_sets import FEATURE_SETS
 from services.contract.model_schema import shape_of
 from services.contract.model_state import ModelState
@@ -47,6 +48,36 @@ def test_a_base_comes_back_as_it_was(saved: SavedBase, state: ModelState) -> Non
     assert loaded.sample_offsets == state.sample_offsets
     assert loaded.open_barriers == {"b": frozenset({1})}
     assert (saved.delta_partition, saved.delta_offset) == (3, 17)
+
+
+def test_a_load_breathes_between_any_two_pieces_and_ends_when_that_fails(
+    saved: SavedBase, state: ModelState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_store, "_PIECE_BYTES", 1_000)
+    for module in (model_file, model_frozen):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 3)
+    breaths = 0
+
+    def breathe() -> None:
+        nonlocal breaths
+        breaths += 1
+        if breaths == last:
+            raise Unavailable("enough")
+
+    last = 0
+    loaded, _ = model_store.load_base(saved.manifest_uri, SHAPE, breathe=breathe)
+    assert model_state.digest(loaded) == model_state.digest(state)
+    size = Path(saved.manifest_uri).with_name(saved.manifest["file"]).stat().st_size
+    wanted = ceil(size / 1_000)
+    for table in state.tables.values():
+        rows, pending = ceil(len(table) / 3), ceil(len(table.pending) / 3)
+        # Read: rows, then pending ids. Digest: ids, four columns of rows, three of pending ids.
+        wanted += (rows + pending) + (1 + 4 * rows + 3)
+    assert breaths == wanted > 100
+    for breath in (1, wanted // 2, wanted):
+        breaths, last = 0, breath
+        with pytest.raises(Unavailable, match="enough"):
+            model_store.load_base(saved.manifest_uri, SHAPE, breathe=breathe)
 
 
 def test_a_loaded_base_goes_on_like_the_state_it_was_saved_from(saved: SavedBase, state: ModelState) -> None:
