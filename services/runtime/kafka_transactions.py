@@ -68,6 +68,8 @@ class TransactionalProducer:
         """Connects and fences every other owner of the id."""
         options = client_options(self._settings, self._id)
         options["transactional_id"] = self._id
+        # A commit waits for its records; what would gather with them meanwhile comes in the same round.
+        options["linger_ms"] = 0
         options["retry_backoff_ms"] = _BACKOFF_MS
         options["transaction_timeout_ms"] = self._settings.transaction_timeout_ms
         self._client = await connected(

@@ -185,8 +185,8 @@ class KafkaSettings(_Login):
     request_timeout_ms: int = Field(default=10_000, gt=0)
     """One request to a broker."""
     linger_ms: int = Field(default=40, ge=0)
-    """Least time between two requests to a broker, in which records gather: a request costs broker and client
-    about 1 ms of a core each, far more than the records in it. The first after a pause leaves at once."""
+    """How long a record waits for others that go with it: a request costs broker and client about 1 ms of a
+    core each, far more than the records in it. Those of a transaction do not wait."""
     max_batch_bytes: int = Field(default=512 * 1024, gt=0)
     """Unsent bytes a partition may gather in one batch."""
     max_pending_records: int = Field(default=20_000, gt=0)

@@ -186,6 +186,19 @@ async def test_records_sent_while_the_broker_is_away_arrive_once_when_it_returns
     await producer.stop()
 
 
+async def test_a_commit_does_not_wait_for_records_that_could_still_come(
+    settings: KafkaSettings, reader: LogReader, topic: str
+) -> None:
+    owner = TransactionalProducer(settings.model_copy(update={"linger_ms": 20_000}), f"x-{topic}")
+    await owner.start()
+    async with asyncio.timeout(10):
+        await owner.begin()
+        owner.send_nowait(topic, b"alone", partition=0)
+        await owner.commit()
+    assert await read(reader, topic) == [b"alone"]
+    await owner.stop()
+
+
 async def test_a_commit_shows_records_and_offsets_together_and_an_abort_neither(
     settings: KafkaSettings, reader: LogReader, topic: str
 ) -> None:
