@@ -82,17 +82,20 @@ def predict(state: ModelState, rows: Batch) -> NDArray[np.float32]:
 
 
 def judged(state: ModelState, truth: Batch, ranks: Ranks = ALONE) -> dict[str, float]:
-    """AUC and its standard error, log loss, calibration: the mean prediction / the share of positives (1 =
-    right). ``ranks`` with the same state foretell a share of the rows each, and get the same figures."""
+    """AUC, log loss, and calibration: the mean prediction / the share of positives (1 = right). ``ranks``
+    with the same state foretell a share of the rows each, and get the same figures."""
     part = ranks.share.of(len(truth))
     given = np.zeros(len(truth), np.float32)
     given[part] = predict(state, truth.rows(part.start, part.stop))
     ranks.sum([given])
-    rate = float((truth.labels > 0).mean())
+    return _figures(truth.labels, given)
+
+
+def _figures(labels: NDArray[np.float32], given: NDArray[np.float32]) -> dict[str, float]:
+    rate = float((labels > 0).mean())
     return {
-        "auc": auc(truth.labels, given),
-        "auc_error": auc_error(truth.labels, given),
-        "log_loss": log_loss(truth.labels, given),
+        "auc": auc(labels, given),
+        "log_loss": log_loss(labels, given),
         "calibration": float(given.mean()) / rate if rate else float("nan"),
     }
 
@@ -134,7 +137,9 @@ def _over_seeds(samples_of: Any, held_out: Batch, shape: ModelShape, seeds: Iter
     for seed in seeds:
         samples = samples_of(seed)
         rows = len(samples)
-        runs.append(judged(trained(samples, shape, seed), held_out))
+        given = predict(trained(samples, shape, seed), held_out)
+        error = {"auc_error": auc_error(held_out.labels, given)}
+        runs.append(_figures(held_out.labels, given) | error)
     figures = {name: np.array([run[name] for run in runs]) for name in runs[0]}
     return {"rows": rows} | {
         name: {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local.evidence import auc
+from services.contract.quality import auc_error
 
 _BINS = 30
 _WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 86_400)
@@ -68,15 +69,13 @@ def ratio(below: Floats, above: Floats) -> tuple[float, float]:
 
 
 def area(labels: Floats, scores: Floats) -> tuple[float, float]:
-    """AUC of rows, with the error of Hanley and McNeil (1982)."""
+    """AUC of rows, with its standard error (contract.quality)."""
     found = auc(labels, scores)
     positive = int((labels == 1).sum())
     negative = len(labels) - positive
     if found is None or min(positive, negative) < _MIN_ROWS:
         return math.nan, math.nan
-    both, one = found / (2 - found), 2 * found**2 / (1 + found)
-    spread = (positive - 1) * (both - found**2) + (negative - 1) * (one - found**2)
-    return found, math.sqrt(max(0.0, found * (1 - found) + spread) / (positive * negative))
+    return found, auc_error(labels, scores)
 
 
 def percentile(values: Floats, q: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ def auc(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
     return float((_ranks(scores)[positive] - _ranks(scores[positive])).mean() / (~positive).sum())
 
 
-def auc_error(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
+def auc_error(labels: NDArray, scores: NDArray) -> float:
     """Standard error of ``auc`` (DeLong, DeLong and Clarke-Pearson 1988); rows count as independent, which
     those of one user are not quite. NaN when a class has fewer than two rows."""
     positive = labels > 0
@@ -34,7 +34,7 @@ def auc_error(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float
     return variance**0.5
 
 
-def _ranks(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+def _ranks(scores: NDArray) -> NDArray[np.float64]:
     """1 for the lowest; ties share the middle of theirs."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
