@@ -132,6 +132,17 @@ class IdTable:
         _lookup(self._slots, self._shift, _as_ids(ids), out)
         return out
 
+    def reserve(self, ids: int) -> None:
+        """Makes room for so many ids in all."""
+        if ids * 2 <= self._slots.shape[0]:
+            return
+        old = self._slots
+        self._allocate(_slot_bits(ids))
+        _rehash(old, self._slots, self._shift)
+        free = np.empty(self._slots.shape[0] // 2, dtype=np.int64)
+        free[: self._counters[_FREE]] = self._free[: self._counters[_FREE]]
+        self._free = free
+
     def insert(self, ids: Ids) -> Rows:
         """The row of each id; new ids get a free row. Repeats within ``ids`` share one row."""
         ids = _as_ids(ids)
@@ -168,17 +179,6 @@ class IdTable:
     def _allocate(self, bits: int) -> None:
         self._slots = np.zeros((1 << bits, 2), dtype=np.uint64)
         self._shift = np.uint64(64 - bits)
-
-    def reserve(self, ids: int) -> None:
-        """Room for so many ids in all."""
-        if ids * 2 <= self._slots.shape[0]:
-            return
-        old = self._slots
-        self._allocate(_slot_bits(ids))
-        _rehash(old, self._slots, self._shift)
-        free = np.empty(self._slots.shape[0] // 2, dtype=np.int64)
-        free[: self._counters[_FREE]] = self._free[: self._counters[_FREE]]
-        self._free = free
 
 
 def warm_up() -> None:

@@ -106,16 +106,12 @@ class TableState:
     def reserve(self, rows: int) -> None:
         """Makes the table as large as so many rows need, at once."""
         self._index.reserve(rows)
-        if rows >= len(self.rows):
-            with self.lock:
-                self._grow(rows + 1)
+        self._fit(rows)
 
     def add(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The row number of each id; a new id gets a row of zeros."""
         slots = self._index.insert(ids) + 1
-        if self._index.row_limit >= len(self.rows):
-            with self.lock:
-                self._grow(self._index.row_limit + 1)
+        self._fit(self._index.row_limit)
         return slots
 
     def write(
@@ -183,6 +179,12 @@ class TableState:
         if self._frozen:
             for frozen in self._frozen:
                 frozen.keep(slots)
+
+    def _fit(self, rows: int) -> None:
+        """So many rows, beside row 0."""
+        if rows >= len(self.rows):
+            with self.lock:
+                self._grow(rows + 1)
 
     def _grow(self, rows: int) -> None:
         """In place, so that a large table never stands in memory twice; where somebody looks at an array,
