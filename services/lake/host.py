@@ -55,7 +55,6 @@ class LakeHost:
         # Partitions that another writer has opened, and until when they are left to it.
         self._fenced: dict[TopicPartition, float] = {}
         self._writing = asyncio.Lock()
-        self.assigned = asyncio.Event()
         self.reader = GroupReader(
             settings.kafka,
             settings.name,
@@ -69,7 +68,7 @@ class LakeHost:
     @property
     def ready(self) -> bool:
         """Assigned (perhaps nothing), and every owned partition open."""
-        return self.assigned.is_set() and self.reader.assigned() == set(self.parts)
+        return self.reader.settled and self.reader.assigned() == set(self.parts)
 
     async def start(self) -> None:
         """Joins the group."""
@@ -180,10 +179,8 @@ class LakeHost:
     async def _on_assigned(self, assigned: set[TopicPartition]) -> None:
         log.info("assigned", partitions=len(assigned))
         self._fenced.clear()
-        self.assigned.set()
 
     async def _on_revoked(self, revoked: set[TopicPartition]) -> None:
-        self.assigned.clear()
         await self._release(revoked)
 
     async def _release(self, partitions: set[TopicPartition]) -> None:

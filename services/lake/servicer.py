@@ -23,7 +23,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         ends = await host.reader.end_offsets(list(parts)) if parts else {}
         answer = worker_pb2.GetWorkerStatusResponse(
             worker="lake",
-            state="running" if host.ready else "opening" if host.assigned.is_set() else "joining",
+            state="running" if host.ready else "opening" if host.reader.settled else "joining",
         )
         for where, part in parts.items():
             answer.partitions.add(

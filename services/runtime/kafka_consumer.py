@@ -200,11 +200,15 @@ class GroupReader(_Reader):
         self._client = client
         client.subscribe(self._topics, listener=self._listener)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the group has said who owns what: not from the end of ``on_revoked`` to ``on_assigned``."""
+        return self._listener.settled
+
     def assigned(self) -> set[TopicPartition]:
-        """The partitions that this member owns now: none from the end of ``on_revoked`` to ``on_assigned``,
-        while the group shares them out anew."""
+        """The partitions that this member owns now; none while the group shares them out anew."""
         client = self._started()
-        return set(client.assignment()) if self._listener.settled else set()
+        return set(client.assignment()) if self.settled else set()
 
     async def commit(self, offsets: Mapping[TopicPartition, int | tuple[int, str]]) -> None:
         """Commits next offsets to read, optionally with metadata. Conflict when the partitions have moved
